@@ -1,0 +1,64 @@
+// What will arrive next? Exponentially weighted rates and sizes of what a replica was given, over a fast and a slow
+// window: the slow one is steady, the fast one sees a burst begin. The larger rate counts.
+
+export interface ArrivalForecast {
+  observe(promptTokens: number, nowMs: number): void;
+  at(nowMs: number): Forecast;
+}
+
+export interface Forecast {
+  /** Long-run rate; 0 when nothing came for long. */
+  readonly perMs: number;
+  /** The larger of the long-run and the recent rate: what to be ready for. */
+  readonly upperPerMs: number;
+  readonly promptTokensMean: number;
+  /** Mean square over squared mean of the prompt's size (≥ 1): how uneven prompts are. */
+  readonly promptUnevenness: number;
+}
+
+const SLOW_MS = 20_000;
+const FAST_MS = 3_000;
+/** Sizes before the first arrival: a middling chat prompt. */
+const PROMPT_TOKENS_PRIOR = 500;
+
+export function createArrivalForecast(): ArrivalForecast {
+  let startedAtMs = Number.NaN;
+  let updatedAtMs = 0;
+  let slow = 0;
+  let fast = 0;
+  let tokens = PROMPT_TOKENS_PRIOR;
+  let squares = PROMPT_TOKENS_PRIOR ** 2 * 1.5;
+  let seen = 0;
+
+  function decayTo(nowMs: number): void {
+    const passedMs = Math.max(0, nowMs - updatedAtMs);
+    slow *= Math.exp(-passedMs / SLOW_MS);
+    fast *= Math.exp(-passedMs / FAST_MS);
+    updatedAtMs = nowMs;
+  }
+
+  return {
+    observe(promptTokens, nowMs) {
+      if (Number.isNaN(startedAtMs)) {
+        startedAtMs = nowMs;
+        updatedAtMs = nowMs;
+      }
+      decayTo(nowMs);
+      slow += 1;
+      fast += 1;
+      seen += 1;
+      const rate = Math.max(0.01, 1 / seen);
+      tokens += (promptTokens - tokens) * rate;
+      squares += (promptTokens ** 2 - squares) * rate;
+    },
+    at(nowMs) {
+      if (Number.isNaN(startedAtMs)) return { perMs: 0, upperPerMs: 0, promptTokensMean: tokens, promptUnevenness: 1.5 };
+      decayTo(nowMs);
+      // A young window has not filled yet: divided by what it could hold by now, so that the first seconds are no underestimate.
+      const ageMs = Math.max(1000, nowMs - startedAtMs);
+      const slowPerMs = slow / (SLOW_MS * (1 - Math.exp(-ageMs / SLOW_MS)));
+      const fastPerMs = fast / (FAST_MS * (1 - Math.exp(-ageMs / FAST_MS)));
+      return { perMs: slowPerMs, upperPerMs: Math.max(slowPerMs, fastPerMs), promptTokensMean: tokens, promptUnevenness: Math.max(1, squares / tokens ** 2) };
+    },
+  };
+}

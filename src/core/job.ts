@@ -1,0 +1,42 @@
+// A job: one unit of work in our queue, as the decisions see it. What HTTP made of it stays in http/.
+
+export type JobId = string & { readonly __brand: 'JobId' };
+export type ReplicaId = string & { readonly __brand: 'ReplicaId' };
+
+/** Latency objectives, milliseconds, counted from arrival at the gateway; any subset. Empty = best effort. */
+export interface Slo {
+  /** Time to first token. */
+  readonly ttftMs?: number;
+  /** Mean time per output token after the first. */
+  readonly tpotMs?: number;
+  /** The whole request. */
+  readonly e2eMs?: number;
+}
+
+export interface JobSpec {
+  readonly jobId: JobId;
+  readonly model: string;
+  readonly tenant: string;
+  /** Name of the SLO class, from a closed list (config); guard bands and metrics are kept by it. */
+  readonly sloClass: string;
+  readonly slo: Slo;
+  /** Size of the prompt text (UTF-8). Turned into tokens by the ratio learnt for this model and tenant. */
+  readonly promptBytes: number;
+  /** Known where the client sent token ids. */
+  readonly promptTokens?: number;
+  /** `max_completion_tokens`, `max_tokens`: bounds the length prediction, is none itself. */
+  readonly maxOutputTokens?: number;
+  /** `embed` has a prefill and no decode. */
+  readonly work: 'generate' | 'embed';
+  /** A stream shows its first token; without one only the end is seen. */
+  readonly streaming: boolean;
+}
+
+/** What the server said it used, from the response's `usage`. */
+export interface Usage {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly outputTokens: number;
+}
+
+export type JobOutcome = 'finished' | 'cancelled' | 'failed';

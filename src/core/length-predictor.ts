@@ -1,0 +1,139 @@
+// How long will the answer be? An online distribution of output lengths per key (model and tenant), used conditionally:
+// given g tokens so far, quantiles of what is left. Bins grow by a constant factor, so the relative error is bounded.
+import { LEARNT_KEYS_MAX, OUTPUT_TOKENS_MAX } from './limits.ts';
+
+export interface LengthPredictor {
+  /** A finished job of this key had so many output tokens. */
+  observe(key: string, outputTokens: number): void;
+  /**
+   * The `quantile` (0–1) of the tokens still to come, given `tokensOut` so far; at least 1, at most what `maxOutputTokens`
+   * leaves. Before anything was observed the answer comes from a broad prior.
+   */
+  remaining(key: string, tokensOut: number, quantile: number, maxOutputTokens: number): number;
+  /** Mean output length of the key, tokens. */
+  mean(key: string): number;
+}
+
+const BIN_RATIO = 1.15;
+const BINS = Math.ceil(Math.log(OUTPUT_TOKENS_MAX) / Math.log(BIN_RATIO)) + 1;
+
+/** Older lengths fade: when a key has this many, all its counts are halved. About the last 2,000 answers count. */
+const OBSERVED_MAX = 2000;
+
+/** The prior weighs as much as this many answers. */
+const PRIOR_WEIGHT = 6;
+/** Log-normal with a median of 150 tokens and a broad spread, about what public chat traces show (Azure 2023: median 115). */
+const PRIOR_LOG_MEDIAN = Math.log(150);
+const PRIOR_LOG_SPREAD = 1.1;
+
+interface Lengths {
+  readonly counts: Float64Array;
+  /** `tails[i]`: weight of bins ≥ i; rebuilt when read after a change. */
+  readonly tails: Float64Array;
+  stale: boolean;
+  total: number;
+}
+
+export function createLengthPredictor(): LengthPredictor {
+  const byKey = new Map<string, Lengths>();
+  const overflow = emptyLengths();
+
+  function lengthsOf(key: string): Lengths {
+    const known = byKey.get(key);
+    if (known !== undefined) return known;
+    if (byKey.size >= LEARNT_KEYS_MAX) return overflow;
+    const fresh = emptyLengths();
+    byKey.set(key, fresh);
+    return fresh;
+  }
+
+  return {
+    observe(key, outputTokens) {
+      const lengths = lengthsOf(key);
+      const bin = binOf(Math.max(1, outputTokens));
+      lengths.counts[bin] = (lengths.counts[bin] as number) + 1;
+      lengths.total += 1;
+      if (lengths.total > OBSERVED_MAX) {
+        for (let index = 0; index < BINS; index++) lengths.counts[index] = (lengths.counts[index] as number) / 2;
+        lengths.total /= 2;
+      }
+      lengths.stale = true;
+    },
+    remaining(key, tokensOut, quantile, maxOutputTokens) {
+      const tails = tailsOf(lengthsOf(key));
+      const left = Math.max(1, maxOutputTokens - tokensOut);
+      const beyond = tailAt(tails, tokensOut);
+      if (beyond <= 1e-9) return 1;
+      const wanted = beyond * (1 - quantile);
+      // The first bin whose upper edge leaves no more than the wanted weight above it.
+      let low = 0;
+      let high = BINS - 1;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if ((tails[middle + 1] as number) <= wanted) high = middle;
+        else low = middle + 1;
+      }
+      const above = tails[low + 1] as number;
+      const inBin = (tails[low] as number) - above;
+      const share = inBin > 0 ? ((tails[low] as number) - wanted) / inBin : 0;
+      const total = lowerEdge(low) + share * (lowerEdge(low + 1) - lowerEdge(low));
+      return Math.min(left, Math.max(1, total - tokensOut));
+    },
+    mean(key) {
+      const { counts } = lengthsOf(key);
+      let weight = 0;
+      let sum = 0;
+      for (let bin = 0; bin < BINS; bin++) {
+        const inBin = (counts[bin] as number) + (PRIOR[bin] as number);
+        weight += inBin;
+        sum += inBin * Math.sqrt(lowerEdge(bin) * lowerEdge(bin + 1));
+      }
+      return sum / weight;
+    },
+  };
+}
+
+function emptyLengths(): Lengths {
+  return { counts: new Float64Array(BINS), tails: new Float64Array(BINS + 1), stale: true, total: 0 };
+}
+
+function tailsOf(lengths: Lengths): Float64Array {
+  if (lengths.stale) {
+    let tail = 0;
+    for (let bin = BINS - 1; bin >= 0; bin--) {
+      tail += (lengths.counts[bin] as number) + (PRIOR[bin] as number);
+      lengths.tails[bin] = tail;
+    }
+    lengths.stale = false;
+  }
+  return lengths.tails;
+}
+
+/** Weight of lengths above `tokens`, linear within a bin. */
+function tailAt(tails: Float64Array, tokens: number): number {
+  if (tokens < 1) return tails[0] as number;
+  const bin = binOf(tokens);
+  const from = lowerEdge(bin);
+  const share = Math.min(1, (tokens - from) / (lowerEdge(bin + 1) - from));
+  return (tails[bin] as number) - share * ((tails[bin] as number) - (tails[bin + 1] as number));
+}
+
+function binOf(tokens: number): number {
+  return Math.min(BINS - 1, Math.floor(Math.log(tokens) / Math.log(BIN_RATIO)));
+}
+
+const LOWER_EDGES = Float64Array.from({ length: BINS + 1 }, (_, bin) => BIN_RATIO ** bin);
+
+function lowerEdge(bin: number): number {
+  return LOWER_EDGES[bin] as number;
+}
+
+/** The prior's weight by bin: a discretised normal density over log length. */
+const PRIOR = ((): Float64Array => {
+  const weights = Float64Array.from({ length: BINS }, (_, bin) => {
+    const distance = (Math.log(BIN_RATIO) * (bin + 0.5) - PRIOR_LOG_MEDIAN) / PRIOR_LOG_SPREAD;
+    return Math.exp(-(distance ** 2) / 2);
+  });
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => (weight / sum) * PRIOR_WEIGHT);
+})();

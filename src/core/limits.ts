@@ -1,0 +1,25 @@
+// Every bound of the decision code, with its reason. Relations between them are asserted when the module is loaded.
+import assert from 'node:assert/strict';
+
+/** Jobs that may wait in our own queue unless the config says otherwise: a second of a very large fleet. */
+export const QUEUED_MAX_DEFAULT = 4096;
+
+/** (model, tenant) pairs with statistics of their own; beyond it pairs share one. Names come from clients and config alike. */
+export const LEARNT_KEYS_MAX = 1000;
+
+/** Output lengths above this are counted in the last bin: longer than any context window served today. */
+export const OUTPUT_TOKENS_MAX = 1_048_576;
+
+/** A demand outlives this many missed control periods, then lapses to default clocks by itself. */
+export const HOLD_PERIODS = 5;
+
+/** Below it timers of a busy event loop dominate; above it a late raise costs deadlines. */
+export const CONTROL_PERIOD_MS = { min: 20, max: 1000, default: 100 };
+
+/** Not lowered within this time of a raise: clock changes every 50 ms have been seen to delay collectives (FITS.md). */
+export const LOWER_DWELL_MS = 300;
+
+/** Two clock calls plus settling, for planning: a call takes 10–20 ms, settling 5–25 ms (FITS.md). */
+export const SWITCH_ALLOWANCE_MS = 40;
+
+assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

@@ -1,0 +1,28 @@
+// A job from its arrival on: pending before it has a replica, tracked from then to its end.
+import type { JobSpec } from './job.ts';
+
+export interface PendingJob {
+  readonly spec: JobSpec;
+  /** Key of what is learnt from it: model and tenant. */
+  readonly key: string;
+  /** Estimated, unless the client sent token ids. */
+  readonly promptTokens: number;
+  readonly arrivedAtMs: number;
+  /** The earliest instant by which something is due; `Infinity` without SLO. Orders the queue. */
+  readonly firstDeadlineAtMs: number;
+}
+
+/** A job on a replica. Its last three fields change: one object per job, touched for each batch of tokens. */
+export interface TrackedJob extends PendingJob {
+  readonly dispatchedAtMs: number;
+  /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
+  readonly feasible: boolean;
+  /** `null` until the first token; for a job that does not stream it is an estimate. */
+  firstTokenAtMs: number | null;
+  lastTokenAtMs: number;
+  tokensOut: number;
+}
+
+export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
+  return { ...job, dispatchedAtMs: nowMs, feasible, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0 };
+}

@@ -1,0 +1,5 @@
+// Closes a `switch` over a union: the compiler lists the case that was forgotten.
+
+export function unreachable(value: never): never {
+  throw new Error(`unreachable: ${JSON.stringify(value)}`);
+}

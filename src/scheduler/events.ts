@@ -1,0 +1,69 @@
+// The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
+// both speak exactly these; time is always an argument beside the event.
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { OperatingPoint } from '../frontier/profile.ts';
+
+export type SchedulerEvent =
+  | { readonly kind: 'arrived'; readonly job: JobSpec }
+  /** Output tokens seen since the last such event; the first one is the time to first token. */
+  | { readonly kind: 'tokens'; readonly jobId: JobId; readonly tokens: number }
+  | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
+  /** Every control period. */
+  | { readonly kind: 'tick' }
+  | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
+  /** The server's own metrics: all its traffic, ours included. */
+  | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
+  /** Whether the replica's devices follow our demands, and the point they were last seen at (`null`: default, the fastest). */
+  | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly controlled: boolean; readonly pointId: string | null };
+
+/** What was predicted when a job was sent to a replica; goes into the response headers and the prediction metrics. */
+export interface Prediction {
+  readonly ttftMs: number;
+  readonly e2eMs: number;
+  /** Least slack over the job's deadlines at the planned point; `null` where it carries no SLO. May be negative. */
+  readonly slackMs: number | null;
+  /** False where some deadline could not be met even at the fastest point with the load as it was. */
+  readonly feasible: boolean;
+}
+
+export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'deadline-infeasible' | 'draining';
+
+/** Why a replica runs at its point: the binding constraint, for people. */
+export interface Explanation {
+  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled';
+  readonly jobId?: JobId;
+  /** Of the binding constraint, at the chosen point. */
+  readonly slackMs?: number;
+}
+
+export interface JobReport {
+  readonly jobId: JobId;
+  readonly replicaId: ReplicaId | null;
+  readonly sloClass: string;
+  readonly tenant: string;
+  readonly model: string;
+  readonly outcome: JobOutcome;
+  readonly ttftMs: number | null;
+  readonly tpotMs: number | null;
+  readonly e2eMs: number;
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  /** Every SLO it carried was met; `null` where it carried none or was cancelled by its client. */
+  readonly met: boolean | null;
+  readonly prediction: Prediction | null;
+}
+
+export type Effect =
+  | { readonly kind: 'dispatch'; readonly jobId: JobId; readonly replicaId: ReplicaId; readonly prediction: Prediction }
+  | { readonly kind: 'reject'; readonly jobId: JobId; readonly reason: RejectReason; readonly retryAfterMs: number | null }
+  /** What the replica's devices should run at (`null`: default clocks) and for how long this may stand unrenewed. */
+  | {
+      readonly kind: 'demand';
+      readonly replicaId: ReplicaId;
+      readonly point: OperatingPoint | null;
+      readonly holdMs: number;
+      /** `raise` goes out at once; `lower` and `renew` may wait for the control period. */
+      readonly change: 'raise' | 'lower' | 'renew';
+      readonly why: Explanation;
+    }
+  | { readonly kind: 'report'; readonly report: JobReport };

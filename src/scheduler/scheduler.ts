@@ -1,0 +1,368 @@
+// The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
+// runtime drives it in real time, the simulator on virtual time.
+import { createGuardBands } from '../core/guard-band.ts';
+import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
+import { createLengthPredictor } from '../core/length-predictor.ts';
+import { HOLD_PERIODS, LOWER_DWELL_MS } from '../core/limits.ts';
+import { planReplica } from '../core/planner.ts';
+import { createPromptEstimator } from '../core/prompt-estimator.ts';
+import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
+import { chooseRoute, type Route, type RouteCandidate } from '../core/routing.ts';
+import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
+import { unreachable } from '../core/unreachable.ts';
+import { createDeadlineQueue } from './deadline-queue.ts';
+import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
+
+export interface ReplicaSpec {
+  readonly replicaId: ReplicaId;
+  readonly models: readonly string[];
+  /** The belief, never the truth. */
+  readonly belief: PerformanceModel;
+  /** Jobs sent at once; further ones wait here, in our queue. */
+  readonly concurrencyMax: number;
+}
+
+/** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
+export type PlannerPolicy =
+  | { readonly kind: 'paceline' }
+  | { readonly kind: 'max-clock' }
+  | { readonly kind: 'static'; readonly pointId: string };
+
+export interface SchedulerOptions {
+  readonly replicas: readonly ReplicaSpec[];
+  readonly policy: PlannerPolicy;
+  /** Share of jobs that should meet their SLOs, e.g. 0.99. */
+  readonly attainmentTarget: number;
+  readonly controlPeriodMs: number;
+  readonly queuedMax: number;
+}
+
+/** For operator routes and the dashboard: what is going on and why. Plain data. */
+export interface FleetSnapshot {
+  readonly replicas: readonly {
+    readonly replicaId: ReplicaId;
+    readonly state: 'up' | 'draining' | 'down';
+    readonly controlled: boolean;
+    readonly pointId: string | null;
+    readonly why: Explanation;
+    readonly waitingPrompts: number;
+    readonly runningStreams: number;
+    readonly stepTimeResidual: number;
+  }[];
+  readonly queued: number;
+}
+
+export interface Scheduler {
+  /** Never throws for anything a caller can send; an unknown job id is ignored (it has ended). Effects are in order. */
+  handle(event: SchedulerEvent, nowMs: number): readonly Effect[];
+  snapshot(nowMs: number): FleetSnapshot;
+}
+
+interface Replica {
+  readonly spec: ReplicaSpec;
+  readonly queue: ReplicaQueue;
+  state: 'up' | 'draining' | 'down';
+  controlled: boolean;
+  /** What the devices were last told; `null` = default clocks. */
+  demanded: PointIndex | null;
+  /** What they were last seen at. */
+  applied: PointIndex | null;
+  raisedAtMs: number;
+  why: Explanation;
+}
+
+/** Where a job is. */
+type Placement =
+  | { readonly kind: 'queued'; readonly job: PendingJob }
+  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction };
+
+const NO_EFFECTS: readonly Effect[] = [];
+
+export function createScheduler(options: SchedulerOptions): Scheduler {
+  const { policy, controlPeriodMs, attainmentTarget } = options;
+  const lengths = createLengthPredictor();
+  const prompts = createPromptEstimator();
+  const guards = createGuardBands(attainmentTarget);
+  const queue = createDeadlineQueue(options.queuedMax);
+  const placements = new Map<JobId, Placement>();
+  const replicas: Replica[] = options.replicas.map((spec) => ({
+    spec,
+    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs }),
+    state: 'down',
+    controlled: false,
+    demanded: null,
+    applied: null,
+    raisedAtMs: Number.NEGATIVE_INFINITY,
+    why: { binding: 'uncontrolled' },
+  }));
+  const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
+  const models = new Set(options.replicas.flatMap((replica) => replica.models));
+
+  function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
+    if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
+    const serving = replicas.filter((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model));
+    if (serving.length === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    const job = track(spec, nowMs);
+    // Nobody overtakes the queue: a job that could go at once still waits behind earlier deadlines of its model.
+    const effects = hasQueued(spec.model) ? null : trySend(job, nowMs);
+    if (effects !== null) return effects;
+    if (!queue.push(job)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
+    placements.set(spec.jobId, { kind: 'queued', job });
+    return NO_EFFECTS;
+  }
+
+  function track(spec: JobSpec, nowMs: number): PendingJob {
+    const key = `${spec.model}\n${spec.tenant}`;
+    const { ttftMs, tpotMs, e2eMs } = spec.slo;
+    const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
+    return {
+      spec,
+      key,
+      promptTokens: spec.promptTokens ?? prompts.tokens(key, spec.promptBytes),
+      arrivedAtMs: nowMs,
+      firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
+    };
+  }
+
+  function hasQueued(model: string): boolean {
+    return queue.size() > 0 && queue.all().some((job) => job.spec.model === model);
+  }
+
+  /** `null` when no replica has room. */
+  function trySend(job: PendingJob, nowMs: number): readonly Effect[] | null {
+    const route = routeOf(job, nowMs);
+    if (route === null) return null;
+    const replica = route.id;
+    const prediction = predictionOf(job, route, nowMs);
+    const tracked = sent(job, route.feasible, nowMs);
+    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction });
+    replica.queue.add(tracked, nowMs);
+    const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
+    // At once where this job needs the replica faster; anything slower waits for the next control period.
+    if (policy.kind === 'paceline' && replica.controlled && isFaster(replica, route.plan.point, replica.demanded)) {
+      effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
+    }
+    return effects;
+  }
+
+  function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
+    const candidates: RouteCandidate<Replica>[] = [];
+    for (const replica of replicas) {
+      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
+      if (replica.queue.waitingCount() + replica.queue.runningCount() >= replica.spec.concurrencyMax) continue;
+      candidates.push({
+        id: replica,
+        without: replica.queue.view(nowMs),
+        withJob: replica.queue.view(nowMs, sent(job, true, nowMs)),
+        controlled: replica.controlled && policy.kind === 'paceline',
+      });
+    }
+    return chooseRoute(candidates);
+  }
+
+  function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {
+    const { ttftMs, tpotMs, e2eMs } = job.spec.slo;
+    const waitedMs = nowMs - job.arrivedAtMs;
+    const outputTokens = job.spec.work === 'embed' ? 1 : lengths.remaining(job.key, 0, 0.5, job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const predictedTtftMs = waitedMs + route.ttftMs;
+    const predictedE2eMs = predictedTtftMs + (outputTokens - 1) * route.tpotMs;
+    const slacks = [
+      ttftMs === undefined ? Number.POSITIVE_INFINITY : ttftMs - predictedTtftMs,
+      tpotMs === undefined ? Number.POSITIVE_INFINITY : (tpotMs - route.tpotMs) * Math.max(1, outputTokens - 1),
+      e2eMs === undefined ? Number.POSITIVE_INFINITY : e2eMs - predictedE2eMs,
+    ];
+    const slackMs = Math.min(...slacks);
+    return { ttftMs: predictedTtftMs, e2eMs: predictedE2eMs, slackMs: Number.isFinite(slackMs) ? slackMs : null, feasible: route.feasible };
+  }
+
+  function ended(event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number): readonly Effect[] {
+    const placement = placements.get(event.jobId);
+    if (placement === undefined) return NO_EFFECTS;
+    placements.delete(event.jobId);
+    if (placement.kind === 'queued') {
+      queue.remove(placement.job);
+      return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
+    }
+    const { job, replica, prediction } = placement;
+    replica.queue.remove(job, nowMs);
+    const report = reportOf(job, job, event, nowMs, { replica, prediction });
+    learnFrom(job, report, event);
+    return [{ kind: 'report', report }, ...sendQueued(nowMs)];
+  }
+
+  function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
+    if (event.usage !== undefined && event.usage.promptTokens > 0) prompts.observe(job.key, job.spec.promptBytes, event.usage.promptTokens);
+    if (event.outcome !== 'finished') return;
+    if (job.spec.work === 'generate' && report.outputTokens > 0) lengths.observe(job.key, report.outputTokens);
+    if (report.met !== null && job.feasible) guards.observe(job.spec.sloClass, report.met);
+  }
+
+  function sendQueued(nowMs: number): Effect[] {
+    const effects: Effect[] = [];
+    const full = new Set<string>();
+    for (;;) {
+      const job = queue.take((candidate) => !full.has(candidate.spec.model));
+      if (job === null) return effects;
+      const sending = trySend(job, nowMs);
+      if (sending === null) {
+        full.add(job.spec.model);
+        queue.push(job);
+      } else effects.push(...sending);
+    }
+  }
+
+  function tick(nowMs: number): readonly Effect[] {
+    if (policy.kind === 'max-clock') return NO_EFFECTS;
+    const effects: Effect[] = [];
+    for (const replica of replicas) {
+      if (!replica.controlled) continue;
+      if (policy.kind === 'static') {
+        const point = replica.spec.belief.points.findIndex((candidate) => candidate.id === policy.pointId);
+        effects.push(demand(replica, point < 0 ? replica.spec.belief.fastest : point, { binding: 'policy' }, nowMs));
+        continue;
+      }
+      const plan = planReplica(replica.queue.view(nowMs));
+      const current = replica.demanded ?? replica.spec.belief.fastest;
+      const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
+      const dwelling = lowers && nowMs - replica.raisedAtMs < LOWER_DWELL_MS;
+      effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
+    }
+    return effects;
+  }
+
+  function demand(replica: Replica, point: PointIndex, why: Explanation, nowMs: number): Effect {
+    const before = replica.demanded;
+    const faster = isFaster(replica, point, before);
+    if (faster) replica.raisedAtMs = nowMs;
+    replica.demanded = point;
+    replica.why = why;
+    const operatingPoint = replica.spec.belief.points[point] ?? null;
+    const change = before === point ? 'renew' : faster ? 'raise' : 'lower';
+    return { kind: 'demand', replicaId: replica.spec.replicaId, point: operatingPoint, holdMs: HOLD_PERIODS * controlPeriodMs, change, why };
+  }
+
+  function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return NO_EFFECTS;
+    replica.state = event.state;
+    if (event.state === 'up') return sendQueued(nowMs);
+    // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
+    const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));
+    for (const job of orphaned) {
+      queue.remove(job);
+      placements.delete(job.spec.jobId);
+    }
+    return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
+  }
+
+  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    const index = event.pointId === null ? -1 : replica.spec.belief.points.findIndex((point) => point.id === event.pointId);
+    replica.controlled = event.controlled;
+    replica.applied = event.controlled && index >= 0 ? index : null;
+    replica.queue.applied(replica.applied, nowMs);
+    if (!event.controlled) {
+      replica.demanded = null;
+      replica.why = { binding: 'uncontrolled' };
+    }
+  }
+
+  return {
+    handle(event, nowMs) {
+      switch (event.kind) {
+        case 'arrived':
+          return arrived(event.job, nowMs);
+        case 'tokens': {
+          const placement = placements.get(event.jobId);
+          if (placement?.kind === 'sent') placement.replica.queue.tokens(placement.job, event.tokens, nowMs);
+          return NO_EFFECTS;
+        }
+        case 'ended':
+          return ended(event, nowMs);
+        case 'tick':
+          return tick(nowMs);
+        case 'replica-health':
+          return health(event, nowMs);
+        case 'replica-load':
+          byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
+          return NO_EFFECTS;
+        case 'control':
+          control(event, nowMs);
+          return NO_EFFECTS;
+        default:
+          return unreachable(event);
+      }
+    },
+    snapshot() {
+      return {
+        replicas: replicas.map((replica) => ({
+          replicaId: replica.spec.replicaId,
+          state: replica.state,
+          controlled: replica.controlled,
+          pointId: replica.demanded === null ? null : (replica.spec.belief.points[replica.demanded]?.id ?? null),
+          why: replica.why,
+          waitingPrompts: replica.queue.waitingCount(),
+          runningStreams: replica.queue.runningCount(),
+          stepTimeResidual: replica.queue.timeScale().decode,
+        })),
+        queued: queue.size(),
+      };
+    },
+  };
+}
+
+function explain(plan: { readonly binding: Explanation['binding']; readonly bindingJobId: JobId | null; readonly slackMs: number }): Explanation {
+  return {
+    binding: plan.binding,
+    ...(plan.bindingJobId === null ? {} : { jobId: plan.bindingJobId }),
+    ...(Number.isFinite(plan.slackMs) ? { slackMs: plan.slackMs } : {}),
+  };
+}
+
+/** `null` is default clocks, the fastest there is. */
+function isFaster(replica: Replica, point: PointIndex, than: PointIndex | null): boolean {
+  const model = replica.spec.belief;
+  if (than === null || point === than) return false;
+  return model.speedRank[point] !== undefined && (model.speedRank[point] as number) < (model.speedRank[than] as number);
+}
+
+function reportOf(job: PendingJob, tracked: TrackedJob | null, event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number, placed: { replica: Replica; prediction: Prediction } | null): JobReport {
+  const { spec } = job;
+  const outputTokens = event.usage?.outputTokens ?? tracked?.tokensOut ?? 0;
+  // Without a stream only the end is seen.
+  const firstTokenAtMs = spec.streaming ? (tracked?.firstTokenAtMs ?? null) : null;
+  const e2eMs = nowMs - job.arrivedAtMs;
+  const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;
+  const tpotMs = firstTokenAtMs === null || outputTokens < 2 || tracked === null ? null : (tracked.lastTokenAtMs - firstTokenAtMs) / (outputTokens - 1);
+  return {
+    jobId: spec.jobId,
+    replicaId: placed?.replica.spec.replicaId ?? null,
+    sloClass: spec.sloClass,
+    tenant: spec.tenant,
+    model: spec.model,
+    outcome: event.outcome,
+    ttftMs,
+    tpotMs,
+    e2eMs,
+    promptTokens: event.usage?.promptTokens ?? job.promptTokens,
+    outputTokens,
+    met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),
+    prediction: placed?.prediction ?? null,
+  };
+}
+
+/** Every SLO it carried was met. A job that does not stream is held to the end-to-end time that its TTFT and TPOT add up to. */
+function metOf(spec: JobSpec, outcome: JobReport['outcome'], times: { ttftMs: number | null; tpotMs: number | null; e2eMs: number; outputTokens: number }): boolean | null {
+  const { ttftMs, tpotMs, e2eMs } = spec.slo;
+  if ((ttftMs === undefined && tpotMs === undefined && e2eMs === undefined) || outcome === 'cancelled') return null;
+  if (outcome === 'failed') return false;
+  if (e2eMs !== undefined && times.e2eMs > e2eMs) return false;
+  if (!spec.streaming) {
+    const limitMs = (ttftMs ?? Number.POSITIVE_INFINITY) + (tpotMs ?? (ttftMs === undefined ? 0 : Number.POSITIVE_INFINITY)) * Math.max(0, times.outputTokens - 1);
+    return ttftMs === undefined || tpotMs === undefined || times.e2eMs <= limitMs;
+  }
+  if (ttftMs !== undefined && (times.ttftMs === null || times.ttftMs > ttftMs)) return false;
+  return tpotMs === undefined || times.tpotMs === null || times.tpotMs <= tpotMs;
+}

@@ -1,0 +1,182 @@
+// The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
+// device instead of servers. Deterministic: the same workload, options and seed give the same run.
+import type { JobId, ReplicaId, Slo } from '../core/job.ts';
+import { unreachable } from '../core/unreachable.ts';
+import { type BatchingEngine, createBatchingEngine, limitsOf } from '../engine/batching.ts';
+import { createEmulatedGroup, type EmulatedGroup } from '../engine/device.ts';
+import { createPhysics, type TruthScale } from '../engine/physics.ts';
+import { createPerformanceModel } from '../frontier/performance-model.ts';
+import type { Profile } from '../frontier/profile.ts';
+import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
+import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import type { WorkloadRequest } from '../workload/request.ts';
+
+export interface SimulationOptions {
+  readonly requests: readonly WorkloadRequest[];
+  /** Class of each request, in the order of `requests`. */
+  readonly classes: readonly { readonly name: string; readonly slo: Slo }[];
+  readonly replicas: number;
+  /** What the machines do. The scheduler never sees it. */
+  readonly truth: Profile;
+  readonly truthScale?: TruthScale;
+  /** What the scheduler believes they do. */
+  readonly belief: Profile;
+  readonly policy: PlannerPolicy;
+  readonly seed: number;
+  readonly attainmentTarget?: number;
+  readonly controlPeriodMs?: number;
+  /** From a demand to the agent's call having been made; the device's own settling comes on top. */
+  readonly controlDelayMs?: number;
+}
+
+export interface SimulatedRun {
+  readonly reports: readonly JobReport[];
+  readonly rejected: number;
+  /** Of all device groups, idle included, from the first instant to the end of the last job. */
+  readonly energyJ: number;
+  readonly durationMs: number;
+  /** Time-weighted over replicas. */
+  readonly clockMhzMean: number;
+}
+
+interface SimulatedReplica {
+  readonly replicaId: ReplicaId;
+  readonly engine: BatchingEngine<JobId>;
+  readonly group: EmulatedGroup;
+  busy: boolean;
+  /** A demand on its way to the device. */
+  pending: { readonly atMs: number; readonly clockMhz: number | null; readonly pointId: string | null } | null;
+  clockMhzMs: number;
+  seenAtMs: number;
+}
+
+/** Bytes that a token of the modelled prompts has: the scheduler has to learn it, as it would. */
+const BYTES_PER_TOKEN = 4;
+const MODEL = 'model';
+
+export function simulate(options: SimulationOptions): SimulatedRun {
+  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15 } = options;
+  const physics = createPhysics(options.truth, options.truthScale);
+  const belief = createPerformanceModel(options.belief);
+  const replicas = Array.from({ length: options.replicas }, (_, index): SimulatedReplica => ({
+    replicaId: `r${index}` as ReplicaId,
+    engine: createBatchingEngine<JobId>(limitsOf(options.truth), 'each'),
+    group: createEmulatedGroup({ physics, seed: seed + index, startMs: 0 }),
+    busy: false,
+    pending: null,
+    clockMhzMs: 0,
+    seenAtMs: 0,
+  }));
+  const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
+  const scheduler = createScheduler({
+    replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.belief.serving.maxSequences })),
+    policy,
+    attainmentTarget,
+    controlPeriodMs,
+    queuedMax: 100_000,
+  });
+  const reports: JobReport[] = [];
+  let rejected = 0;
+  let nowMs = 0;
+
+  function tell(event: SchedulerEvent): void {
+    for (const effect of scheduler.handle(event, nowMs)) perform(effect);
+  }
+
+  function perform(effect: Effect): void {
+    switch (effect.kind) {
+      case 'dispatch': {
+        const replica = byId.get(effect.replicaId) as SimulatedReplica;
+        const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
+        const submitted = replica.engine.submit({ id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) });
+        if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
+        else if (!replica.busy) startIteration(replica);
+        return;
+      }
+      case 'reject':
+        rejected += 1;
+        return;
+      case 'demand': {
+        if (effect.change === 'renew') return;
+        const clockMhz = effect.point === null ? null : Number(effect.point.knobs['clockMhz']);
+        (byId.get(effect.replicaId) as SimulatedReplica).pending = { atMs: nowMs + controlDelayMs, clockMhz, pointId: effect.point?.id ?? null };
+        return;
+      }
+      case 'report':
+        reports.push(effect.report);
+        return;
+      default:
+        unreachable(effect);
+    }
+  }
+
+  function startIteration(replica: SimulatedReplica): void {
+    const work = replica.engine.beginIteration();
+    replica.busy = work !== null;
+    if (work !== null) replica.group.begin(work, 1, nowMs);
+  }
+
+  function endIteration(replica: SimulatedReplica): void {
+    replica.group.end(nowMs);
+    for (const event of replica.engine.endIteration()) {
+      const jobId = event.id;
+      tell({ kind: 'tokens', jobId, tokens: 1 });
+      if (event.kind !== 'finished') continue;
+      const request = requests[indexOf(jobId)] as WorkloadRequest;
+      const usage = { promptTokens: request.promptTokens, cachedTokens: event.cachedTokens, outputTokens: event.outputTokens };
+      tell({ kind: 'ended', jobId, outcome: 'finished', usage });
+    }
+    startIteration(replica);
+  }
+
+  function applyDemand(replica: SimulatedReplica): void {
+    const { clockMhz, pointId } = replica.pending as NonNullable<SimulatedReplica['pending']>;
+    replica.pending = null;
+    const lowestMhz = replica.group.clockListMhz[0] as number;
+    for (let device = 0; device < replica.group.devices; device++) replica.group.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
+    tell({ kind: 'control', replicaId: replica.replicaId, controlled: true, pointId });
+  }
+
+  for (const { replicaId } of replicas) {
+    tell({ kind: 'control', replicaId, controlled: true, pointId: null });
+    tell({ kind: 'replica-health', replicaId, state: 'up' });
+  }
+  let arriving = 0;
+  let tickAtMs = 0;
+  while (arriving < requests.length || reports.length + rejected < requests.length) {
+    const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
+    let nextMs = Math.min(arrivalAtMs, tickAtMs);
+    for (const { group, pending } of replicas) nextMs = Math.min(nextMs, group.endsAtMs(), group.settlesAtMs(), pending?.atMs ?? Number.POSITIVE_INFINITY);
+    nowMs = nextMs;
+    for (const replica of replicas) {
+      replica.clockMhzMs += replica.group.clockMhz() * (nowMs - replica.seenAtMs);
+      replica.seenAtMs = nowMs;
+      replica.group.advance(nowMs);
+      if (replica.pending !== null && replica.pending.atMs <= nowMs) applyDemand(replica);
+      if (replica.group.settlesAtMs() <= nowMs) replica.group.settle(nowMs);
+      if (replica.group.endsAtMs() <= nowMs) endIteration(replica);
+    }
+    if (tickAtMs <= nowMs) {
+      tell({ kind: 'tick' });
+      tickAtMs += controlPeriodMs;
+    }
+    if (arrivalAtMs <= nowMs) {
+      const request = requests[arriving] as WorkloadRequest;
+      const sloClass = classes[arriving] as SimulationOptions['classes'][number];
+      const job = { jobId: String(arriving) as JobId, model: MODEL, tenant: 'anonymous', sloClass: sloClass.name, slo: sloClass.slo, promptBytes: request.promptTokens * BYTES_PER_TOKEN, maxOutputTokens: 4096, work: 'generate', streaming: true } as const;
+      arriving += 1;
+      tell({ kind: 'arrived', job });
+    }
+  }
+  return {
+    reports,
+    rejected,
+    energyJ: replicas.reduce((sum, { group }) => sum + group.energyJ(), 0),
+    durationMs: nowMs,
+    clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / (replicas.length * nowMs),
+  };
+}
+
+function indexOf(jobId: JobId): number {
+  return Number(jobId);
+}
