@@ -4,6 +4,7 @@ import type { PerformanceModel, PointIndex } from '../frontier/performance-model
 import type { Forecast } from './arrival-forecast.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
+import { poissonQuantile } from './poisson.ts';
 
 /** A prompt that has been sent and not answered yet, in the order the server will take them. */
 export interface WaitingPrompt {
@@ -69,6 +70,8 @@ export interface Plan {
   readonly slackMs: number;
   /** Energy above parked idling to finish everything known, at the chosen point. What routing compares. */
   readonly knownWorkJ: number;
+  /** Jobs given up: some deadline of theirs would be missed even at the fastest point. */
+  readonly lost: number;
 }
 
 /** What one operating point means for this view, worked out once. Times are scaled by the learnt corrections. */
@@ -124,6 +127,8 @@ export function planReplica(view: ReplicaView): Plan {
     running: view.running.filter((stream) => !isRunningLost(view, fastest, stream)),
   };
 
+  const lost = view.waiting.length - savable.waiting.length + view.running.length - savable.running.length;
+
   let best: { costs: PointCosts; costW: number; verdict: Verdict } | null = null;
   let refused: { costW: number; verdict: Verdict } | null = null;
   for (let point = 0; point < model.points.length; point++) {
@@ -136,11 +141,11 @@ export function planReplica(view: ReplicaView): Plan {
   }
   if (best === null) {
     const verdict = judge(view, savable, fastest, fastest, true);
-    return { kind: 'infeasible', point: model.fastest, binding: 'none-feasible', bindingJobId: verdict.jobId, slackMs: verdict.slackMs, knownWorkJ: knownWorkJ(view, fastest) };
+    return { kind: 'infeasible', point: model.fastest, binding: 'none-feasible', bindingJobId: verdict.jobId, slackMs: verdict.slackMs, knownWorkJ: knownWorkJ(view, fastest), lost };
   }
   const why = refused !== null && refused.costW < best.costW ? refused.verdict : { binding: 'energy' as const, jobId: null };
   const slackMs = judge(view, savable, best.costs, fastest, true).slackMs;
-  return { kind: 'meets', point: best.costs.point, binding: why.binding, bindingJobId: why.jobId, slackMs, knownWorkJ: knownWorkJ(view, best.costs) };
+  return { kind: 'meets', point: best.costs.point, binding: why.binding, bindingJobId: why.jobId, slackMs, knownWorkJ: knownWorkJ(view, best.costs), lost };
 }
 
 /** Predicted time from now to the first token of the `index`-th waiting prompt, at the given point. */
@@ -157,7 +162,7 @@ function idlePlan(view: ReplicaView): Plan {
   const { model } = view;
   let parked = 0;
   for (let point = 1; point < model.points.length; point++) if (model.idlePowerW(point) < model.idlePowerW(parked)) parked = point;
-  return { kind: 'meets', point: parked, binding: 'idle', bindingJobId: null, slackMs: Number.POSITIVE_INFINITY, knownWorkJ: 0 };
+  return { kind: 'meets', point: parked, binding: 'idle', bindingJobId: null, slackMs: Number.POSITIVE_INFINITY, knownWorkJ: 0, lost: 0 };
 }
 
 function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
@@ -289,8 +294,8 @@ function streamSlackMs(view: ReplicaView, costs: PointCosts, fastest: PointCosts
   const hereMs = Math.min(view.controlPeriodMs + SWITCH_ALLOWANCE_MS, remaining * costs.stepMs);
   const later = Math.max(0, remaining - Math.max(0, hereMs - costs.backlogMs) / costs.stepMs);
   const laterMs = later * fastest.stepMs;
-  const arrivals = view.forecast.upperPerMs * (hereMs + laterMs);
-  const burstMs = fastest.interferenceMs * (arrivals + stream.guard * Math.sqrt(arrivals * view.forecast.promptUnevenness));
+  const arrivals = poissonQuantile(view.forecast.upperPerMs * (hereMs + laterMs), stream.guard);
+  const burstMs = fastest.interferenceMs * (arrivals + stream.guard * Math.sqrt(arrivals * (view.forecast.promptUnevenness - 1)));
   const recoverableMs = budgetMs - hereMs - laterMs * room - burstMs - Math.max(0, costs.backlogMs - hereMs);
   return Math.min(expectedMs, recoverableMs);
 }

@@ -63,7 +63,8 @@ export function withIdleUntil<Choice>(candidates: Iterable<FrontierPoint<Choice>
 
 /**
  * One part after the other: times and energies add. The choice of the whole is the list of the parts' choices, in order.
- * Dominated beginnings are dropped on the way, which loses nothing: whatever follows adds the same to both.
+ * Dominated beginnings are dropped on the way, which loses nothing: whatever follows adds the same to both. Exact while no
+ * part of the whole has more than `pointsMax` efficient points; beyond, each part gives away what `thin` says.
  */
 export function sequence<Choice>(parts: readonly Frontier<Choice>[], pointsMax = FRONTIER_POINTS_MAX): Frontier<readonly Choice[]> {
   let whole: Frontier<readonly Choice[]> = [{ timeMs: 0, energyJ: 0, choice: [] }];
@@ -97,13 +98,13 @@ export function sequenceAtOnePoint<Choice>(parts: readonly (readonly FrontierPoi
 /**
  * All parts at once on device groups of their own: the slowest counts, and who is done waits at `idlePowerW` of its choice.
  * For each time T that a part can take, every part takes its cheapest choice within T, waiting included; choices that
- * leave T unused are covered by a smaller T, so this finds every efficient composition in O(Σ points × parts × log).
+ * leave T unused are covered by a smaller T, so this finds every efficient composition in O(times × points).
  */
 export function parallel<Choice>(parts: readonly (readonly FrontierPoint<Choice>[])[], idlePowerW: (choice: Choice, part: number) => number, pointsMax = FRONTIER_POINTS_MAX): Frontier<readonly Choice[]> {
   if (parts.length === 0) return [{ timeMs: 0, energyJ: 0, choice: [] }];
   const times = [...new Set(parts.flatMap((part) => part.map((point) => point.timeMs)))].sort((a, b) => a - b);
-  // Energy at T of a choice is (energyJ − idle·timeMs) + idle·T: candidates in order of time, so each T only adds some.
-  const ordered = parts.map((part) => [...part].sort((a, b) => a.timeMs - b.timeMs));
+  // In order of time, so that each T only adds to what is in time already.
+  const ordered = parts.map((part) => part.toSorted((a, b) => a.timeMs - b.timeMs));
   const begun = parts.map(() => 0);
   const candidates: FrontierPoint<readonly Choice[]>[] = [];
   const open: FrontierPoint<Choice>[][] = parts.map(() => []);

@@ -7,7 +7,7 @@ import { HOLD_PERIODS, LOWER_DWELL_MS } from '../core/limits.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import { chooseRoute, type Route, type RouteCandidate } from '../core/routing.ts';
+import { chooseRoute, type Route, type RouteCandidate, type Routing } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
@@ -32,6 +32,8 @@ export type PlannerPolicy =
 export interface SchedulerOptions {
   readonly replicas: readonly ReplicaSpec[];
   readonly policy: PlannerPolicy;
+  /** Default: `energy` under `paceline`, `least-loaded` under the other policies, which stand for a plain gateway. */
+  readonly routing?: Routing;
   /** Share of jobs that should meet their SLOs, e.g. 0.99. */
   readonly attainmentTarget: number;
   readonly controlPeriodMs: number;
@@ -81,6 +83,7 @@ const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget } = options;
+  const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
   const lengths = createLengthPredictor();
   const prompts = createPromptEstimator();
   const guards = createGuardBands(attainmentTarget);
@@ -158,7 +161,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         controlled: replica.controlled && policy.kind === 'paceline',
       });
     }
-    return chooseRoute(candidates);
+    return chooseRoute(candidates, routing);
   }
 
   function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {

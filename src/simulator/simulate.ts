@@ -6,6 +6,7 @@ import { type BatchingEngine, createBatchingEngine, limitsOf } from '../engine/b
 import { createEmulatedGroup, type EmulatedGroup } from '../engine/device.ts';
 import { createPhysics, type TruthScale } from '../engine/physics.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
+import type { Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
@@ -22,6 +23,7 @@ export interface SimulationOptions {
   /** What the scheduler believes they do. */
   readonly belief: Profile;
   readonly policy: PlannerPolicy;
+  readonly routing?: Routing;
   readonly seed: number;
   readonly attainmentTarget?: number;
   readonly controlPeriodMs?: number;
@@ -71,6 +73,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const scheduler = createScheduler({
     replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.belief.serving.maxSequences })),
     policy,
+    ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
     controlPeriodMs,
     queuedMax: 100_000,

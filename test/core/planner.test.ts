@@ -1,0 +1,148 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { JobId } from '../../src/core/job.ts';
+import { planReplica, predictFirstTokenMs, type ReplicaView, type RunningStream, type WaitingPrompt } from '../../src/core/planner.ts';
+import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
+import { CLOCK_PROFILE, madeProfile } from '../fixtures/profiles.ts';
+
+const model = createPerformanceModel(CLOCK_PROFILE);
+const SLOWEST = 0;
+const FASTEST = model.fastest;
+
+function stream(over: Partial<RunningStream> = {}): RunningStream {
+  return { jobId: 's' as JobId, tpotLimitMs: 50, bankMs: 0, e2eDeadlineAtMs: Infinity, remainingLow: 20, remainingHigh: 300, guard: 1, ...over };
+}
+
+function prompt(over: Partial<WaitingPrompt> = {}): WaitingPrompt {
+  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensHigh: 400, guard: 1, ...over };
+}
+
+function view(over: Partial<ReplicaView> = {}): ReplicaView {
+  return {
+    nowMs: 0,
+    model,
+    timeScale: { prefill: 1, decode: 1 },
+    appliedPoint: null,
+    waiting: [],
+    running: [],
+    foreignSequences: 0,
+    contextTokens: 1000 * (over.running?.length ?? 0),
+    forecast: { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 },
+    outputTokensMean: 150,
+    tightestTpotMs: Infinity,
+    controlPeriodMs: 100,
+    ...over,
+  };
+}
+
+function clockOf(replica: ReplicaView): number {
+  return Number(model.points[planReplica(replica).point]?.knobs['clockMhz']);
+}
+
+describe('the plan for a replica', () => {
+  test('parks an idle replica at the point with the least idle power', () => {
+    expect(planReplica(view())).toMatchObject({ kind: 'meets', point: SLOWEST, binding: 'idle' });
+  });
+
+  test.each([100, 24, 21, 19])('runs a stream with a TPOT of %d ms at the slowest point whose step keeps it, a margin of 4 % included', (tpotLimitMs) => {
+    const decode = { sequences: 1, contextTokens: 1000 };
+    const inTime = model.points.findIndex((_, point) => model.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode }, point) * 1.04 <= tpotLimitMs);
+    expect(planReplica(view({ running: [stream({ tpotLimitMs })] })).point).toBe(inTime);
+  });
+
+  test('spends what a stream has banked, and hurries one that is behind', () => {
+    const even = clockOf(view({ running: [stream({ tpotLimitMs: 24 })] }));
+    expect(clockOf(view({ running: [stream({ tpotLimitMs: 24, bankMs: 3000 })] }))).toBeLessThan(even);
+    expect(clockOf(view({ running: [stream({ tpotLimitMs: 24, bankMs: -60 })] }))).toBeGreaterThan(even);
+  });
+
+  test('hurries a prompt that is due soon, and says which one it is', () => {
+    const relaxed = planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: 1000 })] }));
+    expect(relaxed.point).toBe(SLOWEST);
+    const urgent = planReplica(view({ waiting: [prompt({ jobId: 'urgent' as JobId, ttftDeadlineAtMs: 130 })] }));
+    expect(urgent).toMatchObject({ kind: 'meets', binding: 'ttft', bindingJobId: 'urgent' });
+    expect(urgent.point).toBeGreaterThan(SLOWEST);
+  });
+
+  test('counts every prompt before it in the queue', () => {
+    const alone = view({ waiting: [prompt({ ttftDeadlineAtMs: 600 })] });
+    const behind = view({ waiting: [prompt(), prompt(), prompt(), prompt({ ttftDeadlineAtMs: 600 })] });
+    expect(clockOf(behind)).toBeGreaterThan(clockOf(alone));
+    expect(predictFirstTokenMs(behind, FASTEST, 3)).toBeGreaterThan(3.5 * predictFirstTokenMs(behind, FASTEST, 0) - 60);
+  });
+
+  test('is infeasible, not the fastest point dressed as a plan, when a margin fails even there', () => {
+    const fastestMs = predictFirstTokenMs(view({ waiting: [prompt()] }), FASTEST, 0);
+    expect(planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: fastestMs * 1.01 })] }))).toMatchObject({ kind: 'infeasible', point: FASTEST, binding: 'none-feasible' });
+  });
+
+  test('spends nothing on what is lost: a deadline that has passed binds nothing', () => {
+    const lost = prompt({ ttftDeadlineAtMs: -1 });
+    expect(planReplica(view({ waiting: [lost] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+    expect(planReplica(view({ running: [stream({ bankMs: -100_000 })] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+  });
+
+  test('keeps an end-to-end deadline by the upper quantile of the length', () => {
+    const due = (remainingHigh: number) => clockOf(view({ running: [stream({ tpotLimitMs: Infinity, remainingHigh, e2eDeadlineAtMs: 6000 })] }));
+    expect(due(100)).toBe(780);
+    expect(due(300)).toBeGreaterThan(780);
+  });
+
+  test('leaves room for the prefills that are forecast', () => {
+    const calm = view({ running: [stream({ tpotLimitMs: 32 })], tightestTpotMs: 32 });
+    const busy = view({ running: [stream({ tpotLimitMs: 32 })], tightestTpotMs: 32, forecast: { perMs: 0.003, upperPerMs: 0.003, promptTokensMean: 1000, promptUnevenness: 1.5 } });
+    expect(clockOf(busy)).toBeGreaterThan(clockOf(calm));
+  });
+
+  test('believes what it has learnt: a slower machine than the profile says is run faster', () => {
+    const slow = view({ running: [stream({ tpotLimitMs: 30 })], timeScale: { prefill: 1.2, decode: 1.2 } });
+    expect(clockOf(slow)).toBeGreaterThan(clockOf(view({ running: [stream({ tpotLimitMs: 30 })] })));
+  });
+
+  test('reckons with streams on the server that are not ours', () => {
+    const shared = view({ running: [stream({ tpotLimitMs: 28 })], foreignSequences: 60 });
+    expect(clockOf(shared)).toBeGreaterThan(clockOf(view({ running: [stream({ tpotLimitMs: 28 })] })));
+  });
+
+  test('is the same whatever the knob is called', () => {
+    const settings = [0.45, 0.6, 0.8, 1].map((speed) => ({ value: Math.round(speed * 700), speed }));
+    const plans = ['clockMhz', 'powerLimitW', 'warpFactor'].map((knob) => planReplica(view({ model: createPerformanceModel(madeProfile({ knob, settings })), running: [stream({ tpotLimitMs: 24 })] })));
+    expect(plans[1]).toEqual(plans[0]);
+    expect(plans[2]).toEqual(plans[0]);
+    expect(plans[0]?.point).toBeGreaterThan(0);
+  });
+});
+
+describe('laws of the plan', () => {
+  const streams = fc.array(
+    fc.record({ tpotLimitMs: fc.integer({ min: 15, max: 120 }), bankMs: fc.integer({ min: -200, max: 2000 }), remainingLow: fc.integer({ min: 1, max: 50 }), more: fc.nat(400), guard: fc.double({ min: 0.3, max: 4, noNaN: true }) }),
+    { maxLength: 30 },
+  );
+  const prompts = fc.array(fc.record({ promptTokens: fc.integer({ min: 1, max: 8000 }), ttftDeadlineAtMs: fc.integer({ min: -50, max: 5000 }), tpotLimitMs: fc.integer({ min: 20, max: 120 }) }), { maxLength: 6 });
+  const perMs = fc.double({ min: 0, max: 0.01, noNaN: true });
+
+  test('every plan is one of the points, and finite', () => {
+    fc.assert(
+      fc.property(streams, prompts, perMs, (running, waiting, rate) => {
+        const plan = planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, remainingHigh: rest.remainingLow + more })), waiting: waiting.map((each) => prompt(each)), forecast: { perMs: rate, upperPerMs: rate * 2, promptTokensMean: 900, promptUnevenness: 2 } }));
+        expect(model.points[plan.point]).toBeDefined();
+        expect(Number.isNaN(plan.slackMs)).toBe(false);
+        expect(Number.isFinite(plan.knownWorkJ)).toBe(true);
+        if (plan.kind === 'infeasible') expect(plan.point).toBe(FASTEST);
+        else expect(plan.slackMs).toBeGreaterThanOrEqual(0);
+      }),
+    );
+  });
+
+  test('looser limits never make the known work dearer', () => {
+    fc.assert(
+      fc.property(streams, fc.integer({ min: 1, max: 100 }), (running, looser) => {
+        const at = (extraMs: number) => planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, bankMs: Math.max(0, rest.bankMs), tpotLimitMs: rest.tpotLimitMs + extraMs, remainingHigh: rest.remainingLow + more })) }));
+        const tight = at(0);
+        // A stream that is lost at the tight limit binds nothing there and may bind at the looser one.
+        fc.pre(tight.kind === 'meets' && running.every(({ tpotLimitMs }) => tpotLimitMs > 30));
+        expect(model.speedRank[at(looser).point]).toBeGreaterThanOrEqual(model.speedRank[tight.point] as number);
+      }),
+    );
+  });
+});

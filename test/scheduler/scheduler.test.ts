@@ -1,0 +1,179 @@
+import { describe, expect, test } from 'vitest';
+import type { JobId, JobSpec, ReplicaId } from '../../src/core/job.ts';
+import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
+import type { Effect } from '../../src/scheduler/events.ts';
+import { createScheduler, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
+
+const belief = createPerformanceModel(CLOCK_PROFILE);
+const R0 = 'r0' as ReplicaId;
+const R1 = 'r1' as ReplicaId;
+
+function job(id: string, over: Partial<JobSpec> = {}): JobSpec {
+  return { jobId: id as JobId, model: 'm', tenant: 't', sloClass: 'chat', slo: { ttftMs: 1000, tpotMs: 60 }, promptBytes: 4000, promptTokens: 1000, work: 'generate', streaming: true, ...over };
+}
+
+function started(over: Partial<SchedulerOptions> = {}, replicas: readonly ReplicaId[] = [R0], concurrencyMax = 256): Scheduler {
+  const scheduler = createScheduler({
+    replicas: replicas.map((replicaId) => ({ replicaId, models: ['m'], belief, concurrencyMax })),
+    policy: { kind: 'paceline' },
+    attainmentTarget: 0.99,
+    controlPeriodMs: 100,
+    queuedMax: 2,
+    ...over,
+  });
+  for (const replicaId of replicas) {
+    scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
+    scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
+  }
+  return scheduler;
+}
+
+function demands(effects: readonly Effect[]): Extract<Effect, { kind: 'demand' }>[] {
+  return effects.filter((effect) => effect.kind === 'demand');
+}
+
+describe('an arrival', () => {
+  test('is sent to a replica with what is predicted for it', () => {
+    const [effect] = started().handle({ kind: 'arrived', job: job('a') }, 5);
+    expect(effect).toMatchObject({ kind: 'dispatch', jobId: 'a', replicaId: 'r0', prediction: { feasible: true } });
+    if (effect?.kind !== 'dispatch') return;
+    expect(effect.prediction.ttftMs).toBeGreaterThan(50);
+    expect(effect.prediction.slackMs).toBeGreaterThan(0);
+  });
+
+  test('is refused with the reason when no replica is up, or none serves the model', () => {
+    const scheduler = started();
+    expect(scheduler.handle({ kind: 'arrived', job: job('a', { model: 'other' }) }, 1)).toMatchObject([{ kind: 'reject', reason: 'unknown-model' }]);
+    scheduler.handle({ kind: 'replica-health', replicaId: R0, state: 'down' }, 2);
+    expect(scheduler.handle({ kind: 'arrived', job: job('b') }, 3)).toMatchObject([{ kind: 'reject', reason: 'no-replica', retryAfterMs: 1000 }]);
+  });
+
+  test('waits in our queue, earliest deadline first, when the replica is full; one more than the queue holds is refused', () => {
+    const scheduler = started({}, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
+    expect(scheduler.handle({ kind: 'arrived', job: job('late', { slo: { ttftMs: 9000 } }) }, 1)).toEqual([]);
+    expect(scheduler.handle({ kind: 'arrived', job: job('soon', { slo: { ttftMs: 500 } }) }, 2)).toEqual([]);
+    expect(scheduler.handle({ kind: 'arrived', job: job('too many') }, 3)).toMatchObject([{ kind: 'reject', reason: 'queue-full' }]);
+    expect(scheduler.snapshot(3).queued).toBe(2);
+    const after = scheduler.handle({ kind: 'ended', jobId: 'running' as JobId, outcome: 'finished' }, 50);
+    expect(after.filter(({ kind }) => kind === 'dispatch')).toMatchObject([{ jobId: 'soon' }]);
+  });
+
+  test('is told at once when the last replica of its model goes down while it waits', () => {
+    const scheduler = started({}, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('waiting') }, 1);
+    expect(scheduler.handle({ kind: 'replica-health', replicaId: R0, state: 'down' }, 2)).toMatchObject([{ kind: 'reject', jobId: 'waiting', reason: 'no-replica' }]);
+    expect(scheduler.snapshot(3).queued).toBe(0);
+  });
+
+  test('goes to the replica that can meet it, not to the one that cannot', () => {
+    const scheduler = started({}, [R0, R1]);
+    const [first] = scheduler.handle({ kind: 'arrived', job: job('big', { promptTokens: 4000, slo: { ttftMs: 60_000 } }) }, 0);
+    const other = first?.kind === 'dispatch' && first.replicaId === R0 ? R1 : R0;
+    expect(scheduler.handle({ kind: 'arrived', job: job('tight', { promptTokens: 200, slo: { ttftMs: 200 } }) }, 1)).toMatchObject([{ kind: 'dispatch', replicaId: other, prediction: { feasible: true } }]);
+  });
+
+  test('is sent all the same where its deadline cannot be met, and marked infeasible', () => {
+    const [effect] = started().handle({ kind: 'arrived', job: job('hopeless', { slo: { ttftMs: 20 } }) }, 0);
+    expect(effect).toMatchObject({ kind: 'dispatch', prediction: { feasible: false } });
+    expect(effect?.kind === 'dispatch' && (effect.prediction.slackMs ?? 0) < 0).toBe(true);
+  });
+});
+
+describe('demands for operating points', () => {
+  test('park an idle replica, and raise it at once on the arrival that needs it', () => {
+    const scheduler = started();
+    const [parked] = demands(scheduler.handle({ kind: 'tick' }, 100));
+    expect(parked).toMatchObject({ replicaId: 'r0', point: { id: '780' }, change: 'lower', why: { binding: 'idle' } });
+    scheduler.handle({ kind: 'control', replicaId: R0, controlled: true, pointId: '780' }, 120);
+    const [raised] = demands(scheduler.handle({ kind: 'arrived', job: job('tight', { slo: { ttftMs: 180 } }) }, 150));
+    expect(raised).toMatchObject({ change: 'raise', why: { binding: 'ttft', jobId: 'tight' } });
+    expect(Number(raised?.point?.knobs['clockMhz'])).toBeGreaterThan(780);
+  });
+
+  test('are renewed every period and lapse by themselves: hold_ms outlives a few periods only', () => {
+    const scheduler = started();
+    const first = demands(scheduler.handle({ kind: 'tick' }, 100));
+    const second = demands(scheduler.handle({ kind: 'tick' }, 200));
+    expect(second).toMatchObject([{ change: 'renew', holdMs: 500 }]);
+    expect(second[0]?.point).toEqual(first[0]?.point);
+  });
+
+  test('are not lowered within the dwell time of a raise', () => {
+    const scheduler = started();
+    scheduler.handle({ kind: 'tick' }, 100);
+    scheduler.handle({ kind: 'arrived', job: job('tight', { slo: { ttftMs: 180 } }) }, 150);
+    scheduler.handle({ kind: 'ended', jobId: 'tight' as JobId, outcome: 'cancelled' }, 160);
+    expect(demands(scheduler.handle({ kind: 'tick' }, 200))).toMatchObject([{ change: 'renew' }]);
+    expect(demands(scheduler.handle({ kind: 'tick' }, 500))).toMatchObject([{ change: 'lower', point: { id: '780' } }]);
+  });
+
+  test('are not made where the agent does not control the devices', () => {
+    const scheduler = started();
+    scheduler.handle({ kind: 'control', replicaId: R0, controlled: false, pointId: null }, 10);
+    expect(scheduler.handle({ kind: 'tick' }, 100)).toEqual([]);
+    expect(scheduler.snapshot(100).replicas[0]).toMatchObject({ controlled: false, pointId: null, why: { binding: 'uncontrolled' } });
+  });
+
+  test('are none under max-clock and always the same under static', () => {
+    expect(started({ policy: { kind: 'max-clock' } }).handle({ kind: 'tick' }, 100)).toEqual([]);
+    const fixed = started({ policy: { kind: 'static', pointId: '1230' } });
+    expect(demands(fixed.handle({ kind: 'tick' }, 100))).toMatchObject([{ point: { id: '1230' }, why: { binding: 'policy' } }]);
+    expect(demands(fixed.handle({ kind: 'arrived', job: job('a', { slo: { ttftMs: 120 } }) }, 150))).toEqual([]);
+  });
+});
+
+describe('the end of a job', () => {
+  function run(spec: JobSpec, firstAtMs: number, perTokenMs: number, tokens: number): Extract<Effect, { kind: 'report' }>['report'] {
+    const scheduler = started();
+    scheduler.handle({ kind: 'arrived', job: spec }, 0);
+    for (let token = 0; token < tokens; token++) scheduler.handle({ kind: 'tokens', jobId: spec.jobId, tokens: 1 }, firstAtMs + token * perTokenMs);
+    const endMs = firstAtMs + (tokens - 1) * perTokenMs;
+    const effects = scheduler.handle({ kind: 'ended', jobId: spec.jobId, outcome: 'finished', usage: { promptTokens: 1000, cachedTokens: 0, outputTokens: tokens } }, endMs);
+    const report = effects.find((effect) => effect.kind === 'report');
+    if (report?.kind !== 'report') throw new Error('no report');
+    return report.report;
+  }
+
+  test.each([
+    { name: 'in time', firstAtMs: 900, perTokenMs: 50, met: true },
+    { name: 'late first token', firstAtMs: 1001, perTokenMs: 50, met: false },
+    { name: 'slow tokens', firstAtMs: 900, perTokenMs: 61, met: false },
+  ])('is reported with its times and whether it met its SLOs: $name', ({ firstAtMs, perTokenMs, met }) => {
+    expect(run(job('a'), firstAtMs, perTokenMs, 11)).toMatchObject({ ttftMs: firstAtMs, tpotMs: perTokenMs, e2eMs: firstAtMs + 10 * perTokenMs, outputTokens: 11, met });
+  });
+
+  test('holds a job that does not stream to what its TTFT and TPOT add up to', () => {
+    const spec = job('a', { streaming: false });
+    expect(run(spec, 1400, 1, 11)).toMatchObject({ ttftMs: null, tpotMs: null, met: true });
+    expect(run(spec, 1700, 1, 11)).toMatchObject({ met: false });
+  });
+
+  test('counts neither for nor against when the client left or nothing was promised', () => {
+    expect(run(job('a', { slo: {} }), 5000, 500, 5).met).toBeNull();
+    const scheduler = started();
+    scheduler.handle({ kind: 'arrived', job: job('b') }, 0);
+    const [effect] = scheduler.handle({ kind: 'ended', jobId: 'b' as JobId, outcome: 'cancelled' }, 10);
+    expect(effect).toMatchObject({ kind: 'report', report: { met: null, outcome: 'cancelled' } });
+  });
+
+  test('happens once: a second end, tokens after it, or an unknown id change nothing', () => {
+    const scheduler = started();
+    scheduler.handle({ kind: 'arrived', job: job('a') }, 0);
+    scheduler.handle({ kind: 'ended', jobId: 'a' as JobId, outcome: 'failed' }, 10);
+    expect(scheduler.handle({ kind: 'ended', jobId: 'a' as JobId, outcome: 'failed' }, 11)).toEqual([]);
+    expect(scheduler.handle({ kind: 'tokens', jobId: 'a' as JobId, tokens: 5 }, 12)).toEqual([]);
+    expect(scheduler.handle({ kind: 'ended', jobId: 'nobody' as JobId, outcome: 'finished' }, 13)).toEqual([]);
+    expect(scheduler.snapshot(14).replicas[0]).toMatchObject({ waitingPrompts: 0, runningStreams: 0 });
+  });
+
+  test('frees its place for a queued job even when it is cancelled while queued itself', () => {
+    const scheduler = started({}, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('waiting') }, 1);
+    expect(scheduler.handle({ kind: 'ended', jobId: 'waiting' as JobId, outcome: 'cancelled' }, 2)).toMatchObject([{ kind: 'report', report: { replicaId: null } }]);
+    expect(scheduler.handle({ kind: 'ended', jobId: 'running' as JobId, outcome: 'finished' }, 3).filter(({ kind }) => kind === 'dispatch')).toEqual([]);
+  });
+});
