@@ -18,6 +18,8 @@ export interface ReplicaQueue {
   applied(point: PointIndex | null, nowMs: number): void;
   /** All streams on the server by its own metrics, ours included. */
   load(running: number, waiting: number): void;
+  /** Streams that other gateways have there, as they say themselves. */
+  peerLoad(sequences: number): void;
   /** What the planner judges. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
   timeScale(): { readonly prefill: number; readonly decode: number };
@@ -31,7 +33,7 @@ export interface ReplicaQueueOptions {
 }
 
 /** Quantiles of an answer's length that plans are made with. */
-const LENGTH_QUANTILES = { low: 0.1, high: 0.9 };
+const LENGTH_QUANTILES = { low: 0.04, high: 0.9 };
 /** How long a TPOT limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_TPOT_MEMORY_MS = 30_000;
 /** A correction learns slowly and within bounds: beyond them the profile is of another machine. */
@@ -47,6 +49,9 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const scale = { prefill: 1, decode: 1 };
   let contextTokens = 0;
   let appliedPoint: PointIndex | null = null;
+  /** By the server's metrics, and by what other gateways say: the larger counts. */
+  let measuredForeign = 0;
+  let peerSequences = 0;
   let foreignSequences = 0;
   /** Tokens of the first waiting prompt that the server has probably prefilled, as of `progressAtMs`. */
   let headTokens = 0;
@@ -172,7 +177,12 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     load(serverRunning, serverWaiting) {
       // Smoothed: the server's figures and ours are never of the same instant.
       const foreign = Math.max(0, serverRunning + serverWaiting - running.size - waiting.length);
-      foreignSequences = foreign === 0 ? 0 : Math.round(foreignSequences + 0.5 * (foreign - foreignSequences));
+      measuredForeign = foreign === 0 ? 0 : Math.round(measuredForeign + 0.5 * (foreign - measuredForeign));
+      foreignSequences = Math.max(measuredForeign, peerSequences);
+    },
+    peerLoad(sequences) {
+      peerSequences = Math.max(0, sequences);
+      foreignSequences = Math.max(measuredForeign, peerSequences);
     },
     view(nowMs, candidate) {
       progressTo(nowMs);

@@ -13,6 +13,8 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
   /** The server's own metrics: all its traffic, ours included. */
   | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
+  /** What the other gateways of the fleet have sent there; the server's own metrics tell the same more slowly. */
+  | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
   /** Whether the replica's devices follow our demands, and the point they were last seen at (`null`: default, the fastest). */
   | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly controlled: boolean; readonly pointId: string | null };
 

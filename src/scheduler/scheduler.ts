@@ -291,6 +291,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         case 'replica-load':
           byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
           return NO_EFFECTS;
+        case 'peer-load':
+          byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
+          return NO_EFFECTS;
         case 'control':
           control(event, nowMs);
           return NO_EFFECTS;

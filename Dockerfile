@@ -1,0 +1,35 @@
+# syntax=docker/dockerfile:1
+# docker build -t paceline .                      the gateway (and every other command)
+# docker build -t paceline-agent --target agent . the agent, for GPU nodes
+
+FROM node:24-bookworm-slim AS build
+WORKDIR /src
+COPY package.json package-lock.json .npmrc ./
+# The dev dependency `node` is for machines with another Node; here it would be a second one.
+RUN npm ci --no-audit --no-fund --ignore-scripts
+COPY tsconfig.json tsconfig.build.json ./
+COPY src ./src
+RUN node node_modules/typescript/bin/tsc -p tsconfig.build.json && npm prune --omit=dev --ignore-scripts
+
+FROM rust:1-bookworm AS build-agent
+WORKDIR /src/agent
+COPY agent ./
+RUN cargo build --release --locked --package paceline-agent
+
+# NVML comes from the host by the NVIDIA container runtime. Give it CAP_SYS_ADMIN and nothing else.
+FROM debian:bookworm-slim AS agent
+COPY --from=build-agent /src/agent/target/release/paceline-agent /usr/local/bin/paceline-agent
+ENTRYPOINT ["/usr/local/bin/paceline-agent"]
+CMD ["--help"]
+
+FROM node:24-bookworm-slim AS gateway
+ENV NODE_ENV=production
+WORKDIR /app
+COPY --from=build /src/node_modules ./node_modules
+COPY --from=build /src/dist ./dist
+COPY package.json ./
+COPY config ./config
+USER node
+EXPOSE 8080 8081
+ENTRYPOINT ["node", "dist/main.js"]
+CMD ["serve", "--config", "/etc/paceline/paceline.yaml"]
