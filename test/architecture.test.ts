@@ -13,8 +13,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   frontier: [],
   core: ['frontier'],
   scheduler: ['core', 'frontier'],
-  engine: ['frontier', 'core'],
-  workload: ['core'],
+  random: [],
+  engine: ['frontier', 'core', 'random'],
+  workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload'],
   // The request's way in: http → runtime → scheduler. Config only for its types and its SLO tables.
   http: ['core', 'scheduler', 'frontier', 'telemetry', 'config', 'config.ts', 'runtime.ts'],
@@ -23,7 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
   telemetry: ['core', 'scheduler', 'frontier'],
   config: ['core', 'scheduler', 'frontier'],
-  loadgen: ['workload', 'core'],
+  loadgen: ['workload', 'core', 'random'],
 };
 
 function importsOf({ name, text }: (typeof FILES)[number]): string[] {

@@ -7,7 +7,6 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stringify } from 'yaml';
-import { startAgentStandIn } from '../agent-stand-in/agent-stand-in.ts';
 import { type Child, startChild } from './children.ts';
 
 export interface FleetOptions {
@@ -25,6 +24,9 @@ export interface Fleet {
   readonly agent: 'native' | 'stand-in';
   readonly model: string;
   readonly devices: number;
+  readonly deviceDir: string;
+  /** Process ids of what runs now; `agent` is `null` for the stand-in, which runs in this process. */
+  pids(): { readonly emulator: number; readonly agent: number | null; readonly gateway: number | null };
   /** Starts a gateway with this policy; the one before it is stopped first. */
   gateway(policy: string): Promise<{ readonly url: string; readonly adminUrl: string }>;
   /** Ends everything and removes the directory. Resolves with the devices that were not at default clocks by then. */
@@ -60,6 +62,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     const { replicas } = (await emulator.ready) as EmulatorReady;
     const binary = AGENT_BINARIES.find((path) => existsSync(path));
     running.push(binary === undefined ? await standIn(agentSocket, deviceDir) : await nativeAgent(binary, { directory, deviceDir, agentSocket, onTrouble: options.onTrouble }));
+    const [, agent] = running;
     const configFile = join(directory, 'paceline.yaml');
 
     return {
@@ -67,6 +70,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       agent: binary === undefined ? 'stand-in' : 'native',
       model: replicas[0]?.model ?? '',
       devices: replicas.reduce((sum, { devices }) => sum + devices.length, 0),
+      deviceDir,
+      pids: () => ({ emulator: emulator.pid, agent: agent !== undefined && 'pid' in agent ? (agent as Child).pid : null, gateway: gateway?.pid ?? null }),
       gateway: async (policy) => {
         await gateway?.stop();
         const config = {
@@ -104,6 +109,8 @@ function paceline(name: string, args: readonly string[], onTrouble: (message: st
 }
 
 async function standIn(socketPath: string, deviceDir: string): Promise<{ stop: () => Promise<void> }> {
+  // Loaded only where it is needed: on most machines the native agent is there.
+  const { startAgentStandIn } = await import('../agent-stand-in/agent-stand-in.ts');
   const agent = await startAgentStandIn({ socketPath, deviceDir });
   return { stop: () => agent.close() };
 }

@@ -5,7 +5,7 @@ import { createGuardBands } from '../../src/core/guard-band.ts';
 import { createLengthPredictor } from '../../src/core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../../src/core/limits.ts';
 import { createPromptEstimator } from '../../src/core/prompt-estimator.ts';
-import { createRandom } from '../../src/workload/random.ts';
+import { createRandom } from '../../src/random/random.ts';
 
 describe('output lengths', () => {
   test('come from a broad prior before anything was seen', () => {
