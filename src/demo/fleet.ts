@@ -27,8 +27,8 @@ export interface Fleet {
   readonly deviceDir: string;
   /** Process ids of what runs now; `agent` is `null` for the stand-in, which runs in this process. */
   pids(): { readonly emulator: number; readonly agent: number | null; readonly gateway: number | null };
-  /** Starts a gateway with this policy; the one before it is stopped first. */
-  gateway(policy: string): Promise<{ readonly url: string; readonly adminUrl: string }>;
+  /** Starts a gateway with this policy (and routing, where not the policy's own); the one before it is stopped first. */
+  gateway(policy: string, routing?: string): Promise<{ readonly url: string; readonly adminUrl: string }>;
   /** Ends everything and removes the directory. Resolves with the devices that were not at default clocks by then. */
   close(): Promise<readonly string[]>;
 }
@@ -72,14 +72,14 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       devices: replicas.reduce((sum, { devices }) => sum + devices.length, 0),
       deviceDir,
       pids: () => ({ emulator: emulator.pid, agent: agent !== undefined && 'pid' in agent ? (agent as Child).pid : null, gateway: gateway?.pid ?? null }),
-      gateway: async (policy) => {
+      gateway: async (policy, routing) => {
         await gateway?.stop();
         const config = {
           listen: { host: '127.0.0.1', port: options.port },
           admin: { host: '127.0.0.1', port: 0 },
           replicas: replicas.map(({ url, devices, model }, index) => ({ id: `replica-${index}`, url, models: [model], profile: resolve(options.profile), devices: [...devices] })),
           agent: { socket: agentSocket },
-          planner: { policy },
+          planner: { policy, ...(routing === undefined ? {} : { routing }) },
           logging: { level: 'warn' },
         };
         await writeFile(configFile, stringify(config));
