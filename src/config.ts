@@ -1,0 +1,212 @@
+// The configuration: one YAML file, read and checked once, refused whole when anything in it is wrong or unknown.
+// What a key means stands in `config/config-schema.ts`; this file reads, relates the keys to each other, and resolves.
+import { readFileSync } from 'node:fs';
+import { basename, dirname, resolve } from 'node:path';
+import { LineCounter, parseDocument } from 'yaml';
+import type { ReplicaId, Slo } from './core/job.ts';
+import type { Routing } from './core/routing.ts';
+import type { PlannerPolicy } from './scheduler/scheduler.ts';
+import type { Path, Places } from './config/config-problems.ts';
+import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
+import type { RawConfig } from './config/config-schema.ts';
+import { BUILT_IN_CLASSES, configJsonSchema, configSchema } from './config/config-schema.ts';
+
+export interface ReplicaConfig {
+  readonly id: ReplicaId;
+  /** Scheme, host and port. */
+  readonly origin: string;
+  /** From the name the clients use to the name the model server knows. */
+  readonly models: ReadonlyMap<string, string>;
+  readonly profilePath: string;
+  readonly devices: readonly string[];
+  /** `null`: as many as the profile's engine runs at once. */
+  readonly concurrencyMax: number | null;
+  readonly apiKey: string | null;
+}
+
+export interface Bound {
+  readonly min?: number | undefined;
+  readonly max?: number | undefined;
+}
+
+/** What an SLO is made of; also the names in headers and in bounds. */
+export type Objective = keyof Slo;
+
+export interface TenantConfig {
+  readonly name: string;
+  readonly sloClass: string | null;
+  /** Overrides the common tiers one by one. */
+  readonly tiers: Readonly<Record<string, string>>;
+  readonly bounds: Readonly<Partial<Record<Objective, Bound | undefined>>>;
+}
+
+export interface SloConfig {
+  readonly default: string | null;
+  readonly models: Readonly<Record<string, string>>;
+  readonly classes: Readonly<Record<string, Slo>>;
+  readonly tiers: Readonly<Record<string, string>>;
+}
+
+export interface Config {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly admin: { readonly host: string; readonly port: number };
+  readonly replicas: readonly ReplicaConfig[];
+  readonly agent: { readonly socketPath: string; readonly ttlMs: number } | null;
+  readonly slo: SloConfig;
+  /** By the SHA-256 of an API key, lower-case hex. Empty: open access. */
+  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly limits: RawConfig['limits'];
+  readonly timeouts: RawConfig['timeouts'];
+  readonly health: RawConfig['health'];
+  readonly logging: RawConfig['logging'];
+}
+
+/** Whoever comes while no tenants are configured. */
+export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {} };
+
+/** Reads and checks a file. Throws `ConfigError`, which lists every problem with its line. */
+export function loadConfig(path: string, environment: NodeJS.ProcessEnv = process.env): Config {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ConfigError([`${path}: cannot be read: ${error instanceof Error ? error.message : String(error)}`]);
+  }
+  return parseConfig(text, { fileName: basename(path), directory: dirname(resolve(path)), environment });
+}
+
+/** `directory` is what relative paths in the file start from. */
+export function parseConfig(text: string, source: { readonly fileName: string; readonly directory: string; readonly environment: NodeJS.ProcessEnv }): Config {
+  const { fileName } = source;
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  if (document.errors.length > 0) throw new ConfigError(document.errors.map((error) => `${fileName}:${lines.linePos(error.pos[0]).line}: ${error.message}`));
+  const places = createPlaces(fileName, document, lines);
+
+  let content: unknown;
+  try {
+    content = document.toJS() ?? {};
+  } catch (error) {
+    throw new ConfigError([`${fileName}: ${error instanceof Error ? error.message : String(error)}`]);
+  }
+  const parsed = configSchema.safeParse(content, { reportInput: true });
+  if (!parsed.success) throw new ConfigError(parsed.error.issues.flatMap((issue) => issueLines(issue, places, knownKeys)));
+  const problems = relationProblems(parsed.data, places, source.environment);
+  if (problems.length > 0) throw new ConfigError(problems);
+  return resolved(parsed.data, source);
+}
+
+/** `paceline`, `max-clock` or `static:<id of an operating point>`; `null` for anything else. */
+export function parsePolicy(text: string): PlannerPolicy | null {
+  if (text === 'paceline' || text === 'max-clock') return { kind: text };
+  const pointId = /^static:(.+)$/.exec(text)?.[1];
+  return pointId === undefined ? null : { kind: 'static', pointId };
+}
+
+function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }): Config {
+  const { directory, environment } = source;
+  const { routing, attainmentTarget, controlPeriodMs } = raw.planner;
+  const policy = parsePolicy(raw.planner.policy);
+  if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
+  return {
+    listen: raw.listen,
+    admin: raw.admin,
+    replicas: raw.replicas.map((replica) => ({
+      id: replica.id as ReplicaId,
+      origin: replica.url.replace(/\/$/, ''),
+      models: new Map(Array.isArray(replica.models) ? replica.models.map((model) => [model, model]) : Object.entries(replica.models)),
+      profilePath: resolve(directory, replica.profile),
+      devices: replica.devices,
+      concurrencyMax: replica.concurrencyMax ?? null,
+      apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
+    })),
+    agent: raw.agent === undefined ? null : { socketPath: resolve(directory, raw.agent.socket), ttlMs: raw.agent.ttlMs },
+    slo: {
+      default: raw.slo.default ?? null,
+      models: raw.slo.models,
+      classes: raw.slo.classes as Record<string, Slo>,
+      tiers: raw.slo.tiers as Record<string, string>,
+    },
+    tenantsByKeySha256: new Map(
+      raw.tenants.flatMap((tenant) => {
+        const { name, bounds } = tenant;
+        const resolvedTenant: TenantConfig = { name, sloClass: tenant.class ?? null, tiers: (tenant.tiers ?? {}) as Record<string, string>, bounds };
+        return tenant.apiKeySha256.map((hash) => [hash, resolvedTenant] as const);
+      }),
+    ),
+    planner: { policy, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    limits: raw.limits,
+    timeouts: raw.timeouts,
+    health: raw.health,
+    logging: raw.logging,
+  };
+}
+
+/** What the schema cannot say: names that must exist or be unique, bounds that must leave room. */
+function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.ProcessEnv): string[] {
+  const problems: string[] = [];
+  const classes = Object.keys(raw.slo.classes);
+  const wantClass = (path: Path, name: string | undefined): void => {
+    if (name === undefined || Object.hasOwn(raw.slo.classes, name)) return;
+    problems.push(places.at(path, `no class '${name}'; slo.classes has: ${classes.length === 0 ? 'none' : classes.join(', ')}`));
+  };
+  const wantUnique = (what: string): ((path: Path, value: string) => void) => {
+    const seen = new Map<string, Path>();
+    return (path, value) => {
+      const first = seen.get(value);
+      if (first === undefined) seen.set(value, path);
+      else problems.push(places.at(path, `${what} '${value}' is already used`));
+    };
+  };
+
+  for (const name of BUILT_IN_CLASSES) {
+    if (classes.includes(name)) problems.push(places.atKey(['slo', 'classes', name], `the name '${name}' is built in; choose another`));
+  }
+  wantClass(['slo', 'default'], raw.slo.default);
+  const models = new Set(raw.replicas.flatMap((replica) => (Array.isArray(replica.models) ? replica.models : Object.keys(replica.models))));
+  for (const [model, name] of Object.entries(raw.slo.models)) {
+    wantClass(['slo', 'models', model], name);
+    if (!models.has(model)) problems.push(places.atKey(['slo', 'models', model], `no replica serves this model; there are: ${[...models].join(', ')}`));
+  }
+  for (const [tier, name] of Object.entries(raw.slo.tiers)) wantClass(['slo', 'tiers', tier], name);
+
+  const replicaId = wantUnique('the id');
+  const device = wantUnique('the device');
+  raw.replicas.forEach((replica, index) => {
+    const at = ['replicas', index] as const;
+    replicaId([...at, 'id'], replica.id);
+    replica.devices.forEach((id, position) => device([...at, 'devices', position], id));
+    if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
+  });
+
+  const tenantName = wantUnique('the name');
+  const apiKey = wantUnique('the key with hash');
+  raw.tenants.forEach((tenant, index) => {
+    const at = ['tenants', index] as const;
+    tenantName([...at, 'name'], tenant.name);
+    tenant.apiKeySha256.forEach((hash, position) => apiKey([...at, 'apiKeySha256', position], hash));
+    wantClass([...at, 'class'], tenant.class);
+    for (const [tier, name] of Object.entries(tenant.tiers ?? {})) wantClass([...at, 'tiers', tier], name);
+    for (const [objective, bound] of Object.entries(tenant.bounds)) {
+      if (bound?.min !== undefined && bound.max !== undefined && bound.min > bound.max) problems.push(places.at([...at, 'bounds', objective], `min ${bound.min} is above max ${bound.max}`));
+    }
+  });
+  return problems;
+}
+
+/** Keys that the schema has at a path; walks the JSON Schema, so that it cannot fall behind. */
+function knownKeys(path: Path): readonly string[] {
+  interface Shape {
+    readonly properties?: Readonly<Record<string, Shape>>;
+    readonly propertyNames?: { readonly enum?: readonly string[] };
+    readonly additionalProperties?: Shape | boolean;
+    readonly items?: Shape;
+  }
+  let shape: Shape | undefined = configJsonSchema() as Shape;
+  for (const part of path) {
+    const beyond: Shape | boolean | undefined = shape?.additionalProperties;
+    shape = typeof part === 'number' ? shape?.items : (shape?.properties?.[String(part)] ?? (typeof beyond === 'object' ? beyond : undefined));
+  }
+  return Object.keys(shape?.properties ?? {}).concat(shape?.propertyNames?.enum ?? []);
+}

@@ -1,0 +1,123 @@
+// The shape of the configuration file: every key, its default and what it is for. The published JSON Schema is made
+// of it, so the descriptions are what an editor shows. Relations between keys are checked in `config.ts`.
+import { z } from 'zod';
+import { CONTROL_PERIOD_MS, QUEUED_MAX_DEFAULT } from '../core/limits.ts';
+
+const DAY_MS = 86_400_000;
+
+/** Classes that exist without being configured: an SLO given by headers alone, and none at all. */
+export const BUILT_IN_CLASSES = ['custom', 'best-effort'] as const;
+
+const name = z.string().min(1).max(200);
+const label = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'want 1 to 64 letters, digits, dots, dashes or underscores');
+const port = z.int().min(0).max(65_535).describe('0: any free port');
+const objectiveMs = z.number().positive().max(DAY_MS);
+const everyMs = z.int().min(50).max(3_600_000);
+const timeoutMs = z.int().min(1).max(DAY_MS);
+
+const bound = z.strictObject({ min: objectiveMs.optional(), max: objectiveMs.optional() });
+
+const sloClass = z
+  .strictObject({
+    ttftMs: objectiveMs.optional().describe('time to first token, from arrival at the gateway'),
+    tpotMs: objectiveMs.optional().describe('mean time per output token after the first'),
+    e2eMs: objectiveMs.optional().describe('the whole request'),
+  })
+  .describe('latency objectives in milliseconds; any subset');
+
+const tiers = z
+  .partialRecord(z.enum(['auto', 'default', 'flex', 'priority', 'scale', 'fast', 'ultrafast']), label)
+  .describe("the body's service_tier to the name of a class");
+
+const replica = z.strictObject({
+  id: label,
+  url: z.string().regex(/^https?:\/\/[^/?#@\s]+\/?$/, 'want an origin such as http://10.0.0.7:8000, without a path'),
+  models: z
+    .union([z.array(name).min(1), z.record(name, name)], { error: 'want a list of model names, or a map from name to the name the model server knows' })
+    .describe('names the clients use; as a map, each with the name to send upstream'),
+  profile: z.string().min(1).describe('path of the profile, relative to this file'),
+  devices: z.array(name).default([]).describe("the agent's ids of the devices it runs on; all of them move together"),
+  concurrencyMax: z.int().min(1).max(100_000).optional().describe("requests sent at once; default: the profile's maxSequences"),
+  apiKeyEnv: z.string().min(1).optional().describe('environment variable that holds the key the model server wants'),
+});
+
+const tenant = z.strictObject({
+  name: label,
+  apiKeySha256: z.array(z.string().regex(/^[0-9a-f]{64}$/, 'want the 64 lower-case hex digits of a SHA-256')).min(1),
+  class: label.optional().describe('class of its requests that say nothing'),
+  tiers: tiers.optional(),
+  bounds: z
+    .strictObject({ ttftMs: bound.optional(), tpotMs: bound.optional(), e2eMs: bound.optional() })
+    .prefault({})
+    .describe('what its requests may ask for in SLO headers; outside is refused'),
+});
+
+const POLICY_WANTED = "want 'paceline', 'max-clock' or 'static:' and the id of an operating point";
+
+export const configSchema = z.strictObject({
+  listen: z.strictObject({ host: z.string().min(1).default('127.0.0.1'), port: port.default(8080) }).prefault({}),
+  admin: z
+    .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: port.default(8081) })
+    .prefault({})
+    .describe('metrics, health and status; never reachable through the other listener'),
+  replicas: z.array(replica).min(1),
+  agent: z
+    .strictObject({
+      socket: z.string().min(1),
+      ttlMs: z.int().min(300).max(60_000).default(3_000).describe('after this long without us the devices are back at default clocks'),
+    })
+    .optional()
+    .describe('the native agent on this node; without it the gateway proxies at default clocks'),
+  slo: z
+    .strictObject({
+      default: label.optional(),
+      models: z.record(name, label).default({}),
+      classes: z.record(label, sloClass).default({}),
+      tiers: tiers.default({}),
+    })
+    .prefault({})
+    .describe('precedence: request header, service_tier, tenant, model, default'),
+  tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
+  planner: z
+    .strictObject({
+      policy: z.string().regex(/^(paceline|max-clock|static:.+)$/, POLICY_WANTED).default('paceline'),
+      routing: z
+        .enum(['energy', 'least-loaded'])
+        .optional()
+        .describe("'energy': where the request costs least; 'least-loaded': fewest requests; default: energy under paceline, else least-loaded"),
+      attainmentTarget: z.number().gt(0).lt(1).default(0.99),
+      controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
+    })
+    .prefault({}),
+  limits: z
+    .strictObject({
+      bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216),
+      headerBytesMax: z.int().min(4_096).max(1_048_576).default(32_768),
+      queuedMax: z.int().min(0).max(1_000_000).default(QUEUED_MAX_DEFAULT).describe('requests that may wait here for a replica'),
+    })
+    .prefault({}),
+  timeouts: z
+    .strictObject({
+      connectMs: timeoutMs.default(2_000),
+      // Prefill and decode wait differently: one stall timer for both aborts long prompts or keeps dead streams.
+      firstByteMs: timeoutMs.default(1_800_000).describe("until the model server's answer begins; without streaming that is the whole generation"),
+      stallMs: timeoutMs.default(120_000).describe('between two pieces of an answer, on either side'),
+      drainMs: z.int().min(0).max(3_600_000).default(30_000).describe('what requests in flight get at shutdown'),
+    })
+    .prefault({}),
+  health: z
+    .strictObject({
+      everyMs: everyMs.default(1_000),
+      timeoutMs: timeoutMs.default(2_000),
+      failuresMax: z.int().min(1).max(100).default(3).describe('failed probes in a row until a replica counts as down'),
+    })
+    .prefault({}),
+  logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
+});
+
+export type RawConfig = z.output<typeof configSchema>;
+
+/** The JSON Schema that `config/schemas/config.schema.json` holds. */
+export function configJsonSchema(): Record<string, unknown> {
+  return { title: 'Paceline configuration', ...z.toJSONSchema(configSchema, { io: 'input' }) };
+}

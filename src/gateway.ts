@@ -1,0 +1,208 @@
+// Builds everything, joins it, and closes it again. The edges do not know each other; this file does.
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import type { ClockControl } from './agent/clock-control.ts';
+import { createClockControl } from './agent/clock-control.ts';
+import type { Config, ReplicaConfig } from './config.ts';
+import { ConfigError } from './config/config-problems.ts';
+import type { ReplicaId } from './core/job.ts';
+import type { PerformanceModel } from './frontier/performance-model.ts';
+import { createPerformanceModel } from './frontier/performance-model.ts';
+import { createApp } from './http/app.ts';
+import { createExchange } from './http/exchange.ts';
+import { createOperatorApp } from './http/operator-app.ts';
+import type { Listener } from './http/server.ts';
+import { listen } from './http/server.ts';
+import { loadProfile } from './profile-file.ts';
+import { createRuntime } from './runtime.ts';
+import type { Runtime } from './runtime.ts';
+import type { Scheduler, SchedulerOptions } from './scheduler/scheduler.ts';
+import { createScheduler } from './scheduler/scheduler.ts';
+import type { Telemetry } from './telemetry/events.ts';
+import { createTelemetry } from './telemetry/events.ts';
+import { createLog } from './telemetry/log.ts';
+import { createProcessReader } from './telemetry/process-reading.ts';
+import type { ReplicaClient } from './upstream/replica-client.ts';
+import { createReplicaClient } from './upstream/replica-client.ts';
+import type { ReplicaMonitor } from './upstream/replica-monitor.ts';
+import { createReplicaMonitor } from './upstream/replica-monitor.ts';
+
+export interface Gateway {
+  readonly url: string;
+  readonly adminUrl: string;
+  /** Accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
+  close(): Promise<void>;
+}
+
+/** What a test may put in place of the real thing. */
+export interface GatewayParts {
+  readonly createScheduler?: (options: SchedulerOptions) => Scheduler;
+}
+
+interface Replica {
+  readonly config: ReplicaConfig;
+  readonly client: ReplicaClient;
+  readonly monitor: ReplicaMonitor;
+}
+
+/** Throws `ConfigError` where the configuration and what it points to do not fit, or a port is taken. */
+export async function createGateway(config: Config, parts: GatewayParts = {}): Promise<Gateway> {
+  const now = (): number => performance.now();
+  const startedAtMs = now();
+  const beliefs = loadBeliefs(config);
+  const telemetry = createTelemetry(createLog(config.logging.level));
+  const processReader = createProcessReader();
+  let draining = false;
+
+  const scheduler = (parts.createScheduler ?? createScheduler)({
+    replicas: config.replicas.map((replica) => {
+      const belief = beliefs.get(replica.id) as PerformanceModel;
+      return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences };
+    }),
+    policy: config.planner.policy,
+    ...(config.planner.routing === undefined ? {} : { routing: config.planner.routing }),
+    attainmentTarget: config.planner.attainmentTarget,
+    controlPeriodMs: config.planner.controlPeriodMs,
+    queuedMax: config.limits.queuedMax,
+  });
+  const runtime: Runtime = createRuntime({
+    scheduler,
+    controlPeriodMs: config.planner.controlPeriodMs,
+    now,
+    demand: (demand) => clockControl?.demand(demand),
+    report: telemetry.jobReported,
+  });
+  const clockControl = openClockControl(config, { now, runtime, telemetry });
+  const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
+
+  const exchange = createExchange({
+    runtime,
+    send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
+    upstreamModel: (replicaId, model) => replicaOf(replicas, replicaId).config.models.get(model) ?? model,
+    slo: config.slo,
+    tenantsByKeySha256: config.tenantsByKeySha256,
+    bodyBytesMax: config.limits.bodyBytesMax,
+    stallMs: config.timeouts.stallMs,
+    now,
+    draining: () => draining,
+    refused: telemetry.requestRefused,
+    rejected: telemetry.jobRejected,
+    failed: telemetry.upstreamFailed,
+  });
+  const app = createApp({
+    exchange,
+    models: [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))],
+    tenantsByKeySha256: config.tenantsByKeySha256,
+    createdAtS: Math.floor(Date.now() / 1_000),
+    refused: telemetry.requestRefused,
+  });
+  const clockControlState = (): string => clockControl?.state() ?? 'off';
+  const operatorApp = createOperatorApp({
+    ready: () => !draining && runtime.snapshot().replicas.some((replica) => replica.state === 'up'),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), process: processReader.read() }),
+    status: () => ({
+      policy: config.planner.policy,
+      clockControl: clockControlState(),
+      draining,
+      uptimeS: Math.round((now() - startedAtMs) / 1_000),
+      inFlight: runtime.inFlight(),
+      ...runtime.snapshot(),
+    }),
+  });
+
+  async function closeParts(): Promise<void> {
+    for (const { monitor } of replicas.values()) monitor.close();
+    runtime.close();
+    await clockControl?.close();
+    await Promise.all([...replicas.values()].map(({ client }) => client.close()));
+    processReader.close();
+  }
+
+  const { headerBytesMax } = config.limits;
+  const listeners: Listener[] = [];
+  try {
+    listeners.push(await listen(app, { ...config.listen, headerBytesMax }), await listen(operatorApp, { ...config.admin, headerBytesMax }));
+  } catch (error) {
+    await Promise.all(listeners.map((listener) => listener.close(0)));
+    await closeParts();
+    throw error;
+  }
+  const [open, admin] = listeners as [Listener, Listener];
+
+  return {
+    url: open.url,
+    adminUrl: admin.url,
+    close: async () => {
+      draining = true;
+      await open.close(config.timeouts.drainMs);
+      await closeParts();
+      await admin.close(0);
+    },
+  };
+}
+
+interface Joined {
+  readonly now: () => number;
+  readonly runtime: Runtime;
+  readonly telemetry: Telemetry;
+}
+
+function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): Replica {
+  const { connectMs, firstByteMs, stallMs } = config.timeouts;
+  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, now, onTrouble: () => monitor.suspect() });
+  const monitor = createReplicaMonitor({
+    client,
+    ...config.health,
+    onHealth: (state, why) => {
+      telemetry.replicaHealth(replica.id, state, why);
+      runtime.replicaHealth(replica.id, state);
+    },
+    onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }),
+  });
+  return { config: replica, client, monitor };
+}
+
+/** Without an agent, or without devices, requests are served at default clocks, and that is said once. */
+function openClockControl(config: Config, { now, runtime, telemetry }: Joined): ClockControl | null {
+  const groups = config.replicas.filter((replica) => replica.devices.length > 0).map(({ id, devices }) => ({ replicaId: id, devices }));
+  if (config.agent === null || groups.length === 0) {
+    const missing = config.agent === null ? 'no agent is configured' : 'no replica names its devices';
+    telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
+    return null;
+  }
+  return createClockControl({
+    socketPath: config.agent.socketPath,
+    ttlMs: config.agent.ttlMs,
+    holder: `${hostname().replaceAll(/[^A-Za-z0-9.-]/g, '-').slice(0, 40)}:${process.pid}:${randomBytes(3).toString('hex')}`,
+    groups,
+    now,
+    onControl: (replicaId, controlled, pointId) => {
+      telemetry.replicaControl(replicaId, controlled);
+      runtime.control(replicaId, controlled, pointId);
+    },
+    onState: telemetry.clockControlState,
+    onWarning: telemetry.warning,
+  });
+}
+
+/** Profiles are read once for all replicas that share one. */
+function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
+  const models = new Map<string, PerformanceModel>();
+  const beliefs = new Map<ReplicaId, PerformanceModel>();
+  const { policy } = config.planner;
+  for (const replica of config.replicas) {
+    const model = models.get(replica.profilePath) ?? createPerformanceModel(loadProfile(replica.profilePath));
+    models.set(replica.profilePath, model);
+    beliefs.set(replica.id, model);
+    if (policy.kind === 'static' && !model.points.some((point) => point.id === policy.pointId)) {
+      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${replica.profilePath}; it has: ${model.points.map((point) => point.id).join(', ')}`]);
+    }
+  }
+  return beliefs;
+}
+
+function replicaOf(replicas: ReadonlyMap<ReplicaId, Replica>, replicaId: ReplicaId): Replica {
+  const replica = replicas.get(replicaId);
+  if (replica === undefined) throw new Error(`the scheduler named the replica ${replicaId}, which is not configured`);
+  return replica;
+}

@@ -1,0 +1,116 @@
+// The one place where anything that goes wrong becomes a status and a body, in OpenAI's error shape.
+import type { ServerResponse } from 'node:http';
+import { unreachable } from '../core/unreachable.ts';
+import type { RejectReason } from '../scheduler/events.ts';
+
+/** Everything that keeps a request from its answer, as a closed list. */
+export type Refusal =
+  | { readonly kind: 'bad-request'; readonly param: string | null; readonly message: string }
+  | { readonly kind: 'unauthorized'; readonly message: string }
+  | { readonly kind: 'unknown-route'; readonly method: string; readonly path: string }
+  | { readonly kind: 'unknown-model'; readonly model: string }
+  | { readonly kind: 'body-too-large'; readonly bytesMax: number }
+  | { readonly kind: 'body-encoded'; readonly encoding: string }
+  | { readonly kind: 'rejected'; readonly reason: Exclude<RejectReason, 'unknown-model'>; readonly retryAfterMs: number | null }
+  | { readonly kind: 'upstream-unreachable' }
+  | { readonly kind: 'upstream-broken' }
+  | { readonly kind: 'upstream-refused-us' }
+  | { readonly kind: 'upstream-timeout' };
+
+export interface ErrorBody {
+  readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string | null };
+}
+
+export interface ErrorResponse {
+  readonly status: number;
+  /** Name, value, name, value … beyond those that every answer has. */
+  readonly headers: readonly string[];
+  readonly body: ErrorBody;
+}
+
+/** Of a replica that is down: probes come every second, so asking again sooner finds nothing new. */
+const NO_REPLICA_RETRY_MS = 1_000;
+
+export function errorResponse(refusal: Refusal): ErrorResponse {
+  switch (refusal.kind) {
+    case 'bad-request':
+      return answer(400, 'invalid_request_error', null, refusal.message, { param: refusal.param });
+    case 'unauthorized':
+      return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message);
+    case 'unknown-route':
+      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}`);
+    case 'unknown-model':
+      return answer(404, 'invalid_request_error', 'model_not_found', `The model '${refusal.model}' does not exist; GET /v1/models lists those that do`, { param: 'model' });
+    case 'body-too-large':
+      return answer(413, 'invalid_request_error', 'request_too_large', `The request body is larger than the ${refusal.bytesMax} bytes allowed`);
+    case 'body-encoded':
+      return answer(415, 'invalid_request_error', null, `content-encoding: got '${refusal.encoding}', want none`);
+    case 'rejected':
+      return rejected(refusal.reason, refusal.retryAfterMs);
+    case 'upstream-unreachable':
+      return answer(502, 'server_error', 'upstream_unreachable', 'The model server could not be reached', { headers: retryHeaders(NO_REPLICA_RETRY_MS) });
+    case 'upstream-broken':
+      // It may have worked on the request already: whether to send it again is for the caller to say.
+      return answer(502, 'server_error', 'upstream_broken', 'The model server closed the connection before it answered', { headers: ['x-should-retry', 'false'] });
+    case 'upstream-refused-us':
+      return answer(502, 'server_error', 'upstream_refused', "The model server refused the gateway's own credentials", { headers: ['x-should-retry', 'false'] });
+    case 'upstream-timeout':
+      return answer(504, 'server_error', 'upstream_timeout', 'The model server did not answer in time', { headers: ['x-should-retry', 'false'] });
+    default:
+      return unreachable(refusal);
+  }
+}
+
+/** Sends a refusal where no part of an answer has been sent yet. */
+export function writeRefusal(outgoing: ServerResponse, refusal: Refusal, requestId: string): void {
+  if (outgoing.headersSent || outgoing.destroyed) return;
+  const { status, headers, body } = errorResponse(refusal);
+  const bytes = Buffer.from(JSON.stringify(body));
+  outgoing.writeHead(status, ['content-type', 'application/json', 'content-length', String(bytes.length), 'x-request-id', requestId, ...headers]);
+  outgoing.end(bytes);
+}
+
+/** What breaks an event stream that has begun: SDKs turn a payload with `error` into an exception. */
+export function errorEvent(refusal: Refusal): string {
+  return `data: ${JSON.stringify(errorResponse(refusal).body)}\n\n`;
+}
+
+function rejected(reason: Exclude<RejectReason, 'unknown-model'>, retryAfterMs: number | null): ErrorResponse {
+  switch (reason) {
+    case 'no-replica':
+      return answer(503, 'server_error', 'no_replica', 'No replica of this model is up', {
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-no-endpoints', ...retryHeaders(retryAfterMs ?? NO_REPLICA_RETRY_MS)],
+      });
+    case 'queue-full':
+      return answer(429, 'rate_limit_error', 'queue_full', 'Too many requests are waiting for this model', {
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-saturated', ...retryHeaders(retryAfterMs)],
+      });
+    case 'deadline-infeasible':
+      return answer(429, 'rate_limit_error', 'deadline_infeasible', 'The request could not be finished by its deadline, even at full speed', {
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', ...retryHeaders(retryAfterMs)],
+      });
+    case 'draining':
+      return answer(503, 'server_error', 'draining', 'The gateway is shutting down', {
+        headers: ['connection', 'close', 'x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...retryHeaders(retryAfterMs ?? NO_REPLICA_RETRY_MS)],
+      });
+    default:
+      return unreachable(reason);
+  }
+}
+
+/** The SDKs obey these; without a time to come back at, coming back makes no sense. */
+function retryHeaders(retryAfterMs: number | null): string[] {
+  if (retryAfterMs === null) return ['x-should-retry', 'false'];
+  const wholeMs = Math.max(1, Math.ceil(retryAfterMs));
+  return ['x-should-retry', 'true', 'retry-after-ms', String(wholeMs), 'retry-after', String(Math.ceil(wholeMs / 1_000))];
+}
+
+function answer(
+  status: number,
+  type: string,
+  code: string | null,
+  message: string,
+  more: { readonly param?: string | null; readonly headers?: readonly string[] } = {},
+): ErrorResponse {
+  return { status, headers: more.headers ?? [], body: { error: { message, type, param: more.param ?? null, code } } };
+}

@@ -1,0 +1,59 @@
+// Which headers pass, in both directions. Default-deny: what is not named here stays here, so no key of a client
+// reaches a model server and no header of a client chooses one.
+import { randomUUID } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Slo } from '../core/job.ts';
+import type { Prediction } from '../scheduler/events.ts';
+
+/** Content negotiation and W3C trace context; everything else of the client's is for us or for nobody. */
+const TO_SERVER = ['accept', 'traceparent', 'tracestate', 'baggage'] as const;
+
+/** What describes the body, and what the SDKs read. The server's rate limits are ours to keep, not the client's. */
+const TO_CLIENT = ['content-type', 'content-length', 'content-encoding', 'cache-control', 'openai-version', 'retry-after', 'retry-after-ms', 'x-should-retry'] as const;
+
+/** What a request id may look like; others are replaced, for they end in logs and in the server's. */
+const REQUEST_ID = /^[A-Za-z0-9._:/+=-]{1,128}$/;
+
+/** The client's own id where it is usable, else a new one. */
+export function requestIdOf(headers: IncomingHttpHeaders): string {
+  const given = headers['x-request-id'];
+  return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+}
+
+/** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew. */
+export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, slo: Slo, spentMs: number): string[] {
+  // The body has been parsed as JSON whatever its sender called it.
+  const out = ['content-type', 'application/json', 'x-request-id', requestId];
+  for (const name of TO_SERVER) {
+    const value = headers[name];
+    if (typeof value === 'string') out.push(name, value);
+  }
+  if (slo.ttftMs !== undefined) out.push('x-slo-ttft-ms', leftMs(slo.ttftMs, spentMs));
+  if (slo.tpotMs !== undefined) out.push('x-slo-tpot-ms', leftMs(slo.tpotMs, 0));
+  if (slo.e2eMs !== undefined) out.push('x-request-deadline-ms', leftMs(slo.e2eMs, spentMs));
+  return out;
+}
+
+/** Headers of the answer: the server's that pass, and ours. `processingMs` only where the whole answer is known by now. */
+export function clientHeaders(
+  headers: IncomingHttpHeaders,
+  ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null },
+): string[] {
+  const out = ['x-request-id', ours.requestId, 'x-paceline-replica', ours.replicaId, 'x-paceline-predicted-ttft-ms', rounded(ours.prediction.ttftMs)];
+  if (ours.prediction.slackMs !== null) out.push('x-paceline-slack-ms', rounded(ours.prediction.slackMs));
+  if (ours.processingMs !== null) out.push('openai-processing-ms', rounded(ours.processingMs));
+  for (const name of TO_CLIENT) {
+    const value = headers[name];
+    if (typeof value === 'string') out.push(name, value);
+  }
+  return out;
+}
+
+/** At least 1: what is late already is still wanted, and 0 would be refused by a gateway behind us. */
+function leftMs(limitMs: number, spentMs: number): string {
+  return rounded(Math.max(1, limitMs - spentMs));
+}
+
+function rounded(valueMs: number): string {
+  return String(Math.round(valueMs));
+}

@@ -1,0 +1,101 @@
+// Reads from the body of an OpenAI request what a decision needs, and nothing more: the body itself goes on as it came.
+import { unreachable } from '../core/unreachable.ts';
+
+export type Endpoint = 'chat' | 'completions' | 'responses' | 'embeddings';
+
+export const ENDPOINT_PATHS: Readonly<Record<Endpoint, string>> = {
+  chat: '/v1/chat/completions',
+  completions: '/v1/completions',
+  responses: '/v1/responses',
+  embeddings: '/v1/embeddings',
+};
+
+export interface InferenceRequest {
+  readonly model: string;
+  readonly stream: boolean;
+  readonly serviceTier: string | null;
+  readonly maxOutputTokens: number | null;
+  /** UTF-8 bytes of the text that becomes the prompt; images and audio are not counted. */
+  readonly promptBytes: number;
+  /** Where the prompt came as token ids. */
+  readonly promptTokens: number | null;
+}
+
+export type RequestReading =
+  | { readonly kind: 'ok'; readonly request: InferenceRequest }
+  | { readonly kind: 'bad'; readonly param: string | null; readonly message: string };
+
+type Json = Readonly<Record<string, unknown>>;
+
+export function readInferenceRequest(endpoint: Endpoint, body: Buffer): RequestReading {
+  let json: unknown;
+  try {
+    json = JSON.parse(body.toString('utf8'));
+  } catch (error) {
+    return bad(null, `We could not parse the JSON body of your request: ${error instanceof Error ? error.message : 'no JSON'}`);
+  }
+  if (!isObject(json)) return bad(null, 'The body must be a JSON object');
+  const { model, service_tier: serviceTier = null } = json;
+  if (typeof model !== 'string' || model === '') return bad('model', model === undefined ? 'you must provide a model parameter' : 'model: want a non-empty string');
+  if (serviceTier !== null && typeof serviceTier !== 'string') return bad('service_tier', 'service_tier: want a string');
+  return {
+    kind: 'ok',
+    request: { model, stream: json['stream'] === true, serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...promptSize(endpoint, json) },
+  };
+}
+
+/** What is no positive whole number is left for the server to refuse: it knows its own limits. */
+function maxOutputTokens(endpoint: Endpoint, json: Json): number | null {
+  const value = endpoint === 'responses' ? json['max_output_tokens'] : (json['max_completion_tokens'] ?? json['max_tokens']);
+  return typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : null;
+}
+
+function promptSize(endpoint: Endpoint, json: Json): { promptBytes: number; promptTokens: number | null } {
+  switch (endpoint) {
+    case 'chat':
+      return { promptBytes: textBytes(json['messages']) + toolBytes(json['tools']), promptTokens: null };
+    case 'responses':
+      return { promptBytes: textBytes(json['input']) + textBytes(json['instructions']) + toolBytes(json['tools']), promptTokens: null };
+    case 'completions':
+      return ofPrompt(json['prompt']);
+    case 'embeddings':
+      return ofPrompt(json['input']);
+    default:
+      return unreachable(endpoint);
+  }
+}
+
+/** A string, several, token ids, or several lists of them. */
+function ofPrompt(prompt: unknown): { promptBytes: number; promptTokens: number | null } {
+  if (!Array.isArray(prompt) || prompt.length === 0 || typeof prompt[0] === 'string') return { promptBytes: textBytes(prompt), promptTokens: null };
+  const promptTokens = typeof prompt[0] === 'number' ? prompt.length : prompt.reduce((sum: number, ids) => sum + (Array.isArray(ids) ? ids.length : 0), 0);
+  return { promptBytes: 0, promptTokens };
+}
+
+/** Text in a string, a message, a content part, or a list of any of them. A fixed depth: bodies come from outside. */
+function textBytes(value: unknown, depth = 0): number {
+  if (typeof value === 'string') return Buffer.byteLength(value);
+  if (depth > 4 || typeof value !== 'object' || value === null) return 0;
+  if (Array.isArray(value)) {
+    let sum = 0;
+    for (const item of value) sum += textBytes(item, depth + 1);
+    return sum;
+  }
+  const { content, text, arguments: toolArguments, tool_calls: toolCalls, function: call, output } = value as Json;
+  let sum = 0;
+  for (const part of [content, text, toolArguments, toolCalls, call, output]) if (part !== undefined) sum += textBytes(part, depth + 1);
+  return sum;
+}
+
+/** Chat templates write the tools into the prompt, much as they stand in the body. */
+function toolBytes(tools: unknown): number {
+  return Array.isArray(tools) && tools.length > 0 ? Buffer.byteLength(JSON.stringify(tools)) : 0;
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function bad(param: string | null, message: string): RequestReading {
+  return { kind: 'bad', param, message };
+}

@@ -1,0 +1,22 @@
+// What operators ask, on a listener of its own: is it alive, is it ready, what does it count, what is it doing.
+import type { HttpBindings } from '@hono/node-server';
+import { Hono } from 'hono';
+import type { App } from './app.ts';
+
+export interface OperatorAppOptions {
+  /** Can requests be served: some replica is up, and we are not shutting down. */
+  readonly ready: () => boolean;
+  readonly metrics: () => string;
+  /** Plain data. */
+  readonly status: () => unknown;
+}
+
+export function createOperatorApp(options: OperatorAppOptions): App {
+  const app: App = new Hono<{ Bindings: HttpBindings }>();
+  app.get('/healthz', (context) => context.json({ status: 'ok' }));
+  app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));
+  app.get('/metrics', (context) => context.text(options.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }));
+  app.get('/paceline/status', (context) => context.json(options.status() as object));
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status` }, 404));
+  return app;
+}

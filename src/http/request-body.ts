@@ -1,0 +1,49 @@
+// Reads a request's body, up to a bound.
+import type { IncomingMessage } from 'node:http';
+
+export type BodyReading =
+  | { readonly kind: 'ok'; readonly body: Buffer }
+  | { readonly kind: 'too-large' }
+  | { readonly kind: 'encoded'; readonly encoding: string };
+
+/** What a refused body may go on sending, so that its sender gets to read the refusal; then the connection is cut. */
+const REFUSED_BODY_MS_MAX = 2_000;
+
+/** Calls back once, or never when the client goes away before its body is complete. */
+export function readBody(incoming: IncomingMessage, bytesMax: number, done: (reading: BodyReading) => void): void {
+  const encoding = incoming.headers['content-encoding'];
+  if (encoding !== undefined && encoding !== 'identity') {
+    discard(incoming);
+    return done({ kind: 'encoded', encoding });
+  }
+  if (Number(incoming.headers['content-length'] ?? 0) > bytesMax) {
+    discard(incoming);
+    return done({ kind: 'too-large' });
+  }
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  const onData = (chunk: Buffer): void => {
+    bytes += chunk.length;
+    chunks.push(chunk);
+    if (bytes <= bytesMax) return;
+    incoming.off('data', onData);
+    incoming.off('end', onEnd);
+    discard(incoming);
+    done({ kind: 'too-large' });
+  };
+  const onEnd = (): void => done({ kind: 'ok', body: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks) });
+  incoming.on('data', onData);
+  incoming.on('end', onEnd);
+  // The loss of the client is told by the close of the answer; unheard it would be an uncaught error here.
+  incoming.on('error', ignore);
+}
+
+function discard(incoming: IncomingMessage): void {
+  incoming.on('error', ignore);
+  incoming.resume();
+  const cut = setTimeout(() => incoming.destroy(), REFUSED_BODY_MS_MAX);
+  cut.unref();
+  incoming.once('close', () => clearTimeout(cut));
+}
+
+function ignore(): void {}

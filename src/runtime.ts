@@ -1,0 +1,106 @@
+// Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
+// It decides nothing; the simulator drives the same scheduler on virtual time.
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
+import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
+import { unreachable } from './core/unreachable.ts';
+
+/** Whoever submits a job hears of it here: exactly one of the two, at once or later, and nothing once the job has ended. */
+export interface JobOwner {
+  dispatched(replicaId: ReplicaId, prediction: Prediction): void;
+  rejected(reason: RejectReason, retryAfterMs: number | null): void;
+}
+
+export type Demand = Extract<Effect, { kind: 'demand' }>;
+
+export interface Runtime {
+  submit(job: JobSpec, owner: JobOwner): void;
+  /** Output tokens seen since the last call. */
+  tokens(jobId: JobId, tokens: number): void;
+  ended(jobId: JobId, outcome: JobOutcome, usage: Usage | null): void;
+  replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
+  replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
+  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null): void;
+  snapshot(): FleetSnapshot;
+  /** Jobs that have been submitted and neither ended nor been rejected. */
+  inFlight(): number;
+  close(): void;
+}
+
+export interface RuntimeOptions {
+  readonly scheduler: Scheduler;
+  readonly controlPeriodMs: number;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly demand: (demand: Demand) => void;
+  readonly report: (report: JobReport) => void;
+}
+
+export function createRuntime(options: RuntimeOptions): Runtime {
+  const { scheduler, now } = options;
+  const owners = new Map<JobId, JobOwner>();
+  const waiting: SchedulerEvent[] = [];
+  let handling = false;
+
+  /** An effect may cause the next event (a dispatch that fails at once): it waits until the effects before it are performed. */
+  function tell(event: SchedulerEvent): void {
+    waiting.push(event);
+    if (handling) return;
+    handling = true;
+    try {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        for (const effect of scheduler.handle(next, now())) perform(effect);
+      }
+    } catch (error) {
+      // A wrong scheduler stops the process, and that is safe: leases run out. Thrown apart from the caller's stack,
+      // because callers inside undici would have it swallowed.
+      setImmediate(() => {
+        throw error;
+      });
+    } finally {
+      handling = false;
+    }
+  }
+
+  function perform(effect: Effect): void {
+    switch (effect.kind) {
+      case 'dispatch':
+        owners.get(effect.jobId)?.dispatched(effect.replicaId, effect.prediction);
+        return;
+      case 'reject': {
+        const owner = owners.get(effect.jobId);
+        owners.delete(effect.jobId);
+        owner?.rejected(effect.reason, effect.retryAfterMs);
+        return;
+      }
+      case 'demand':
+        options.demand(effect);
+        return;
+      case 'report':
+        options.report(effect.report);
+        return;
+      default:
+        unreachable(effect);
+    }
+  }
+
+  const ticks = setInterval(() => tell({ kind: 'tick' }), options.controlPeriodMs);
+
+  return {
+    submit: (job, owner) => {
+      owners.set(job.jobId, owner);
+      tell({ kind: 'arrived', job });
+    },
+    tokens: (jobId, tokens) => tell({ kind: 'tokens', jobId, tokens }),
+    ended: (jobId, outcome, usage) => {
+      if (!owners.delete(jobId)) return;
+      tell(usage === null ? { kind: 'ended', jobId, outcome } : { kind: 'ended', jobId, outcome, usage });
+    },
+    replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
+    replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
+    control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),
+    snapshot: () => scheduler.snapshot(now()),
+    inFlight: () => owners.size,
+    close: () => clearInterval(ticks),
+  };
+}

@@ -1,0 +1,118 @@
+// What the gateway tells of itself: one function per event, which is where a metric's name, unit and labels live and
+// where a log line is worded. Labels come from closed lists; ids stand in logs only.
+import type { Logger } from 'pino';
+import type { ReplicaId } from '../core/job.ts';
+import type { JobReport, RejectReason } from '../scheduler/events.ts';
+import type { FleetSnapshot } from '../scheduler/scheduler.ts';
+import type { ProcessReading } from './process-reading.ts';
+import { createRegistry } from './registry.ts';
+
+export interface Telemetry {
+  jobReported(report: JobReport): void;
+  jobRejected(reason: RejectReason, sloClass: string): void;
+  /** Refused before it became a job; `kind` from the closed list of refusals. */
+  requestRefused(kind: string, requestId: string): void;
+  upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
+  replicaHealth(replicaId: ReplicaId, state: 'up' | 'down', why: string): void;
+  clockControlState(state: string, why: string): void;
+  replicaControl(replicaId: ReplicaId, controlled: boolean): void;
+  warning(message: string): void;
+  /** The page for Prometheus. */
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly process: ProcessReading }): string;
+}
+
+/** Bounds of OpenTelemetry's gen_ai.server.* histograms, seconds; so that dashboards made for those fit. */
+const TTFT_BOUNDS_S = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
+const TPOT_BOUNDS_S = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5];
+const DURATION_BOUNDS_S = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+/** Actual minus predicted: below zero it came sooner. */
+const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+
+export function createTelemetry(log: Logger): Telemetry {
+  const registry = createRegistry();
+  const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
+  const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
+  const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
+  const tpot = registry.histogram({ name: 'paceline_time_per_output_token_seconds', help: 'Mean over the tokens after the first, per request.', labels: ['slo_class'], bounds: TPOT_BOUNDS_S });
+  const duration = registry.histogram({ name: 'paceline_request_duration_seconds', help: 'From arrival to the last byte.', labels: ['slo_class', 'outcome'], bounds: DURATION_BOUNDS_S });
+  const slo = registry.counter({ name: 'paceline_slo_results_total', help: 'Requests with an SLO, by whether all of it was met.', labels: ['slo_class', 'result'] });
+  const ttftError = registry.histogram({ name: 'paceline_ttft_prediction_error_seconds', help: 'Actual minus predicted time to first token.', labels: ['slo_class'], bounds: ERROR_BOUNDS_S });
+  const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
+  const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests.', labels: ['direction'] });
+  const upstreamFailures = registry.counter({ name: 'paceline_upstream_failures_total', help: 'Answers of model servers that failed.', labels: ['replica', 'phase'] });
+  const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
+  const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
+
+  const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
+  const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
+  const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
+  const replicaRunning = registry.gauge({ name: 'paceline_replica_running_streams', help: 'Our requests that have their first token.', labels: ['replica'] });
+  const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
+  const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
+  const replicaPoint = registry.gauge({ name: 'paceline_replica_operating_point', help: '1 for the operating point demanded and why; "default" is default clocks.', labels: ['replica', 'point', 'binding'] });
+  const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
+  const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while a lease on the devices is held.' });
+  const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape.', labels: ['quantile'] });
+  const memory = registry.gauge({ name: 'process_resident_memory_bytes', help: 'Resident memory.' });
+  const cpu = registry.counter({ name: 'process_cpu_seconds_total', help: 'CPU time used, user and system.' });
+
+  return {
+    jobReported: (report) => {
+      const { sloClass, outcome, prediction } = report;
+      requests.add([outcome, sloClass]);
+      duration.observe([sloClass, outcome], report.e2eMs / 1_000);
+      if (report.ttftMs !== null) ttft.observe([sloClass], report.ttftMs / 1_000);
+      if (report.tpotMs !== null) tpot.observe([sloClass], report.tpotMs / 1_000);
+      if (report.met !== null) slo.add([sloClass, report.met ? 'met' : 'missed']);
+      if (report.ttftMs !== null && prediction !== null) ttftError.observe([sloClass], (report.ttftMs - prediction.ttftMs) / 1_000);
+      if (prediction?.feasible === false) infeasible.add([sloClass]);
+      tokens.add(['input'], report.promptTokens);
+      tokens.add(['output'], report.outputTokens);
+      log.debug(report, 'request ended');
+    },
+    jobRejected: (reason, sloClass) => {
+      requests.add(['rejected', sloClass]);
+      log.debug({ reason, sloClass }, 'request rejected');
+    },
+    requestRefused: (kind, requestId) => {
+      refused.add([kind]);
+      log.debug({ kind, requestId }, 'request refused');
+    },
+    upstreamFailed: ({ requestId, replicaId, phase, error }) => {
+      upstreamFailures.add([replicaId, phase]);
+      log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
+    },
+    replicaHealth: (replicaId, state, why) => {
+      healthChanges.add([replicaId, state]);
+      if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
+      else log.warn({ replicaId, why }, `replica ${replicaId} is down`);
+    },
+    clockControlState: (state, why) => {
+      if (state === 'lost') {
+        controlLosses.add([]);
+        log.warn({ state, why }, 'clock control is lost; devices are at default clocks, requests are served');
+      } else log.info({ state, why }, `clock control: ${state}`);
+    },
+    replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),
+    warning: (message) => log.warn(message),
+    render: (now) => {
+      for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual]) gauge.clear();
+      queued.set([], now.snapshot.queued);
+      inFlight.set([], now.inFlight);
+      for (const replica of now.snapshot.replicas) {
+        const { replicaId } = replica;
+        replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
+        replicaRunning.set([replicaId], replica.runningStreams);
+        replicaWaiting.set([replicaId], replica.waitingPrompts);
+        replicaControlled.set([replicaId], replica.controlled ? 1 : 0);
+        replicaPoint.set([replicaId, replica.pointId ?? 'default', replica.why.binding], 1);
+        stepResidual.set([replicaId], replica.stepTimeResidual);
+      }
+      controlUp.set([], now.clockControl === 'held' ? 1 : 0);
+      for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
+      memory.set([], now.process.residentBytes);
+      cpu.total([], now.process.cpuS);
+      return registry.render();
+    },
+  };
+}

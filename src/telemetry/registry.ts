@@ -1,0 +1,148 @@
+// Counters, gauges and histograms, and their Prometheus text. Small on purpose: names and labels are declared where
+// events are, label values come from closed lists, and counting is an addition to a number.
+
+export interface Counter {
+  add(labels: readonly string[], amount?: number): void;
+  /** What it stands at, where somebody else counts. */
+  total(labels: readonly string[], value: number): void;
+}
+
+export interface Gauge {
+  /** What the gauge reads at the next scrape. */
+  set(labels: readonly string[], value: number): void;
+  /** Forgets all values: for gauges that are filled anew at every scrape. */
+  clear(): void;
+}
+
+export interface Histogram {
+  observe(labels: readonly string[], value: number): void;
+}
+
+interface Declaration {
+  readonly name: string;
+  readonly help: string;
+  readonly labels?: readonly string[];
+}
+
+export interface Registry {
+  counter(declaration: Declaration): Counter;
+  gauge(declaration: Declaration): Gauge;
+  /** `bounds` are upper bounds, ascending; above the last one is `+Inf`. */
+  histogram(declaration: Declaration & { readonly bounds: readonly number[] }): Histogram;
+  render(): string;
+}
+
+/**
+ * Label values beyond this many combinations of one metric are counted together as `other`. Lists are closed, so this
+ * is for the mistake of a list that is not.
+ */
+const SERIES_MAX = 1_000;
+
+export function createRegistry(): Registry {
+  const metrics: { declaration: Declaration; type: string; lines: () => string[] }[] = [];
+
+  function series<Value>(create: () => Value): { of: (labels: readonly string[]) => Value; all: Map<string, { labels: readonly string[]; value: Value }> } {
+    const all = new Map<string, { labels: readonly string[]; value: Value }>();
+    return {
+      all,
+      of: (given) => {
+        let labels = given;
+        let key = labels.join('\u0000');
+        let entry = all.get(key);
+        if (entry === undefined) {
+          if (all.size >= SERIES_MAX) {
+            labels = labels.map(() => 'other');
+            key = labels.join('\u0000');
+            entry = all.get(key);
+          }
+          if (entry === undefined) {
+            entry = { labels, value: create() };
+            all.set(key, entry);
+          }
+        }
+        return entry.value;
+      },
+    };
+  }
+
+  function scalars(declaration: Declaration, type: 'counter' | 'gauge') {
+    const values = series(() => ({ value: 0 }));
+    metrics.push({
+      declaration,
+      type,
+      lines: () => [...values.all.values()].map(({ labels, value }) => `${declaration.name}${labelText(declaration.labels, labels)} ${numberText(value.value)}`),
+    });
+    return values;
+  }
+
+  return {
+    counter: (declaration) => {
+      const values = scalars(declaration, 'counter');
+      return {
+        add: (labels, amount = 1) => {
+          values.of(labels).value += amount;
+        },
+        total: (labels, value) => {
+          values.of(labels).value = value;
+        },
+      };
+    },
+    gauge: (declaration) => {
+      const values = scalars(declaration, 'gauge');
+      return {
+        set: (labels, value) => {
+          values.of(labels).value = value;
+        },
+        clear: () => values.all.clear(),
+      };
+    },
+    histogram: (declaration) => {
+      const { bounds, name, labels: names = [] } = declaration;
+      const values = series(() => ({ counts: new Float64Array(bounds.length + 1), sum: 0 }));
+      metrics.push({
+        declaration,
+        type: 'histogram',
+        lines: () =>
+          [...values.all.values()].flatMap(({ labels, value }) => {
+            let cumulative = 0;
+            const buckets = Array.from(value.counts, (count, index) => {
+              cumulative += count;
+              const bound = bounds[index];
+              return `${name}_bucket${labelText([...names, 'le'], [...labels, bound === undefined ? '+Inf' : numberText(bound)])} ${cumulative}`;
+            });
+            const suffix = labelText(names, labels);
+            return [...buckets, `${name}_sum${suffix} ${numberText(value.sum)}`, `${name}_count${suffix} ${cumulative}`];
+          }),
+      });
+      return {
+        observe: (labels, value) => {
+          const entry = values.of(labels);
+          let index = 0;
+          while (index < bounds.length && value > (bounds[index] as number)) index++;
+          entry.counts[index] = (entry.counts[index] as number) + 1;
+          entry.sum += value;
+        },
+      };
+    },
+    render: () =>
+      metrics
+        .flatMap(({ declaration, type, lines }) => [`# HELP ${declaration.name} ${declaration.help}`, `# TYPE ${declaration.name} ${type}`, ...lines()])
+        .concat('')
+        .join('\n'),
+  };
+}
+
+function labelText(names: readonly string[] = [], values: readonly string[]): string {
+  if (names.length === 0) return '';
+  return `{${names.map((name, index) => `${name}="${escaped(values[index] ?? '')}"`).join(',')}}`;
+}
+
+function escaped(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+}
+
+function numberText(value: number): string {
+  if (value === Infinity) return '+Inf';
+  if (value === -Infinity) return '-Inf';
+  return String(value);
+}

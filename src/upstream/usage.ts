@@ -1,0 +1,71 @@
+// `usage` out of an answer's bytes, without parsing the rest of it: an answer may be megabytes, its usage is not.
+import type { Usage } from '../core/job.ts';
+
+const KEY = Buffer.from('"usage"');
+/** Longer than any engine's usage object; a bound, so that odd bytes cannot make this walk far. */
+const USAGE_BYTES_MAX = 4_096;
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN = 0x7b;
+const CLOSE = 0x7d;
+const COLON = 0x3a;
+
+/**
+ * The last `"usage": {…}` in the bytes of a JSON document or of its end; `null` where there is none.
+ * Cannot be fooled by text that talks of usage: inside a JSON string its quotes are escaped.
+ */
+export function usageIn(bytes: Buffer): Usage | null {
+  const keyAt = bytes.lastIndexOf(KEY);
+  if (keyAt < 0) return null;
+  let start = skipBlank(bytes, keyAt + KEY.length);
+  if (bytes[start] !== COLON) return null;
+  start = skipBlank(bytes, start + 1);
+  if (bytes[start] !== OPEN) return null;
+  const end = closingBrace(bytes, start);
+  if (end < 0) return null;
+  try {
+    return usageOf(JSON.parse(bytes.toString('utf8', start, end + 1)));
+  } catch {
+    return null;
+  }
+}
+
+/** Chat and completions say prompt/completion, responses say input/output. */
+function usageOf(value: Record<string, unknown>): Usage | null {
+  const promptTokens = count(value['prompt_tokens'] ?? value['input_tokens']);
+  if (promptTokens === null) return null;
+  const details = value['prompt_tokens_details'] ?? value['input_tokens_details'];
+  const cached = typeof details === 'object' && details !== null ? (details as Record<string, unknown>)['cached_tokens'] : undefined;
+  return {
+    promptTokens,
+    cachedTokens: Math.min(count(cached) ?? 0, promptTokens),
+    outputTokens: count(value['completion_tokens'] ?? value['output_tokens']) ?? 0,
+  };
+}
+
+function count(value: unknown): number | null {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : null;
+}
+
+function closingBrace(bytes: Buffer, start: number): number {
+  const stop = Math.min(bytes.length, start + USAGE_BYTES_MAX);
+  let depth = 0;
+  let inString = false;
+  for (let index = start; index < stop; index++) {
+    const byte = bytes[index];
+    if (inString) {
+      if (byte === BACKSLASH) index++;
+      else if (byte === QUOTE) inString = false;
+    } else if (byte === QUOTE) inString = true;
+    else if (byte === OPEN) depth++;
+    else if (byte === CLOSE && --depth === 0) return index;
+  }
+  return -1;
+}
+
+function skipBlank(bytes: Buffer, from: number): number {
+  let index = from;
+  while (bytes[index] === 0x20 || bytes[index] === 0x09 || bytes[index] === 0x0a || bytes[index] === 0x0d) index++;
+  return index;
+}

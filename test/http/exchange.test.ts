@@ -1,0 +1,410 @@
+// Requests through a whole gateway: what reaches the server, what comes back, and who is let go when somebody leaves.
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { afterEach, expect, test } from 'vitest';
+import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
+import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
+import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
+import { createStubUpstream, streamEvents } from '../fixtures/stub-upstream.ts';
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const thing of opened.splice(0).reverse()) await thing.close();
+});
+
+async function start(options: { answer?: Answer; replica?: string; more?: string; waitUp?: boolean } = {}): Promise<{ gateway: GatewayUnderTest; upstream: StubUpstream }> {
+  const upstream = await createStubUpstream(options.answer);
+  opened.push(upstream);
+  const gateway = await startGateway([upstream], { more: 'timeouts: { drainMs: 100 }', ...options });
+  opened.push(gateway);
+  return { gateway, upstream };
+}
+
+const CHAT = { model: 'm', messages: [{ role: 'user', content: 'hi' }] };
+function post(gateway: GatewayUnderTest, body: unknown = CHAT, headers: Record<string, string> = {}, path = '/v1/chat/completions', signal: AbortSignal | null = null): Promise<Response> {
+  return fetch(gateway.url + path, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers }, signal });
+}
+
+test.each(['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings'])('%s goes to the same path with the body as it came', async (path) => {
+  const { gateway, upstream } = await start();
+  const body = '{ "model":"m",  "input":"x","prompt":"x","temperature":1.0,"messages":[] }';
+  const answer = await post(gateway, body, {}, path);
+  expect(answer.status).toBe(200);
+  expect(await answer.json()).toMatchObject({ choices: [{ message: { content: 'Hello there!' } }] });
+  expect(upstream.requests).toMatchObject([{ path, body }]);
+});
+
+test('a stream comes through byte for byte, its tokens counted and its usage read', async () => {
+  const { gateway } = await start();
+  const answer = await post(gateway, { ...CHAT, stream: true });
+  expect(answer.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+  expect(answer.headers.get('openai-processing-ms')).toBeNull();
+  expect(await answer.text()).toBe(streamEvents({ id: 'chatcmpl-1', created: 1, model: 'm' }).join(''));
+  const ended = await gateway.event('ended');
+  expect(ended).toMatchObject({ outcome: 'finished', usage: { promptTokens: 9, cachedTokens: 4, outputTokens: 3 } });
+  expect(gateway.events.reduce((sum, event) => sum + (event.kind === 'tokens' ? event.tokens : 0), 0)).toBe(3);
+});
+
+test('an answer without streaming tells its usage', async () => {
+  const { gateway } = await start();
+  await (await post(gateway)).text();
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'finished', usage: { promptTokens: 9, cachedTokens: 4, outputTokens: 3 } });
+});
+
+test('answers say who served them, what was predicted and how long it took', async () => {
+  const { gateway } = await start();
+  const { headers } = await post(gateway, CHAT, { 'x-request-id': 'mine-1', 'x-slo-e2e-ms': '5000' });
+  expect(headers.get('x-request-id')).toBe('mine-1');
+  expect(headers.get('x-paceline-replica')).toBe('r0');
+  expect(Number(headers.get('x-paceline-predicted-ttft-ms'))).toBeGreaterThanOrEqual(0);
+  expect(Number(headers.get('x-paceline-slack-ms'))).toBeGreaterThan(0);
+  expect(Number(headers.get('openai-processing-ms'))).toBeLessThan(5000);
+});
+
+test('a request id that could break a log line is replaced', async () => {
+  const { gateway, upstream } = await start();
+  const { headers } = await post(gateway, CHAT, { 'x-request-id': 'a b"c' });
+  expect(headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/);
+  expect(upstream.requests[0]?.headers['x-request-id']).toBe(headers.get('x-request-id'));
+});
+
+test("of the client's headers only those allowed reach the server, and never its key", async () => {
+  const { gateway, upstream } = await start({ replica: 'apiKeyEnv: STUB_KEY' });
+  const secrets = { authorization: 'Bearer sk-client', cookie: 'a=b', 'x-api-key': 'sk-client', 'openai-organization': 'org', 'x-forwarded-for': '1.2.3.4', 'x-gateway-destination-endpoint': '10.0.0.1:80', 'x-prefiller-host-port': '10.0.0.1:80' };
+  await post(gateway, CHAT, { ...secrets, traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', accept: 'application/json' });
+  const { host: _host, ...headers } = upstream.requests[0]?.headers ?? {};
+  expect(headers).toEqual({
+    accept: 'application/json',
+    authorization: 'Bearer sk-replica',
+    connection: 'keep-alive',
+    'content-length': '57',
+    'content-type': 'application/json',
+    traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+    'x-request-id': expect.any(String),
+  });
+});
+
+test('SLO headers are said anew upstream, less what has been spent', async () => {
+  const { gateway, upstream } = await start();
+  await post(gateway, CHAT, { 'x-llm-d-slo-ttft-ms': '800', 'x-slo-tpot-ms': '40', 'x-llm-d-inference-ttl': '9s' });
+  const headers = upstream.requests[0]?.headers ?? {};
+  expect(Number(headers['x-slo-ttft-ms'])).toBeLessThanOrEqual(800);
+  expect(Number(headers['x-slo-ttft-ms'])).toBeGreaterThan(300);
+  expect(headers['x-slo-tpot-ms']).toBe('40');
+  expect(Number(headers['x-request-deadline-ms'])).toBeGreaterThan(8000);
+  expect(headers['x-llm-d-inference-ttl']).toBeUndefined();
+});
+
+test("of the server's headers only those allowed reach the client", async () => {
+  const { gateway } = await start({
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(429, { 'content-type': 'application/json', server: 'uvicorn', 'set-cookie': 'a=b', 'x-internal': 'x', 'retry-after': '3', 'x-request-id': 'theirs' });
+      outgoing.end('{"error":{"message":"slow down"}}');
+    },
+  });
+  const answer = await post(gateway, CHAT, { 'x-request-id': 'mine' });
+  expect(answer.status).toBe(429);
+  expect(await answer.json()).toEqual({ error: { message: 'slow down' } });
+  expect([...answer.headers.keys()].sort()).toEqual(['connection', 'content-type', 'date', 'keep-alive', 'openai-processing-ms', 'retry-after', 'transfer-encoding', 'x-paceline-predicted-ttft-ms', 'x-paceline-replica', 'x-request-id']);
+  expect(answer.headers.get('x-request-id')).toBe('mine');
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
+});
+
+test('a model that the server knows by another name is sent by that name', async () => {
+  const upstream = await createStubUpstream();
+  opened.push(upstream);
+  const { startConfigured, testConfig, PROFILE } = await import('../fixtures/gateway-under-test.ts');
+  const gateway = await startConfigured(testConfig(`replicas: [{ id: r0, url: '${upstream.url}', models: { short: org/long-name }, profile: ${PROFILE} }]`));
+  opened.push(gateway);
+  await post(gateway, '{"n":1.0,"model":"short","messages":[]}');
+  expect(upstream.requests[0]?.body).toBe('{"n":1.0,"model":"org/long-name","messages":[]}');
+});
+
+test.each([
+  ['broken JSON', '{"model":', {}, 400, { type: 'invalid_request_error', param: null, code: null }],
+  ['no model', {}, {}, 400, { param: 'model' }],
+  ['an unknown model', { model: 'gpt-9' }, {}, 404, { code: 'model_not_found', param: 'model' }],
+  ['a bad SLO header', CHAT, { 'x-slo-ttft-ms': '-1' }, 400, { param: 'x-slo-ttft-ms', message: expect.stringContaining("got '-1'") }],
+  ['a compressed body', CHAT, { 'content-encoding': 'gzip' }, 415, { type: 'invalid_request_error' }],
+])('%s is refused in the shape of OpenAI, with a request id, and costs no server anything', async (_what, body, headers, status, error) => {
+  const { gateway, upstream } = await start();
+  const answer = await post(gateway, body, headers as Record<string, string>);
+  expect(answer.status).toBe(status);
+  expect(answer.headers.get('x-request-id')).toBeTruthy();
+  const parsed = (await answer.json()) as { error: object };
+  expect(Object.keys(parsed.error)).toEqual(['message', 'type', 'param', 'code']);
+  expect(parsed.error).toMatchObject(error);
+  expect(upstream.requests).toHaveLength(0);
+});
+
+test.each([
+  ['GET', '/v1/chat/completions'],
+  ['POST', '/v1/files'],
+  ['GET', '/metrics'],
+  ['GET', '/paceline/status'],
+])('%s %s is no route here', async (method, path) => {
+  const { gateway } = await start();
+  const answer = await fetch(gateway.url + path, { method });
+  expect(answer.status).toBe(404);
+  expect(await answer.json()).toMatchObject({ error: { code: 'unknown_url' } });
+});
+
+test('a body of the largest size passes, one byte more does not', async () => {
+  const { gateway, upstream } = await start({ more: 'limits: { bodyBytesMax: 4096 }' });
+  const bodyOf = (bytes: number): string => {
+    const empty = JSON.stringify({ ...CHAT, user: '' });
+    return JSON.stringify({ ...CHAT, user: 'x'.repeat(bytes - empty.length) });
+  };
+  expect((await post(gateway, bodyOf(4096))).status).toBe(200);
+  const refused = await post(gateway, bodyOf(4097));
+  expect(refused.status).toBe(413);
+  expect(await refused.json()).toMatchObject({ error: { message: 'The request body is larger than the 4096 bytes allowed', code: 'request_too_large' } });
+  expect(upstream.requests).toHaveLength(1);
+});
+
+test('a body that does not tell its size is refused where it passes the bound', async () => {
+  const { gateway } = await start({ more: 'limits: { bodyBytesMax: 4096 }' });
+  const stream = new ReadableStream({
+    start(controller) {
+      for (let index = 0; index < 5; index++) controller.enqueue(Buffer.alloc(1000, 0x20));
+      controller.close();
+    },
+  });
+  const answer = await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body: stream, duplex: 'half' } as RequestInit);
+  expect(answer.status).toBe(413);
+});
+
+test('tenants are known by their keys, others are sent away', async () => {
+  const hash = createHash('sha256').update('sk-acme').digest('hex');
+  const { gateway } = await start({ more: `tenants: [{ name: acme, apiKeySha256: [${hash}] }]` });
+  expect((await post(gateway)).status).toBe(401);
+  const wrong = await post(gateway, CHAT, { authorization: 'Bearer sk-other' });
+  expect(wrong.status).toBe(401);
+  expect(await wrong.json()).toMatchObject({ error: { code: 'invalid_api_key' } });
+  expect((await post(gateway, CHAT, { authorization: 'Bearer sk-acme' })).status).toBe(200);
+  expect(await gateway.event('arrived')).toMatchObject({ job: { tenant: 'acme' } });
+  expect((await fetch(`${gateway.url}/v1/models`)).status).toBe(401);
+});
+
+test('without a replica that is up the answer is 503 and says when to come back', async () => {
+  const upstream = await createStubUpstream();
+  upstream.healthStatus = 503;
+  opened.push(upstream);
+  const gateway = await startGateway([upstream], { waitUp: false });
+  opened.push(gateway);
+  const answer = await post(gateway);
+  expect(answer.status).toBe(503);
+  expect(Object.fromEntries(answer.headers)).toMatchObject({ 'x-should-retry': 'true', 'retry-after': '1', 'retry-after-ms': '1000', 'x-llm-d-request-dropped-reason': 'rejected-no-endpoints' });
+});
+
+test('a full queue is 429 and says when to come back', async () => {
+  const { gateway, upstream } = await start({ answer: () => {}, replica: 'concurrencyMax: 1', more: 'limits: { queuedMax: 0 }\ntimeouts: { drainMs: 0 }' });
+  const first = new AbortController();
+  const held = post(gateway, CHAT, {}, undefined, first.signal).catch(() => {});
+  await eventually(() => upstream.requests.length === 1);
+  const answer = await post(gateway);
+  expect(answer.status).toBe(429);
+  expect(Object.fromEntries(answer.headers)).toMatchObject({ 'x-should-retry': 'true', 'retry-after': '1', 'x-llm-d-request-dropped-reason': 'rejected-saturated' });
+  first.abort();
+  await held;
+});
+
+test.each([
+  ['before its answer', ((_request, incoming) => void incoming.socket.destroy()) as Answer, 'upstream_broken'],
+  ["because it refuses the gateway's key", ((_request, _incoming, outgoing) => void outgoing.writeHead(401).end('{}')) as Answer, 'upstream_refused'],
+])('a server that breaks off %s is 502', async (_what, answer, code) => {
+  const { gateway } = await start({ answer });
+  const answered = await post(gateway);
+  expect(answered.status).toBe(502);
+  expect(await answered.json()).toMatchObject({ error: { code, type: 'server_error' } });
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
+});
+
+test('a stream that the server breaks off ends with an error event of its own', async () => {
+  const { gateway } = await start({
+    answer: (_request, incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      outgoing.write('data: {"choices":[{"delta":{"content":"Hi"}}]}\n\ndata: {"cho', () => incoming.socket.destroy());
+    },
+  });
+  const text = await (await post(gateway, { ...CHAT, stream: true })).text();
+  const [first, half, last] = text.split('\n\n');
+  expect(first).toBe('data: {"choices":[{"delta":{"content":"Hi"}}]}');
+  expect(half).toBe('data: {"cho');
+  expect(JSON.parse((last ?? '').slice('data: '.length))).toMatchObject({ error: { type: 'server_error', code: 'upstream_broken' } });
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
+});
+
+test('an answer without streaming that breaks off is cut, never passed off as whole', async () => {
+  const { gateway } = await start({
+    answer: (_request, incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'application/json' });
+      outgoing.write('{"half":', () => incoming.socket.destroy());
+    },
+  });
+  const answer = await post(gateway);
+  await expect(answer.text()).rejects.toThrow();
+});
+
+test('a server that does not begin in time is 504, and its connection is closed', async () => {
+  const { gateway, upstream } = await start({ answer: () => {}, more: 'timeouts: { firstByteMs: 60, drainMs: 0 }' });
+  const answer = await post(gateway);
+  expect(answer.status).toBe(504);
+  await upstream.requests[0]?.aborted;
+});
+
+test('a client that never reads its answer is cut, and so is the server', async () => {
+  const piece = Buffer.from(`data: {"choices":[{"delta":{"content":"${'x'.repeat(60_000)}"}}]}\n\n`);
+  const { gateway, upstream } = await start({
+    more: 'timeouts: { stallMs: 200, drainMs: 0 }',
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      const fill = (): void => {
+        while (!outgoing.destroyed && outgoing.write(piece));
+      };
+      outgoing.on('drain', fill);
+      fill();
+    },
+  });
+  const { hostname, port } = new URL(gateway.url);
+  const socket = connect(Number(port), hostname);
+  const body = JSON.stringify({ ...CHAT, stream: true });
+  socket.pause();
+  socket.on('error', () => {});
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  await eventually(() => upstream.requests.length === 1);
+  await upstream.requests[0]?.aborted;
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
+  // As long again for what was left; only then is the client's end looked at.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  socket.resume();
+  await once(socket, 'close');
+});
+
+test('headers of a stream are not held back until its first token', async () => {
+  let finish = (): void => {};
+  const { gateway } = await start({
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      outgoing.flushHeaders();
+      finish = () => outgoing.end('data: [DONE]\n\n');
+    },
+  });
+  const answer = await post(gateway, { ...CHAT, stream: true });
+  expect(answer.status).toBe(200);
+  finish();
+  expect(await answer.text()).toBe('data: [DONE]\n\n');
+});
+
+// Complaints 1 to 8: every way in which a gateway forgets that its client has left.
+const PHASES: readonly { readonly name: string; readonly answer: Answer; readonly reached: (upstream: StubUpstream) => boolean }[] = [
+  { name: 'before headers', answer: () => {}, reached: (upstream) => upstream.requests.length === 1 },
+  {
+    name: 'after headers',
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      outgoing.flushHeaders();
+    },
+    reached: (upstream) => upstream.requests.length === 1,
+  },
+  {
+    name: 'in the middle of the body',
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      const timer = setInterval(() => outgoing.write('data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'), 2);
+      outgoing.once('close', () => clearInterval(timer));
+    },
+    reached: (upstream) => upstream.requests.length === 1,
+  },
+];
+const CANCELLATIONS = PHASES.flatMap((phase) => ['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings'].flatMap((path) => [true, false].map((stream) => ({ ...phase, path, stream }))));
+
+test.each(CANCELLATIONS)('a client that leaves $name ($path, stream $stream) frees the server at once', async ({ answer, reached, path, stream }) => {
+  const { gateway, upstream } = await start({ answer, more: 'timeouts: { drainMs: 0 }' });
+  const leave = new AbortController();
+  const asked = post(gateway, { ...CHAT, stream }, {}, path, leave.signal).then((response) => response.text()).catch(() => 'left');
+  await eventually(() => reached(upstream));
+  const leftAtMs = performance.now();
+  leave.abort();
+  await upstream.requests[0]?.aborted;
+  expect(performance.now() - leftAtMs).toBeLessThan(500);
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'cancelled' });
+  expect(await asked).toBe('left');
+});
+
+test.each([true, false])('a client that leaves while queued is never sent on (stream %s)', async (stream) => {
+  const { gateway, upstream } = await start({ answer: () => {}, replica: 'concurrencyMax: 1', more: 'timeouts: { drainMs: 0 }' });
+  const [first, second] = [new AbortController(), new AbortController()];
+  void post(gateway, { ...CHAT, stream }, {}, undefined, first.signal).catch(() => {});
+  await eventually(() => upstream.requests.length === 1);
+  void post(gateway, { ...CHAT, stream }, {}, undefined, second.signal).catch(() => {});
+  await eventually(() => gateway.events.filter(({ kind }) => kind === 'arrived').length === 2);
+  second.abort();
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'cancelled' });
+  first.abort();
+  await eventually(() => gateway.events.filter(({ kind }) => kind === 'ended').length === 2);
+  expect(upstream.requests).toHaveLength(1);
+});
+
+test('a client that leaves with several requests on one connection frees all of them', async () => {
+  const { gateway, upstream } = await start({ answer: () => {}, more: 'timeouts: { drainMs: 0 }' });
+  const { hostname, port } = new URL(gateway.url);
+  const socket = connect(Number(port), hostname);
+  const body = JSON.stringify(CHAT);
+  const request = `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+  socket.write(request + request);
+  await eventually(() => upstream.requests.length === 2);
+  socket.destroy();
+  await Promise.all(upstream.requests.map(({ aborted }) => aborted));
+  await eventually(() => gateway.events.filter((event) => event.kind === 'ended' && event.outcome === 'cancelled').length === 2);
+});
+
+test('a client that leaves in the middle of its own body leaves nothing behind', async () => {
+  const { gateway } = await start();
+  const { hostname, port } = new URL(gateway.url);
+  const socket = connect(Number(port), hostname);
+  socket.write('POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"model"');
+  await once(socket, 'connect');
+  socket.destroy();
+  expect((await post(gateway)).status).toBe(200);
+  expect(gateway.events.filter(({ kind }) => kind === 'arrived')).toHaveLength(1);
+});
+
+test('a client that reads slowly slows the server down instead of filling memory', async () => {
+  let written = 0;
+  const event = Buffer.from(`data: {"choices":[{"delta":{"content":"${'x'.repeat(4000)}"}}]}\n\n`);
+  const { gateway, upstream } = await start({
+    more: 'timeouts: { drainMs: 0 }',
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      const fill = (): void => {
+        while (!outgoing.destroyed && outgoing.write(event)) written += event.length;
+      };
+      outgoing.on('drain', fill);
+      fill();
+    },
+  });
+  const { hostname, port } = new URL(gateway.url);
+  const socket = connect(Number(port), hostname);
+  const body = JSON.stringify({ ...CHAT, stream: true });
+  socket.pause();
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  await eventually(() => upstream.requests.length === 1);
+  let before = -1;
+  await eventually(async () => {
+    if (written === before && written > 0) return true;
+    before = written;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    return false;
+  });
+  // What fits into the sockets' buffers of four ends, and our own 64 KB.
+  expect(written).toBeLessThan(24 * 1024 * 1024);
+  const stalled = written;
+  let read = 0;
+  socket.on('data', (chunk) => (read += chunk.length));
+  socket.resume();
+  await eventually(() => read > stalled + 1_000_000);
+  socket.destroy();
+  await upstream.requests[0]?.aborted;
+});
