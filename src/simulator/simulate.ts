@@ -2,9 +2,9 @@
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import type { JobId, ReplicaId, Slo } from '../core/job.ts';
 import { unreachable } from '../core/unreachable.ts';
-import { type BatchingEngine, createBatchingEngine, limitsOf } from '../engine/batching.ts';
-import { createEmulatedGroup, type EmulatedGroup } from '../engine/device.ts';
+import { limitsOf } from '../engine/batching.ts';
 import { createPhysics, type TruthScale } from '../engine/physics.ts';
+import { createEmulatedReplica, type EmulatedReplica } from '../engine/replica.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
 import type { Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
@@ -43,9 +43,7 @@ export interface SimulatedRun {
 
 interface SimulatedReplica {
   readonly replicaId: ReplicaId;
-  readonly engine: BatchingEngine<JobId>;
-  readonly group: EmulatedGroup;
-  busy: boolean;
+  readonly machine: EmulatedReplica<JobId>;
   /** A demand on its way to the device. */
   pending: { readonly atMs: number; readonly clockMhz: number | null; readonly pointId: string | null } | null;
   clockMhzMs: number;
@@ -60,11 +58,20 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15 } = options;
   const physics = createPhysics(options.truth, options.truthScale);
   const belief = createPerformanceModel(options.belief);
+  /** What the machines brought forth in the step under way, told to the scheduler when all of them have got there. */
+  const brought: { readonly jobId: JobId; readonly finished: boolean; readonly outputTokens: number; readonly cachedTokens: number }[] = [];
   const replicas = Array.from({ length: options.replicas }, (_, index): SimulatedReplica => ({
     replicaId: `r${index}` as ReplicaId,
-    engine: createBatchingEngine<JobId>(limitsOf(options.truth), 'each'),
-    group: createEmulatedGroup({ physics, seed: seed + index, startMs: 0 }),
-    busy: false,
+    machine: createEmulatedReplica<JobId>({
+      physics,
+      limits: limitsOf(options.truth),
+      seed: seed + index,
+      startMs: 0,
+      tokenEvents: 'each',
+      deliver: (events) => {
+        for (const { kind, id, outputTokens, cachedTokens } of events) brought.push({ jobId: id, finished: kind === 'finished', outputTokens, cachedTokens });
+      },
+    }),
     pending: null,
     clockMhzMs: 0,
     seenAtMs: 0,
@@ -91,9 +98,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       case 'dispatch': {
         const replica = byId.get(effect.replicaId) as SimulatedReplica;
         const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
-        const submitted = replica.engine.submit({ id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) });
+        const submitted = replica.machine.submit({ id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) }, nowMs);
         if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
-        else if (!replica.busy) startIteration(replica);
         return;
       }
       case 'reject':
@@ -113,30 +119,21 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
   }
 
-  function startIteration(replica: SimulatedReplica): void {
-    const work = replica.engine.beginIteration();
-    replica.busy = work !== null;
-    if (work !== null) replica.group.begin(work, 1, nowMs);
-  }
-
-  function endIteration(replica: SimulatedReplica): void {
-    replica.group.end(nowMs);
-    for (const event of replica.engine.endIteration()) {
-      const jobId = event.id;
+  function tellBrought(): void {
+    for (const { jobId, finished, outputTokens, cachedTokens } of brought.splice(0)) {
       tell({ kind: 'tokens', jobId, tokens: 1 });
-      if (event.kind !== 'finished') continue;
-      const request = requests[indexOf(jobId)] as WorkloadRequest;
-      const usage = { promptTokens: request.promptTokens, cachedTokens: event.cachedTokens, outputTokens: event.outputTokens };
-      tell({ kind: 'ended', jobId, outcome: 'finished', usage });
+      if (!finished) continue;
+      const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+      tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
     }
-    startIteration(replica);
   }
 
   function applyDemand(replica: SimulatedReplica): void {
     const { clockMhz, pointId } = replica.pending as NonNullable<SimulatedReplica['pending']>;
     replica.pending = null;
-    const lowestMhz = replica.group.clockListMhz[0] as number;
-    for (let device = 0; device < replica.group.devices; device++) replica.group.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
+    const { machine } = replica;
+    const lowestMhz = machine.clockListMhz[0] as number;
+    for (let device = 0; device < machine.devices; device++) machine.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
     tell({ kind: 'control', replicaId: replica.replicaId, controlled: true, pointId });
   }
 
@@ -149,16 +146,15 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   while (arriving < requests.length || reports.length + rejected < requests.length) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
     let nextMs = Math.min(arrivalAtMs, tickAtMs);
-    for (const { group, pending } of replicas) nextMs = Math.min(nextMs, group.endsAtMs(), group.settlesAtMs(), pending?.atMs ?? Number.POSITIVE_INFINITY);
+    for (const { machine, pending } of replicas) nextMs = Math.min(nextMs, machine.nextEventAtMs(), pending?.atMs ?? Number.POSITIVE_INFINITY);
     nowMs = nextMs;
     for (const replica of replicas) {
-      replica.clockMhzMs += replica.group.clockMhz() * (nowMs - replica.seenAtMs);
+      replica.clockMhzMs += replica.machine.clockMhz() * (nowMs - replica.seenAtMs);
       replica.seenAtMs = nowMs;
-      replica.group.advance(nowMs);
+      replica.machine.advanceTo(nowMs);
       if (replica.pending !== null && replica.pending.atMs <= nowMs) applyDemand(replica);
-      if (replica.group.settlesAtMs() <= nowMs) replica.group.settle(nowMs);
-      if (replica.group.endsAtMs() <= nowMs) endIteration(replica);
     }
+    tellBrought();
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
       tickAtMs += controlPeriodMs;
@@ -174,7 +170,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   return {
     reports,
     rejected,
-    energyJ: replicas.reduce((sum, { group }) => sum + group.energyJ(), 0),
+    energyJ: replicas.reduce((sum, { machine }) => sum + machine.energyJ(), 0),
     durationMs: nowMs,
     clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / (replicas.length * nowMs),
   };
