@@ -56,6 +56,7 @@ export interface Config {
   /** By the SHA-256 of an API key, lower-case hex. Empty: open access. */
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
   readonly limits: RawConfig['limits'];
   readonly timeouts: RawConfig['timeouts'];
   readonly health: RawConfig['health'];
@@ -136,6 +137,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       }),
     ),
     planner: { policy, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    store: raw.store === undefined ? null : { redisUrl: raw.store.redisUrl ?? environment[raw.store.redisUrlEnv ?? ''] ?? '', fleet: raw.store.fleet },
     limits: raw.limits,
     timeouts: raw.timeouts,
     health: raw.health,
@@ -179,6 +181,9 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     replica.devices.forEach((id, position) => device([...at, 'devices', position], id));
     if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
   });
+
+  const redisUrlEnv = raw.store?.redisUrlEnv;
+  if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));
 
   const tenantName = wantUnique('the name');
   const apiKey = wantUnique('the key with hash');

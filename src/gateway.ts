@@ -19,6 +19,11 @@ import type { Runtime } from './runtime.ts';
 import type { Scheduler, SchedulerOptions } from './scheduler/scheduler.ts';
 import { createScheduler } from './scheduler/scheduler.ts';
 import type { Telemetry } from './telemetry/events.ts';
+import type { Logger } from 'pino';
+import type { FleetLoad, FleetLoadState } from './store/fleet-load.ts';
+import { createFleetLoad } from './store/fleet-load.ts';
+import type { ReplicaLoads } from './store/peer-loads.ts';
+import { RedisUrlError } from './store/redis-url.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
@@ -50,7 +55,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const now = (): number => performance.now();
   const startedAtMs = now();
   const beliefs = loadBeliefs(config);
-  const telemetry = createTelemetry(createLog(config.logging.level));
+  const log = createLog(config.logging.level);
+  const telemetry = createTelemetry(log);
   const processReader = createProcessReader();
   let draining = false;
 
@@ -96,6 +102,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });
+  const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const operatorApp = createOperatorApp({
     ready: () => !draining && runtime.snapshot().replicas.some((replica) => replica.state === 'up'),
@@ -103,6 +110,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     status: () => ({
       policy: config.planner.policy,
       clockControl: clockControlState(),
+      fleetLoad: fleetLoad?.state() ?? null,
       draining,
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
@@ -113,7 +121,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   async function closeParts(): Promise<void> {
     for (const { monitor } of replicas.values()) monitor.close();
     runtime.close();
-    await clockControl?.close();
+    await Promise.all([clockControl?.close(), fleetLoad?.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
@@ -173,7 +181,7 @@ function openClockControl(config: Config, { now, runtime, telemetry }: Joined): 
   return createClockControl({
     socketPath: config.agent.socketPath,
     ttlMs: config.agent.ttlMs,
-    holder: `${hostname().replaceAll(/[^A-Za-z0-9.-]/g, '-').slice(0, 40)}:${process.pid}:${randomBytes(3).toString('hex')}`,
+    holder: gatewayId(),
     groups,
     now,
     onControl: (replicaId, controlled, pointId) => {
@@ -183,6 +191,34 @@ function openClockControl(config: Config, { now, runtime, telemetry }: Joined): 
     onState: telemetry.clockControlState,
     onWarning: telemetry.warning,
   });
+}
+
+/** Other gateways on the same replicas, through Redis; without it the servers' own metrics show their load, later. */
+function openFleetLoad(config: Config, { now, runtime, telemetry, log }: Joined & { readonly log: Logger }): FleetLoad | null {
+  if (config.store === null) return null;
+  const options = {
+    url: config.store.redisUrl,
+    fleet: config.store.fleet,
+    gatewayId: gatewayId(),
+    read: () => new Map(runtime.snapshot().replicas.map(({ replicaId, runningStreams, waitingPrompts }) => [replicaId, { running: runningStreams, waiting: waitingPrompts }])),
+    onPeers: (loads: ReplicaLoads) => {
+      for (const [replicaId, load] of loads) runtime.peerLoad({ replicaId, ...load });
+    },
+    onState: (state: FleetLoadState) => telemetry.fleetLoadState(state.kind),
+    log,
+    now,
+  };
+  try {
+    return createFleetLoad(options);
+  } catch (error) {
+    if (error instanceof RedisUrlError) throw new ConfigError([`store: ${error.message}`]);
+    throw error;
+  }
+}
+
+/** Names this process to the agent and to other gateways. */
+function gatewayId(): string {
+  return `${hostname().replaceAll(/[^A-Za-z0-9.-]/g, '-').slice(0, 40)}:${process.pid}:${randomBytes(3).toString('hex')}`;
 }
 
 /** Profiles are read once for all replicas that share one. */

@@ -20,6 +20,8 @@ export interface Runtime {
   ended(jobId: JobId, outcome: JobOutcome, usage: Usage | null): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
+  /** What other gateways have sent there. */
+  peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
@@ -98,6 +100,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     },
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
+    peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,

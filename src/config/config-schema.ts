@@ -89,6 +89,15 @@ export const configSchema = z.strictObject({
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })
     .prefault({}),
+  store: z
+    .strictObject({
+      redisUrl: z.string().min(1).optional().describe('redis://host:port; with a password use redisUrlEnv'),
+      redisUrlEnv: z.string().min(1).optional().describe('environment variable that holds the URL'),
+      fleet: label.default('default').describe('gateways of one name share what they have sent where'),
+    })
+    .refine((store) => (store.redisUrl === undefined) !== (store.redisUrlEnv === undefined), 'want either redisUrl or redisUrlEnv')
+    .optional()
+    .describe('Redis, where several gateways stand in front of the same replicas; requests never wait for it'),
   limits: z
     .strictObject({
       bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216),

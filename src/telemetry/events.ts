@@ -16,6 +16,8 @@ export interface Telemetry {
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'down', why: string): void;
   clockControlState(state: string, why: string): void;
   replicaControl(replicaId: ReplicaId, controlled: boolean): void;
+  /** The store logs it itself, with the reason. */
+  fleetLoadState(kind: string): void;
   warning(message: string): void;
   /** The page for Prometheus. */
   render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly process: ProcessReading }): string;
@@ -43,6 +45,7 @@ export function createTelemetry(log: Logger): Telemetry {
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
   const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
 
+  const fleetLoadUp = registry.gauge({ name: 'paceline_fleet_load_up', help: '1 while the load of other gateways is known through Redis.' });
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
   const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
@@ -94,6 +97,7 @@ export function createTelemetry(log: Logger): Telemetry {
       } else log.info({ state, why }, `clock control: ${state}`);
     },
     replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),
+    fleetLoadState: (kind) => fleetLoadUp.set([], kind === 'connected' ? 1 : 0),
     warning: (message) => log.warn(message),
     render: (now) => {
       for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual]) gauge.clear();
