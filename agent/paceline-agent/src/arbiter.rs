@@ -1,0 +1,190 @@
+//! Who may slow which device how far: leases, their demands, and the one setting that follows for each device.
+//! Pure: events and `now` come in, effects go out. Devices, sockets, files and waiting are left to others.
+
+mod clock_bounds;
+mod effect;
+mod lease;
+mod setting;
+mod settle;
+mod slot;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod time;
+mod view;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+pub use clock_bounds::ClockBounds;
+pub use effect::{Cause, Command, Completion, Effect, EndReason};
+pub use lease::{DeviceIndex, LeaseId, Terms};
+pub use setting::Setting;
+pub use targets::{Accepted, Target, TargetsRefusal, TargetsRequest, Wish};
+pub use view::HolderView;
+
+use crate::limits::LEASES_MAX;
+use lease::{Demand, Holding, Lease};
+use slot::{Restore, Slot};
+
+pub struct Arbiter {
+    slots: Vec<Slot>,
+    leases: BTreeMap<LeaseId, Lease>,
+    groups_made: u64,
+    closing: bool,
+    effects: Vec<Effect>,
+}
+
+pub struct GrantRequest {
+    pub id: LeaseId,
+    pub epoch: u64,
+    pub holder: String,
+    pub uid: u32,
+    pub ttl: Duration,
+    pub devices: Vec<(DeviceIndex, Terms)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantRefusal {
+    TooManyLeases,
+    RestorePending(DeviceIndex),
+    ShuttingDown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndRefusal {
+    UnknownLease,
+    NotYours,
+}
+
+impl Arbiter {
+    /// `clocks_mhz` per device, ascending. `journaled` devices may be lowered still: they are restored first.
+    pub fn new(clocks_mhz: Vec<Vec<u32>>, journaled: &[DeviceIndex], now: Instant) -> Self {
+        let mut slots: Vec<Slot> = clocks_mhz.into_iter().map(Slot::new).collect();
+        for &DeviceIndex(index) in journaled {
+            slots[index].restore = Restore::RetryAt { at: now, failures: 0 };
+        }
+        Self {
+            slots,
+            leases: BTreeMap::new(),
+            groups_made: 0,
+            closing: false,
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn grant(&mut self, request: GrantRequest, now: Instant) -> Result<(), GrantRefusal> {
+        self.advance(now);
+        if self.closing {
+            return Err(GrantRefusal::ShuttingDown);
+        }
+        if self.leases.len() >= LEASES_MAX {
+            return Err(GrantRefusal::TooManyLeases);
+        }
+        for &(device, _) in &request.devices {
+            if !self.slots[device.0].may_be_slowed() {
+                return Err(GrantRefusal::RestorePending(device));
+            }
+        }
+        let devices: Vec<DeviceIndex> = request.devices.iter().map(|&(device, _)| device).collect();
+        let holdings = request.devices.into_iter().map(|(device, terms)| {
+            let demand = Demand::Default;
+            (device, Holding { terms, demand })
+        });
+        let lease = Lease {
+            id: request.id,
+            epoch: request.epoch,
+            holder: request.holder,
+            uid: request.uid,
+            ttl: request.ttl,
+            expires_at: now + request.ttl,
+            last_seq: None,
+            holdings: holdings.collect(),
+        };
+        self.leases.insert(lease.id, lease);
+        self.settle_all(devices, Cause::Granted, now);
+        Ok(())
+    }
+
+    /// By its holder's DELETE.
+    pub fn release(
+        &mut self,
+        lease_id: LeaseId,
+        uid: u32,
+        now: Instant,
+    ) -> Result<Vec<DeviceIndex>, EndRefusal> {
+        self.advance(now);
+        let lease = self.leases.get(&lease_id).ok_or(EndRefusal::UnknownLease)?;
+        if lease.uid != uid {
+            return Err(EndRefusal::NotYours);
+        }
+        let devices = lease.holdings.keys().copied().collect();
+        self.end(lease_id, EndReason::Released, now);
+        Ok(devices)
+    }
+
+    /// The lease's stream is gone. Nothing happens where the lease ended before.
+    pub fn disconnected(&mut self, lease_id: LeaseId, now: Instant) {
+        self.end(lease_id, EndReason::Disconnected, now);
+        self.advance(now);
+    }
+
+    pub fn completed(&mut self, completion: &Completion, now: Instant) {
+        self.advance(now);
+        let device = completion.device;
+        let slot = &mut self.slots[device.0];
+        slot.acknowledged = completion.generation;
+        slot.stuck = false;
+        let is_latest = completion.generation == slot.generation;
+        // A newer command is already in the mailbox: its wait begins when the thread comes back for it.
+        slot.waiting_since = (!is_latest).then_some(now);
+        match (&completion.result, is_latest) {
+            (Ok(()), true) if completion.setting == Setting::Default => {
+                slot.restore = Restore::NotOwed;
+            }
+            (Err(_), true) => self.write_failed(device, completion.setting, now),
+            // An answer to a command that was replaced: the newer one settles what follows.
+            _ => {}
+        }
+        self.settle(device, Cause::Targets, now);
+    }
+
+    /// Ends every lease; nothing is granted from here on.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.closing = true;
+        let all: Vec<LeaseId> = self.leases.keys().copied().collect();
+        for lease_id in all {
+            self.end(lease_id, EndReason::Shutdown, now);
+        }
+        for slot in &mut self.slots {
+            if let Restore::RetryAt { at, .. } = &mut slot.restore {
+                *at = now;
+            }
+        }
+        self.advance(now);
+    }
+
+    fn end(&mut self, lease_id: LeaseId, reason: EndReason, now: Instant) {
+        let Some(lease) = self.leases.remove(&lease_id) else {
+            return;
+        };
+        self.effects.push(Effect::LeaseEnded {
+            lease_id,
+            holder: lease.holder,
+            uid: lease.uid,
+            reason,
+        });
+        for &device in lease.holdings.keys() {
+            if self.is_held(device) {
+                self.settle(device, Cause::Ended(reason), now);
+            } else {
+                // Even when it is at default already: this is what takes the device out of the journal.
+                self.command(device, Setting::Default, Cause::Ended(reason), now);
+            }
+        }
+    }
+}

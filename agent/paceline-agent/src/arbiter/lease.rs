@@ -1,0 +1,76 @@
+//! A lease: the right to slow devices down, and what it says of each of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::clock_bounds::ClockBounds;
+
+/// A device's place in the list the agent found at start. The list never changes while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceIndex(pub usize);
+
+/// 128 random bits, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u128);
+
+impl LeaseId {
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != 32 || !is_hex {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(LeaseId)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:032x}", self.0)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Lease {
+    pub id: LeaseId,
+    pub epoch: u64,
+    pub holder: String,
+    /// The user that was granted it; nobody else may use it, though everybody may see it.
+    pub uid: u32,
+    pub ttl: Duration,
+    pub expires_at: Instant,
+    /// `None` until the first PUT, so that a client may begin at 0.
+    pub last_seq: Option<u64>,
+    pub holdings: BTreeMap<DeviceIndex, Holding>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Holding {
+    pub terms: Terms,
+    pub demand: Demand,
+}
+
+/// What the policy lets this lease do to one device. Taken when the lease is granted, and kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub bounds: ClockBounds,
+    pub hold_max: Duration,
+    pub lowering_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Said nothing, asked for it, or the hold has passed.
+    Default,
+    Clock {
+        clock_mhz: u32,
+        lapses_at: Instant,
+        group: Group,
+    },
+    /// One device of its group could not be set: the default, until the client says something new.
+    Failed,
+}
+
+/// Devices of one target, which are set together or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(pub u64);

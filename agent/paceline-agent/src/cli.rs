@@ -1,0 +1,150 @@
+//! argv, and the help that comes with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use crate::driver::DriverChoice;
+
+#[derive(Parser)]
+#[command(
+    name = "paceline-agent",
+    version,
+    about = "Sets GPU clocks under leases, and always puts them back.",
+    long_about = "The one privileged part of Paceline, one per GPU node. A client takes a lease over a Unix socket \
+        (HTTP/1.1 + JSON) and slows devices down while it keeps the lease alive. When the client is killed, hangs, \
+        or lets go, and when this agent is killed, crashes or stops, the devices go back to default clocks.\n\n\
+        Start with `paceline-agent probe` to see what this node can do."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve leases and samples on a Unix socket until SIGTERM.
+    ///
+    /// Runs as two processes: a sentinel, and the worker that it starts. When the worker dies the sentinel puts every
+    /// journaled device back to default clocks and starts another; when the sentinel dies the worker does the same and
+    /// leaves. SIGTERM and SIGINT restore, then exit with 0.
+    ///
+    /// Exit status: 0 left in order, 1 left with devices not known to be at default, 69 no driver or no device,
+    /// 78 refused to start (the message says what to change), 70 crashed too often.
+    Serve(ServeOptions),
+    /// Put every journaled device back to default clocks, then exit. For systemd's ExecStopPost.
+    ///
+    /// Does nothing where the journal is empty. Exit status 0: no device is left lowered by this agent.
+    Restore(RestoreOptions),
+    /// Say what this node can do. Reads only; needs no lease, no policy and no running agent.
+    Probe(ProbeOptions),
+}
+
+#[derive(Args, Clone)]
+pub struct ServeOptions {
+    /// Where to listen. The file gets mode 0660; a stale one is replaced, one that is answered on is not.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Group of the socket file: whoever is in it may connect and read. Setting needs a rule in the policy.
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
+    #[command(flatten)]
+    pub driver: DriverOptions,
+    /// Journal, epochs and lock. Made if missing, mode 0700. One agent at a time.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Who may slow which devices (JSON, see README.md). Must belong to root or to this user, writable by nobody else.
+    #[arg(long, value_name = "FILE", required_unless_present = "observe")]
+    pub policy: Option<PathBuf>,
+    /// Grant no leases. What an earlier agent left lowered is restored all the same.
+    #[arg(long)]
+    pub observe: bool,
+    /// Least serious lines to write to stderr. Audit lines are `info`.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// One process only, for a debugger. A kill -9 then leaves clocks lowered until `restore` or the next start.
+    #[arg(long)]
+    pub no_sentinel: bool,
+    /// Given by the sentinel to its worker: the sentinel's process id.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub worker_of: Option<i32>,
+}
+
+#[derive(Args, Clone)]
+pub struct RestoreOptions {
+    #[command(flatten)]
+    pub driver: DriverOptions,
+    /// The state directory of the agent whose devices are to be restored.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Restore although another agent holds the state directory. Its journal is left alone.
+    #[arg(long)]
+    pub force: bool,
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// Given by the sentinel, which holds the lock already.
+    #[arg(long, hide = true)]
+    pub lock_inherited: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct ProbeOptions {
+    #[command(flatten)]
+    pub driver: DriverOptions,
+    /// JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct DriverOptions {
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub driver: DriverName,
+    /// Directory of the emulated devices (see PROTOCOL.md).
+    #[arg(long, value_name = "DIR", required_if_eq("driver", "sim"))]
+    pub sim_dir: Option<PathBuf>,
+    /// The NVML library to load.
+    #[arg(long, value_name = "PATH", default_value = "libnvidia-ml.so.1")]
+    pub nvml_library: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriverName {
+    /// Emulated devices of `paceline emulate`.
+    Sim,
+    /// NVIDIA GPUs.
+    Nvml,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl LogLevel {
+    pub fn filter(self) -> LevelFilter {
+        match self {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        }
+    }
+}
+
+impl DriverOptions {
+    pub fn choice(&self) -> DriverChoice {
+        match self.driver {
+            DriverName::Sim => DriverChoice::Sim {
+                directory: self.sim_dir.clone().expect("clap requires it with sim"),
+            },
+            DriverName::Nvml => DriverChoice::Nvml {
+                library: self.nvml_library.clone(),
+            },
+        }
+    }
+}

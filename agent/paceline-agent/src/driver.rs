@@ -1,0 +1,38 @@
+//! Finds the devices of the chosen driver. The list is made once, at start.
+
+mod nvml;
+mod nvml_library;
+mod sim;
+mod throttle;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::device::Device;
+
+/// Which driver, and what it needs.
+#[derive(Clone, Debug)]
+pub enum DriverChoice {
+    Sim { directory: PathBuf },
+    Nvml { library: PathBuf },
+}
+
+#[derive(Debug)]
+pub struct DriverError(pub String);
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+/// At least one device. An agent without any has nothing to serve, and its operator should hear so.
+pub fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
+    match choice {
+        DriverChoice::Sim { directory } => sim::open(directory),
+        DriverChoice::Nvml { library } => nvml::open(library),
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading: which devices there are, who holds them, and what they measure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use emulated_device::monotonic_ns;
+use hyper::{StatusCode, Uri};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::answer::{self, Answer};
+use super::app::{App, Mode};
+use super::peer::Peer;
+use super::problem::{Problem, ProblemKind};
+use super::query::Query;
+use crate::arbiter::{ClockBounds, DeviceIndex, HolderView};
+use crate::device::{DeviceError, Reading};
+use crate::limits::{STREAM_PERIOD_MS_DEFAULT, STREAM_PERIOD_MS_MAX, STREAM_PERIOD_MS_MIN};
+
+pub fn devices(app: &App, peer: &Peer) -> Answer {
+    let devices: Vec<Value> = all(app).map(|device| describe(app, peer, device)).collect();
+    answer::json(&json!({"devices": devices}))
+}
+
+pub async fn samples(app: &App, uri: &Uri) -> Result<Answer, Problem> {
+    let query = Query::of(uri, &["device"])?;
+    let chosen = chosen_devices(app, &query)?;
+    Ok(answer::json(&sample_all(app, &chosen).await))
+}
+
+pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
+    let query = Query::of(uri, &["device", "period_ms"])?;
+    let chosen = chosen_devices(app, &query)?;
+    let range = STREAM_PERIOD_MS_MIN..=STREAM_PERIOD_MS_MAX;
+    let period_ms = query
+        .whole("period_ms", range)?
+        .unwrap_or(STREAM_PERIOD_MS_DEFAULT);
+    // One line: a reader slower than the period gets fewer lines, never older ones.
+    let (lines, receiver) = mpsc::channel(1);
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let mut closing = app.closing.subscribe();
+        let mut period = tokio::time::interval(Duration::from_millis(period_ms));
+        period.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = period.tick() => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = lines.closed() => return,
+            }
+            let Ok(permit) = lines.reserve().await else {
+                return;
+            };
+            permit.send(answer::line(&sample_all(&app, &chosen).await));
+        }
+    });
+    Ok(answer::lines(StatusCode::OK, receiver, ()))
+}
+
+/// Read together: one slow device costs the batch its own time, not the sum.
+pub async fn readings(
+    app: &App,
+    devices: &[DeviceIndex],
+) -> Vec<(DeviceIndex, Result<Reading, DeviceError>)> {
+    let asked: Vec<_> = devices
+        .iter()
+        .map(|&device| {
+            let sampler = Arc::clone(&app.samplers[device.0]);
+            (device, tokio::spawn(async move { sampler.sample().await }))
+        })
+        .collect();
+    let mut readings = Vec::with_capacity(asked.len());
+    for (device, asked) in asked {
+        let reading = asked.await;
+        let reading = reading.unwrap_or_else(|wrong| Err(DeviceError(wrong.to_string())));
+        readings.push((device, reading));
+    }
+    readings
+}
+
+pub fn all(app: &App) -> impl Iterator<Item = DeviceIndex> + use<> {
+    (0..app.samplers.len()).map(DeviceIndex)
+}
+
+async fn sample_all(app: &App, devices: &[DeviceIndex]) -> Value {
+    let readings = readings(app, devices).await;
+    let samples: Vec<Value> = readings
+        .into_iter()
+        .map(|(device, reading)| sample(app, device, reading))
+        .collect();
+    json!({"at_ns": monotonic_ns(), "samples": samples})
+}
+
+fn sample(app: &App, device: DeviceIndex, reading: Result<Reading, DeviceError>) -> Value {
+    let id = &app.control.device(device).info().id.0;
+    let commanded = app.control.view(|arbiter, _| arbiter.commanded(device));
+    let (reading, wrong) = match reading {
+        Ok(reading) => (reading, None),
+        Err(wrong) => (Reading::default(), Some(wrong.to_string())),
+    };
+    let mut sample = json!({
+        "device": id,
+        "clock_mhz": reading.clock_mhz,
+        "power_mw": reading.power_mw,
+        "energy_mj": reading.energy_mj,
+        "energy_age_ms": reading.energy_age_ms,
+        "utilization_pct": reading.utilization_pct,
+        "temperature_c": reading.temperature_c,
+        "throttle_reasons": reading.throttle_reasons,
+        "target_mhz": commanded.clock_mhz(),
+    });
+    if let Some(wrong) = wrong {
+        sample["error"] = Value::String(wrong);
+    }
+    sample
+}
+
+fn describe(app: &App, peer: &Peer, device: DeviceIndex) -> Value {
+    let info = app.control.device(device).info();
+    let stats = app.control.threads()[device.0].stats();
+    let (commanded, holders) = app
+        .control
+        .view(|arbiter, now| (arbiter.commanded(device), arbiter.holders(device, now)));
+    let rule = app.policy.clock_rule(peer.uid, &peer.gids, &info.id);
+    let rule = rule.filter(|_| app.mode == Mode::Control);
+    let controls: &[&str] = if rule.is_some() { &["clock"] } else { &[] };
+    let bounds = ClockBounds::on(
+        &info.clocks_mhz,
+        rule.and_then(|rule| rule.floor_mhz),
+        rule.and_then(|rule| rule.ceiling_mhz),
+    );
+    json!({
+        "device": info.id.0,
+        "driver": info.driver,
+        "name": info.name,
+        "uuid": info.uuid,
+        "clocks_mhz": info.clocks_mhz,
+        "default_clock_mhz": info.default_clock_mhz(),
+        "power_limit_mw": info.power_limit_mw,
+        "controls": controls,
+        "floor_mhz": bounds.floor_mhz,
+        "ceiling_mhz": bounds.ceiling_mhz,
+        "holders": holders.iter().map(holder_line).collect::<Vec<_>>(),
+        "target_mhz": commanded.clock_mhz(),
+        "switch": {
+            "count": stats.count(),
+            "call_us_p50": stats.call_us_p50(),
+            "call_us_max": stats.call_us_max(),
+        },
+    })
+}
+
+fn holder_line(holder: &HolderView) -> Value {
+    let hold_left_ms = holder
+        .hold_left
+        .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    json!({"lease_id": holder.lease_id.to_string(), "holder": holder.holder,
+        "clock_mhz": holder.clock_mhz, "hold_left_ms": hold_left_ms})
+}
+
+/// Those named, or all when none is.
+fn chosen_devices(app: &App, query: &Query) -> Result<Vec<DeviceIndex>, Problem> {
+    let named = query.all("device");
+    if named.is_empty() {
+        return Ok(all(app).collect());
+    }
+    let mut chosen = Vec::new();
+    for id in named {
+        let device = app.control.find(id).ok_or_else(|| {
+            let wrong = format!("query device: got {id:?}; GET /v1/devices lists what there is");
+            Problem::new(ProblemKind::UnknownDevice, wrong)
+                .at("device")
+                .given(id)
+        })?;
+        // Named twice is still one device; this also bounds the answer.
+        if !chosen.contains(&device) {
+            chosen.push(device);
+        }
+    }
+    Ok(chosen)
+}

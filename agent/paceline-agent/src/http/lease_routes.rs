@@ -1,0 +1,285 @@
+//! POST, PUT and DELETE of leases. The arbiter decides; here stand the policy, the stream and the words.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::answer::{self, Answer};
+use super::app::{App, Mode};
+use super::lease_requests::{LeaseBody, not_held, read_lease, read_targets};
+use super::peer::Peer;
+use super::problem::{Problem, ProblemKind};
+use crate::arbiter::{
+    Accepted, ClockBounds, DeviceIndex, EndReason, EndRefusal, GrantRefusal, GrantRequest, LeaseId,
+    TargetsRefusal, TargetsRequest, Terms,
+};
+use crate::audit;
+use crate::limits::{ANSWER_AFTER_MAX, HEARTBEAT_EVERY, LEASES_MAX, TTL_MS_DEFAULT};
+
+/// Granted, a heartbeat or two that a slow client has not read, ended.
+const STREAM_LINES_MAX: usize = 4;
+
+pub async fn grant(app: &Arc<App>, peer: &Peer, body: &Value) -> Result<Answer, Problem> {
+    let body = read_lease(body)?;
+    if app.mode == Mode::Observe {
+        let wrong = "the agent was started with --observe and sets nothing";
+        return Err(Problem::new(ProblemKind::ObserveOnly, wrong));
+    }
+    let devices = find_devices(app, &body)?;
+    let (terms, ttl_ms) = judge(app, peer, &body, &devices)?;
+    let epoch = take_epoch(app).await?;
+    let lease_id = random_lease_id()?;
+    let request = GrantRequest {
+        id: lease_id,
+        epoch,
+        holder: body.holder.to_owned(),
+        uid: peer.uid,
+        ttl: Duration::from_millis(ttl_ms),
+        devices: devices.into_iter().zip(terms).collect(),
+    };
+    let (guard, ended) = app
+        .control
+        .grant(request)
+        .map_err(|refusal| grant_refused(app, &refusal))?;
+    let ids: Vec<String> = body.devices.iter().map(|&id| id.to_owned()).collect();
+    audit::lease_granted(peer, lease_id, epoch, body.holder, &ids);
+    let granted = json!({"type": "granted", "lease_id": lease_id.to_string(), "epoch": epoch,
+        "ttl_ms": ttl_ms, "devices": ids});
+    let (lines, receiver) = mpsc::channel(STREAM_LINES_MAX);
+    lines
+        .try_send(answer::line(&granted))
+        .expect("the channel is new and empty");
+    tokio::spawn(feed(lines, ended));
+    Ok(answer::lines(StatusCode::CREATED, receiver, guard))
+}
+
+pub async fn put_targets(
+    app: &Arc<App>,
+    peer: &Peer,
+    lease_id: &str,
+    body: &Value,
+) -> Result<Answer, Problem> {
+    let lease_id = parse_lease_id(lease_id)?;
+    let body = read_targets(body, &app.control)?;
+    let request = TargetsRequest {
+        lease_id,
+        uid: peer.uid,
+        epoch: body.epoch,
+        seq: body.seq,
+        targets: body.targets,
+    };
+    let accepted = app
+        .control
+        .put_targets(&request)
+        .map_err(|refusal| targets_refused(app, &request, &refusal))?;
+    let devices: Vec<DeviceIndex> = accepted.iter().map(|one| one.device).collect();
+    app.control.settled(&devices, ANSWER_AFTER_MAX).await;
+    let results = app.control.view(|arbiter, _| {
+        let ttl = arbiter.ttl(lease_id)?;
+        let results = accepted.iter().map(|one| {
+            let (status, target) = arbiter.status(lease_id, one.device)?;
+            let device = &app.control.device(one.device).info().id.0;
+            Some(result_line(device, one, status.as_str(), target.clock_mhz()))
+        });
+        Some((ttl, results.collect::<Option<Vec<Value>>>()?))
+    });
+    let Some((ttl, results)) = results else {
+        let wrong = "the lease ended while its targets were being applied";
+        return Err(Problem::new(ProblemKind::UnknownLease, wrong));
+    };
+    let ttl_ms = u64::try_from(ttl.as_millis()).expect("at most TTL_MS_MAX");
+    let body = json!({"lease_id": lease_id.to_string(), "ttl_ms": ttl_ms, "results": results});
+    Ok(answer::json(&body))
+}
+
+pub async fn release(app: &Arc<App>, peer: &Peer, lease_id: &str) -> Result<Answer, Problem> {
+    let lease_id = parse_lease_id(lease_id)?;
+    let devices = app
+        .control
+        .release(lease_id, peer.uid)
+        .map_err(|refusal| match refusal {
+            EndRefusal::UnknownLease => unknown_lease(),
+            EndRefusal::NotYours => not_yours(),
+        })?;
+    app.control.settled(&devices, ANSWER_AFTER_MAX).await;
+    let pending = app.control.restores_pending();
+    let ids = devices
+        .iter()
+        .map(|&device| &app.control.device(device).info().id);
+    let late: Vec<&str> = ids
+        .filter(|id| pending.contains(id))
+        .map(|id| id.0.as_str())
+        .collect();
+    if late.is_empty() {
+        return Ok(answer::nothing());
+    }
+    let wrong = format!(
+        "the lease has ended, but {} could not be brought to default clocks yet; the agent keeps trying",
+        late.join(", ")
+    );
+    Err(Problem::new(ProblemKind::RestorePending, wrong))
+}
+
+fn result_line(device: &str, one: &Accepted, status: &str, target_mhz: Option<u32>) -> Value {
+    json!({"device": device, "requested_mhz": one.requested_mhz, "demand_mhz": one.demand_mhz,
+        "target_mhz": target_mhz, "clamped": one.clamped.map(|clamped| clamped.as_str()), "status": status})
+}
+
+fn find_devices(app: &App, body: &LeaseBody<'_>) -> Result<Vec<DeviceIndex>, Problem> {
+    let devices = body.devices.iter().enumerate().map(|(position, id)| {
+        app.control.find(id).ok_or_else(|| {
+            let field = format!("devices[{position}]");
+            let wrong = format!("{field}: got {id:?}; GET /v1/devices lists what there is");
+            Problem::new(ProblemKind::UnknownDevice, wrong)
+                .at(field)
+                .given(*id)
+        })
+    });
+    devices.collect()
+}
+
+/// What the policy lets this peer do to each device, and the TTL that all of its rules allow.
+fn judge(
+    app: &App,
+    peer: &Peer,
+    body: &LeaseBody<'_>,
+    devices: &[DeviceIndex],
+) -> Result<(Vec<Terms>, u64), Problem> {
+    let mut all_terms = Vec::with_capacity(devices.len());
+    let mut ttl_ms = body.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
+    for (position, &device) in devices.iter().enumerate() {
+        let info = app.control.device(device).info();
+        let Some(rule) = app.policy.clock_rule(peer.uid, &peer.gids, &info.id) else {
+            let field = format!("devices[{position}]");
+            let wrong = format!("no rule lets uid {} control the clock of {}", peer.uid, info.id);
+            let problem = Problem::new(ProblemKind::PolicyDenied, wrong);
+            return Err(problem.at(field).given(info.id.0.as_str()));
+        };
+        if ttl_ms > rule.ttl_ms_max {
+            if body.ttl_ms.is_some() {
+                let wrong = format!(
+                    "ttl_ms: got {ttl_ms}, rule {:?} allows {}",
+                    rule.name, rule.ttl_ms_max
+                );
+                let problem = Problem::new(ProblemKind::PolicyDenied, wrong).at("ttl_ms");
+                return Err(problem.given(ttl_ms).allowed(rule.ttl_ms_max));
+            }
+            ttl_ms = rule.ttl_ms_max;
+        }
+        all_terms.push(Terms {
+            bounds: ClockBounds::on(&info.clocks_mhz, rule.floor_mhz, rule.ceiling_mhz),
+            hold_max: Duration::from_millis(rule.hold_ms_max),
+            lowering_interval: rule.lowering_interval,
+        });
+    }
+    Ok((all_terms, ttl_ms))
+}
+
+/// May wait for the disk, so not on a thread that serves others.
+async fn take_epoch(app: &Arc<App>) -> Result<u64, Problem> {
+    let taker = Arc::clone(app);
+    let taken = tokio::task::spawn_blocking(move || taker.epochs.take()).await;
+    let wrong = match taken {
+        Ok(Ok(epoch)) => return Ok(epoch),
+        Ok(Err(wrong)) => wrong.to_string(),
+        Err(wrong) => wrong.to_string(),
+    };
+    let wrong = format!("no epoch can be reserved: {wrong}");
+    Err(Problem::new(ProblemKind::StateDirectory, wrong))
+}
+
+fn random_lease_id() -> Result<LeaseId, Problem> {
+    let mut bytes = [0u8; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|wrong| Problem::new(ProblemKind::StateDirectory, format!("/dev/urandom: {wrong}")))?;
+    Ok(LeaseId(u128::from_le_bytes(bytes)))
+}
+
+async fn feed(lines: mpsc::Sender<Bytes>, mut ended: oneshot::Receiver<EndReason>) {
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT_EVERY, HEARTBEAT_EVERY);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            reason = &mut ended => {
+                if let Ok(reason) = reason {
+                    let line = json!({"type": "ended", "reason": reason.as_str()});
+                    // Fails where nobody is left to read it.
+                    let _ = lines.send(answer::line(&line)).await;
+                }
+                return;
+            }
+            _ = heartbeat.tick() => {
+                // A full channel is a client that does not read. Its TTL judges it, not we.
+                let _ = lines.try_send(answer::line(&json!({"type": "heartbeat"})));
+            }
+            () = lines.closed() => return,
+        }
+    }
+}
+
+fn grant_refused(app: &App, refusal: &GrantRefusal) -> Problem {
+    match refusal {
+        GrantRefusal::TooManyLeases => {
+            let wrong = format!("{LEASES_MAX} leases are held; release one first");
+            Problem::new(ProblemKind::TooManyLeases, wrong).allowed(LEASES_MAX)
+        }
+        GrantRefusal::RestorePending(device) => {
+            let id = &app.control.device(*device).info().id;
+            let wrong = format!("{id} is not known to be at default clocks; its restore is retried");
+            Problem::new(ProblemKind::RestorePending, wrong).given(id.0.as_str())
+        }
+        GrantRefusal::ShuttingDown => Problem::new(ProblemKind::ShuttingDown, "nothing is granted any more"),
+    }
+}
+
+fn targets_refused(app: &App, request: &TargetsRequest, refusal: &TargetsRefusal) -> Problem {
+    match refusal {
+        TargetsRefusal::UnknownLease => unknown_lease(),
+        TargetsRefusal::NotYours => not_yours(),
+        TargetsRefusal::OtherEpoch { epoch } => {
+            let wrong = format!("epoch: got {}, this lease has {epoch}", request.epoch);
+            let problem = Problem::new(ProblemKind::StaleEpoch, wrong).at("epoch");
+            problem.given(request.epoch).allowed(*epoch)
+        }
+        TargetsRefusal::StaleSeq { last_seq } => {
+            let wrong = format!("seq: got {}, wanted more than {last_seq}", request.seq);
+            let problem = Problem::new(ProblemKind::StaleSeq, wrong).at("seq");
+            problem
+                .given(request.seq)
+                .allowed(format!("more than {last_seq}"))
+        }
+        TargetsRefusal::NotHeld { target, position } => {
+            let device = request.targets[*target].devices[*position];
+            let field = format!("targets[{target}].devices[{position}]");
+            not_held(&field, &app.control.device(device).info().id.0)
+        }
+        TargetsRefusal::HoldTooLong { target, hold_max } => {
+            let allowed = u64::try_from(hold_max.as_millis()).expect("at most HOLD_MS_MAX");
+            let field = format!("targets[{target}].hold_ms");
+            let wrong = format!("{field}: the policy allows {allowed}");
+            Problem::new(ProblemKind::PolicyDenied, wrong)
+                .at(field)
+                .allowed(allowed)
+        }
+    }
+}
+
+fn parse_lease_id(text: &str) -> Result<LeaseId, Problem> {
+    LeaseId::parse(text).ok_or_else(unknown_lease)
+}
+
+fn unknown_lease() -> Problem {
+    let wrong = "it may have expired or been released; ask for a new one";
+    Problem::new(ProblemKind::UnknownLease, wrong)
+}
+
+fn not_yours() -> Problem {
+    let wrong = "a lease is used by the user it was granted to";
+    Problem::new(ProblemKind::NotYourLease, wrong)
+}

@@ -1,0 +1,50 @@
+//! The query of a URL, decoded; keys that a path does not know are refused.
+
+use hyper::Uri;
+
+use super::problem::{Problem, ProblemKind};
+
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    pub fn of(uri: &Uri, keys: &[&str]) -> Result<Self, Problem> {
+        let text = uri.query().unwrap_or_default();
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        if let Some((key, _)) = pairs.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+            let known = keys.join(", ");
+            let wrong = format!("query {key}: no such key; known are {known}");
+            return Err(Problem::new(ProblemKind::BadRequest, wrong).at(key.as_str()));
+        }
+        Ok(Self { pairs })
+    }
+
+    pub fn all(&self, key: &str) -> Vec<&str> {
+        let named = self.pairs.iter().filter(|(name, _)| name == key);
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
+    pub fn whole(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
+        let given = self.all(key);
+        let (text, is_alone) = match given.as_slice() {
+            [] => return Ok(None),
+            [text, others @ ..] => (*text, others.is_empty()),
+        };
+        match text
+            .parse()
+            .ok()
+            .filter(|number| is_alone && range.contains(number))
+        {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let allowed = format!("one whole number from {} to {}", range.start(), range.end());
+                let wrong = format!("query {key}: got {text:?}, wanted {allowed}");
+                Err(Problem::new(ProblemKind::BadRequest, wrong)
+                    .at(key)
+                    .given(text)
+                    .allowed(allowed))
+            }
+        }
+    }
+}
