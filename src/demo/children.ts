@@ -18,8 +18,8 @@ const STOP_GRACE_MS = 5_000;
 const TAIL_CHARS_MAX = 4_000;
 
 /** Throws nothing: what goes wrong rejects `ready`, with the end of what the child said. */
-export function startChild(name: string, command: string, args: readonly string[], onUnexpectedExit: (message: string) => void): Child {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+export function startChild(name: string, command: string, args: readonly string[], onUnexpectedExit: (message: string) => void, environment: Readonly<Record<string, string>> = {}): Child {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } });
   let tail = '';
   let stopping = false;
   child.stderr.setEncoding('utf8').on('data', (text: string) => {

@@ -4,9 +4,10 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stringify } from 'yaml';
+import { readDeviceDescription } from '../engine/device-file.ts';
 import { type Child, startChild } from './children.ts';
 
 export interface FleetOptions {
@@ -14,6 +15,8 @@ export interface FleetOptions {
   readonly replicas: number;
   /** Of the public listener; 0 takes any free one. */
   readonly port: number;
+  /** `fake-nvml`: the agent's NVML driver over the fake library, which stands on the same emulated devices. Default `sim`. */
+  readonly driver?: 'sim' | 'fake-nvml';
   /** Called when something that should be running is not. */
   readonly onTrouble: (message: string) => void;
 }
@@ -47,6 +50,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const directory = await mkdtemp(join(tmpdir(), 'paceline-demo-'));
   const deviceDir = join(directory, 'devices');
   const agentSocket = join(directory, 'agent.sock');
+  const { driver = 'sim' } = options;
   const running: { stop: () => Promise<unknown> }[] = [];
   let gateway: Child | null = null;
 
@@ -61,7 +65,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     running.push(emulator);
     const { replicas } = (await emulator.ready) as EmulatorReady;
     const binary = AGENT_BINARIES.find((path) => existsSync(path));
-    running.push(binary === undefined ? await standIn(agentSocket, deviceDir) : await nativeAgent(binary, { directory, deviceDir, agentSocket, onTrouble: options.onTrouble }));
+    running.push(binary === undefined ? await standIn(agentSocket, deviceDir) : await nativeAgent(binary, { directory, deviceDir, agentSocket, driver, onTrouble: options.onTrouble }));
     const [, agent] = running;
     const configFile = join(directory, 'paceline.yaml');
 
@@ -77,7 +81,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
         const config = {
           listen: { host: '127.0.0.1', port: options.port },
           admin: { host: '127.0.0.1', port: 0 },
-          replicas: replicas.map(({ url, devices, model }, index) => ({ id: `replica-${index}`, url, models: [model], profile: resolve(options.profile), devices: [...devices] })),
+          replicas: replicas.map(({ url, devices, model }, index) => ({ id: `replica-${index}`, url, models: [model], profile: resolve(options.profile), devices: devices.map((device) => (driver === 'sim' ? device : nvmlId(deviceDir, device))) })),
           agent: { socket: agentSocket },
           planner: { policy, ...(routing === undefined ? {} : { routing }) },
           logging: { level: 'warn' },
@@ -115,11 +119,25 @@ async function standIn(socketPath: string, deviceDir: string): Promise<{ stop: (
   return { stop: () => agent.close() };
 }
 
-async function nativeAgent(binary: string, at: { directory: string; deviceDir: string; agentSocket: string; onTrouble: (message: string) => void }): Promise<Child> {
+interface AgentPlace {
+  readonly directory: string;
+  readonly deviceDir: string;
+  readonly agentSocket: string;
+  readonly driver: 'sim' | 'fake-nvml';
+  readonly onTrouble: (message: string) => void;
+}
+
+/** `sim:3` is the device whose NVML id is made of the UUID in `3.json`. */
+function nvmlId(deviceDir: string, device: string): string {
+  return `nvml:${readDeviceDescription(deviceDir, Number(device.slice('sim:'.length))).uuid}`;
+}
+
+async function nativeAgent(binary: string, at: AgentPlace): Promise<Child> {
   const policyFile = join(at.directory, 'agent-policy.json');
-  await writeFile(policyFile, JSON.stringify({ format: 'paceline-agent-policy/1', principals: [{ name: 'demo', uids: [process.getuid?.() ?? 0], devices: ['sim:*'], controls: ['clock'] }] }), { mode: 0o600 });
-  const args = ['serve', '--driver', 'sim', '--sim-dir', at.deviceDir, '--socket', at.agentSocket, '--state-dir', join(at.directory, 'agent-state'), '--policy', policyFile, '--log-level', 'warn'];
-  const agent = startChild('agent', binary, args, at.onTrouble);
+  await writeFile(policyFile, JSON.stringify({ format: 'paceline-agent-policy/1', principals: [{ name: 'demo', uids: [process.getuid?.() ?? 0], devices: ['sim:*', 'nvml:*'], controls: ['clock'] }] }), { mode: 0o600 });
+  const driver = at.driver === 'sim' ? ['--driver', 'sim', '--sim-dir', at.deviceDir] : ['--driver', 'nvml', '--nvml-library', join(dirname(binary), 'libfake_nvml.so')];
+  const args = ['serve', ...driver, '--socket', at.agentSocket, '--state-dir', join(at.directory, 'agent-state'), '--policy', policyFile, '--log-level', 'warn'];
+  const agent = startChild('agent', binary, args, at.onTrouble, { PACELINE_FAKE_NVML_DIR: at.deviceDir });
   // The agent says that it is ready on its socket, not on stdout.
   agent.ready.catch(() => {});
   const giveUpAtMs = performance.now() + AGENT_READY_WITHIN_MS;

@@ -1,7 +1,7 @@
 // The real processes: emulated engines, the native agent, the gateway. Whatever is killed, the clocks go back.
 import { execFileSync } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { startFleet, type Fleet } from '../../src/demo/fleet.ts';
 import { openDeviceStateFile } from '../../src/engine/device-file.ts';
 
@@ -11,11 +11,11 @@ const DEVICES = 4;
 let fleet: Fleet;
 let troubles: string[];
 
-beforeEach(async () => {
+async function start(driver: 'sim' | 'fake-nvml' = 'sim'): Promise<void> {
   troubles = [];
-  fleet = await startFleet({ profile: PROFILE, replicas: 1, port: 0, onTrouble: (message) => troubles.push(message) });
+  fleet = await startFleet({ profile: PROFILE, replicas: 1, port: 0, driver, onTrouble: (message) => troubles.push(message) });
   expect(fleet.agent, 'make agent builds the agent these tests need').toBe('native');
-});
+}
 
 afterEach(async () => {
   await fleet.close();
@@ -56,7 +56,8 @@ async function startStream(url: string): Promise<Response> {
 }
 
 describe('kill -9 in mid-load', () => {
-  test('of the gateway: every device is back at its default clock in under 200 ms', async () => {
+  test.each(['sim', 'fake-nvml'] as const)('of the gateway: every device is back at its default clock in under 200 ms (%s driver)', async (driver) => {
+    await start(driver);
     const { url } = await fleet.gateway('paceline');
     const stream = await startStream(url);
     await until('the devices are slowed down', () => locks().every((mhz) => mhz > 0), 5000);
@@ -67,6 +68,7 @@ describe('kill -9 in mid-load', () => {
   });
 
   test('of the agent: the devices are at default, the gateway goes on serving and says that it no longer controls clocks', async () => {
+    await start();
     const { url, adminUrl } = await fleet.gateway('paceline');
     const stream = await startStream(url);
     await until('the devices are slowed down', () => locks().every((mhz) => mhz > 0), 5000);
@@ -78,6 +80,7 @@ describe('kill -9 in mid-load', () => {
   });
 
   test('of the agent’s worker: its sentinel puts the devices back, and control returns', async () => {
+    await start();
     const { adminUrl } = await fleet.gateway('paceline');
     await until('the devices are slowed down', () => locks().every((mhz) => mhz > 0), 5000);
     const worker = Number(execFileSync('pgrep', ['-P', String(fleet.pids().agent)], { encoding: 'utf8' }).trim().split('\n')[0]);
@@ -89,6 +92,7 @@ describe('kill -9 in mid-load', () => {
 });
 
 test('SIGTERM of the gateway leaves the devices at default and says nothing is wrong', async () => {
+  await start();
   await fleet.gateway('paceline');
   await until('the devices are slowed down', () => locks().every((mhz) => mhz > 0), 5000);
   expect(await fleet.close()).toEqual([]);
