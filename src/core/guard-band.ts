@@ -13,8 +13,9 @@ const BAND = { start: 2, min: 0.3, max: 4 };
 const STEP = 0.25;
 
 /**
- * Adaptive conformal inference: band += STEP · (missed − allowed), whose long-run miss rate is `1 − attainmentTarget`
- * whatever the distribution. Source: Gibbs and Candès, Adaptive Conformal Inference Under Distribution Shift, NeurIPS 2021.
+ * Adaptive conformal inference: band += STEP · (missed − allowed). Between its bounds the long-run share of misses is the one
+ * aimed at, half of `1 − attainmentTarget`, whatever the distribution; at the upper bound more are missed than that.
+ * Source: Gibbs and Candès, Adaptive Conformal Inference Under Distribution Shift, NeurIPS 2021.
  */
 export function createGuardBands(attainmentTarget: number): GuardBands {
   // Half of the allowed misses are aimed at: the other half is for what no band can help (a restart, a stuck switch).

@@ -16,7 +16,7 @@ export const HOLD_PERIODS = 5;
 /** Below it timers of a busy event loop dominate; above it a late raise costs deadlines. */
 export const CONTROL_PERIOD_MS = { min: 20, max: 1000, default: 100 };
 
-/** Not lowered within this time of a raise: clock changes every 50 ms have been seen to delay collectives (FITS.md). */
+/** Not lowered within this time of any change: clock changes every 50 ms have been seen to delay collectives (FITS.md). */
 export const LOWER_DWELL_MS = 300;
 
 /** Two clock calls plus settling, for planning: a call takes 10–20 ms, settling 5–25 ms (FITS.md). */

@@ -20,7 +20,9 @@ export interface ReplicaQueue {
   load(running: number, waiting: number): void;
   /** Streams that other gateways have there, as they say themselves. */
   peerLoad(sequences: number): void;
-  /** What the planner judges. With `candidate`: as if that job had just been sent here too. */
+  /** Jobs with a deadline that wait in our own queue for a replica like this one. */
+  heldBack(jobs: number): void;
+  /** What the planner judges, brought up to `nowMs`. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
   timeScale(): { readonly prefill: number; readonly decode: number };
 }
@@ -30,12 +32,14 @@ export interface ReplicaQueueOptions {
   readonly lengths: LengthPredictor;
   readonly guards: GuardBands;
   readonly controlPeriodMs: number;
+  /** Jobs sent at once at most. */
+  readonly concurrencyMax: number;
 }
 
 /** Quantiles of an answer's length that plans are made with. */
-const LENGTH_QUANTILES = { low: 0.04, high: 0.9 };
-/** How long a TPOT limit that was seen still counts for the newcomers expected. */
-const TIGHTEST_TPOT_MEMORY_MS = 30_000;
+const LENGTH_QUANTILES = { low: 0.04, middle: 0.5, high: 0.9 };
+/** How long a limit that was seen still counts for the newcomers expected. */
+const TIGHTEST_MEMORY_MS = 30_000;
 /** A correction learns slowly and within bounds: beyond them the profile is of another machine. */
 const SCALE = { rate: 0.05, min: 0.5, max: 2 };
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
@@ -43,6 +47,8 @@ const SAMPLE_STEPS_MIN = 4;
 
 export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const { model, lengths, guards, controlPeriodMs } = options;
+  const { maxSequences, kvTokens } = model.profile.serving;
+  const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
   const running = new Set<TrackedJob>();
   const forecast: ArrivalForecast = createArrivalForecast();
@@ -53,10 +59,13 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   let measuredForeign = 0;
   let peerSequences = 0;
   let foreignSequences = 0;
-  /** Tokens of the first waiting prompt that the server has probably prefilled, as of `progressAtMs`. */
-  let headTokens = 0;
+  let heldBackJobs = 0;
   let progressAtMs = 0;
-  let tightestTpot = { limitMs: Number.POSITIVE_INFINITY, seenAtMs: 0 };
+  /** When the server probably turned to the first waiting prompt. */
+  let headSinceMs = 0;
+  let pointChangedAtMs = 0;
+  const tightestTpot = createTightest();
+  const tightestTtft = createTightest();
   let outputTokensMean = 0;
   /** A stretch in which only decode ran at one point: what the step time is learnt from. */
   let stretch: { readonly fromMs: number; readonly stepMs: number; steps: number; job: TrackedJob } | null = null;
@@ -67,55 +76,79 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 
   function stepNowMs(): number {
     const decode = { sequences: running.size + foreignSequences, contextTokens };
-    return model.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode }, pointNow());
+    return model.iterationTimeMs({ prefill: NO_PREFILL, decode }, pointNow());
   }
 
-  /** Moves the estimate of how far the server is with the first waiting prompt. */
+  /** Lets what cannot be seen go on: prompts being prefilled, in order, and the tokens of jobs that do not stream. */
   function progressTo(nowMs: number): void {
-    const head = waiting[0];
     const passedMs = nowMs - progressAtMs;
+    if (passedMs <= 0) return;
     progressAtMs = nowMs;
-    if (head === undefined || passedMs <= 0) return;
+    for (const job of running) if (!job.spec.streaming) addTokens(job, Math.min(passedMs / (stepNowMs() * scale.decode), maxOutputOf(job) - job.tokensOut));
+    if (waiting.length === 0) return;
+    const unseen = waiting.reduce((sum, job) => sum + job.promptTokens - job.prefilledTokens, 0);
+    const tokens = Math.min(model.profile.serving.maxBatchTokens, Math.max(1, unseen));
     const decode = { sequences: running.size + foreignSequences, contextTokens };
-    const tokens = Math.min(model.profile.serving.maxBatchTokens, Math.max(1, head.promptTokens));
     const iterationMs = model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode }, pointNow()) * scale.prefill;
-    headTokens = Math.min(head.promptTokens - 1, headTokens + (tokens * passedMs) / iterationMs);
-    // A job that does not stream shows no first token: taken as answered when its prefill should be done.
-    if (!head.spec.streaming && head.spec.work === 'generate' && headTokens >= head.promptTokens - 1) startDecode(head, nowMs);
+    let done = (tokens * passedMs) / iterationMs;
+    for (const job of [...waiting]) {
+      const prefilled = Math.min(done, job.promptTokens - job.prefilledTokens);
+      job.prefilledTokens += prefilled;
+      done -= prefilled;
+      // A job that does not stream shows no first token: taken as answered when its prefill should be done.
+      if (!job.spec.streaming && job.spec.work === 'generate' && job.prefilledTokens >= job.promptTokens) startDecode(job, nowMs);
+      if (done <= 0) break;
+    }
+  }
+
+  function addTokens(job: TrackedJob, tokens: number): void {
+    job.tokensOut += Math.max(0, tokens);
+    contextTokens += Math.max(0, tokens);
+  }
+
+  function leaveQueue(job: TrackedJob, nowMs: number): void {
+    const position = waiting.indexOf(job);
+    if (position >= 0) waiting.splice(position, 1);
+    if (position === 0) headSinceMs = nowMs;
   }
 
   function startDecode(job: TrackedJob, nowMs: number): void {
-    const position = waiting.indexOf(job);
-    if (position >= 0) waiting.splice(position, 1);
-    if (position === 0) headTokens = 0;
+    leaveQueue(job, nowMs);
     job.firstTokenAtMs = nowMs;
     job.lastTokenAtMs = nowMs;
     running.add(job);
     contextTokens += job.promptTokens;
   }
 
+  /** From a prompt that had the server's prefill to itself; of several in one batch nobody can tell whose time it was. */
   function learnPrefill(job: TrackedJob, nowMs: number): void {
-    const startedAtMs = Math.max(job.dispatchedAtMs, progressStart);
-    if (waiting[0] !== job || pointChangedAtMs > startedAtMs) return;
+    const startedAtMs = Math.max(job.dispatchedAtMs, headSinceMs);
+    if (waiting.length !== 1 || waiting[0] !== job || pointChangedAtMs > startedAtMs || job.dispatchedAtMs < headSinceMs) return;
     const decode = { sequences: running.size + foreignSequences, contextTokens };
-    const believedMs = model.iterationTimeMs({ prefill: { tokens: job.promptTokens, contextTokens: 0 }, decode }, pointNow());
+    const { maxBatchTokens } = model.profile.serving;
+    let believedMs = 0;
+    for (let from = 0; from < job.promptTokens; from += maxBatchTokens) {
+      const tokens = Math.min(maxBatchTokens, job.promptTokens - from);
+      believedMs += model.iterationTimeMs({ prefill: { tokens, contextTokens: from }, decode }, pointNow());
+    }
     // The step under way at its arrival had to end first; half of one on average.
     const actualMs = nowMs - startedAtMs - (running.size > 0 ? stepNowMs() / 2 : 0);
     if (actualMs > 0) learn('prefill', actualMs / believedMs);
   }
-
-  let progressStart = 0;
-  let pointChangedAtMs = 0;
 
   function learn(phase: 'prefill' | 'decode', ratio: number): void {
     const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
     scale[phase] += SCALE.rate * (bounded - scale[phase]);
   }
 
-  /** Ends the stretch when anything that shapes the step changes, and learns from it if it was long enough. */
-  function endStretch(nowMs: number): void {
-    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN && running.has(stretch.job)) learn('decode', (nowMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
+  /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
+  function endStretch(): void {
+    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learn('decode', (stretch.job.lastTokenAtMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
     stretch = null;
+  }
+
+  function updateForeign(): void {
+    foreignSequences = Math.max(Math.round(measuredForeign), peerSequences);
   }
 
   return {
@@ -126,46 +159,42 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     add(job, nowMs) {
       progressTo(nowMs);
       stretch = null;
-      if (waiting.length === 0) {
-        headTokens = 0;
-        progressStart = nowMs;
-      }
+      if (waiting.length === 0) headSinceMs = nowMs;
       waiting.push(job);
       forecast.observe(job.promptTokens, nowMs);
       const expected = lengths.mean(job.key);
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
-      const limitMs = job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY;
-      if (limitMs <= tightestTpot.limitMs || nowMs - tightestTpot.seenAtMs > TIGHTEST_TPOT_MEMORY_MS) tightestTpot = { limitMs, seenAtMs: nowMs };
+      tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
+      // A limit that one stream alone cannot keep at the fastest point is nothing to plan newcomers by.
+      const aloneMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: job.promptTokens } }, model.fastest) * scale.decode;
+      if (tpotLimitOf(job) > aloneMs) tightestTpot.observe(tpotLimitOf(job), nowMs);
     },
     tokens(job, tokens, nowMs) {
       if (tokens <= 0) return;
-      if (job.firstTokenAtMs === null) {
+      const first = job.firstTokenAtMs === null;
+      if (first) {
         progressTo(nowMs);
         learnPrefill(job, nowMs);
         startDecode(job, nowMs);
-        progressStart = nowMs;
         stretch = null;
-      } else if (stretch?.job === job) {
+      }
+      addTokens(job, tokens);
+      job.lastTokenAtMs = nowMs;
+      if (first) return;
+      if (stretch?.job === job) {
         stretch.steps += tokens;
-        if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch(nowMs);
+        if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch();
       } else if (stretch === null && waiting.length === 0 && job.spec.streaming) {
         stretch = { fromMs: nowMs, stepMs: stepNowMs(), steps: 0, job };
       }
-      job.tokensOut += tokens;
-      job.lastTokenAtMs = nowMs;
-      contextTokens += tokens;
     },
     remove(job, nowMs) {
       progressTo(nowMs);
-      endStretch(nowMs);
+      endStretch();
       if (running.delete(job)) {
         contextTokens -= job.promptTokens + job.tokensOut;
         if (running.size === 0) contextTokens = 0;
-        return;
-      }
-      const position = waiting.indexOf(job);
-      if (position >= 0) waiting.splice(position, 1);
-      if (position === 0) headTokens = 0;
+      } else leaveQueue(job, nowMs);
     },
     applied(point, nowMs) {
       if (point === appliedPoint) return;
@@ -177,31 +206,54 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     load(serverRunning, serverWaiting) {
       // Smoothed: the server's figures and ours are never of the same instant.
       const foreign = Math.max(0, serverRunning + serverWaiting - running.size - waiting.length);
-      measuredForeign = foreign === 0 ? 0 : Math.round(measuredForeign + 0.5 * (foreign - measuredForeign));
-      foreignSequences = Math.max(measuredForeign, peerSequences);
+      measuredForeign = foreign === 0 ? 0 : measuredForeign + 0.5 * (foreign - measuredForeign);
+      updateForeign();
     },
     peerLoad(sequences) {
       peerSequences = Math.max(0, sequences);
-      foreignSequences = Math.max(measuredForeign, peerSequences);
+      updateForeign();
+    },
+    heldBack(jobs) {
+      heldBackJobs = jobs;
     },
     view(nowMs, candidate) {
       progressTo(nowMs);
       const jobs = candidate === undefined ? waiting : [...waiting, candidate];
-      const stepMs = stepNowMs() * scale.decode;
       return {
         nowMs,
         model,
         timeScale: { ...scale },
         appliedPoint,
-        waiting: jobs.map((job, index) => waitingPrompt(job, index === 0 && job !== candidate ? headTokens : 0, lengths, guards)),
-        running: Array.from(running, (job) => runningStream(job, nowMs, stepMs, lengths, guards)),
+        waiting: jobs.map((job) => waitingPrompt(job, lengths, guards)),
+        running: Array.from(running, (job) => runningStream(job, nowMs, lengths, guards)),
         foreignSequences,
         contextTokens,
         forecast: forecast.at(nowMs),
         outputTokensMean,
-        tightestTpotMs: nowMs - tightestTpot.seenAtMs > TIGHTEST_TPOT_MEMORY_MS ? Number.POSITIVE_INFINITY : tightestTpot.limitMs,
+        tightestTpotMs: tightestTpot.at(nowMs),
+        tightestTtftMs: tightestTtft.at(nowMs),
+        heldBackJobs,
+        sequencesMax,
+        kvTokens,
         controlPeriodMs,
       };
+    },
+  };
+}
+
+const NO_PREFILL = { tokens: 0, contextTokens: 0 };
+
+/** The tightest limit of those seen within the memory; `Infinity` when there was none. */
+function createTightest(): { observe(limitMs: number | undefined, nowMs: number): void; at(nowMs: number): number } {
+  let tightestMs = Number.POSITIVE_INFINITY;
+  let seenAtMs = Number.NEGATIVE_INFINITY;
+  const at = (nowMs: number): number => (nowMs - seenAtMs > TIGHTEST_MEMORY_MS ? Number.POSITIVE_INFINITY : tightestMs);
+  return {
+    at,
+    observe(limitMs = Number.POSITIVE_INFINITY, nowMs) {
+      if (limitMs > at(nowMs)) return;
+      tightestMs = limitMs;
+      seenAtMs = nowMs;
     },
   };
 }
@@ -210,36 +262,44 @@ function maxOutputOf(job: TrackedJob): number {
   return job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
 }
 
-function waitingPrompt(job: TrackedJob, prefilledTokens: number, lengths: LengthPredictor, guards: GuardBands): WaitingPrompt {
-  const { slo } = job.spec;
+/** TPOT is a matter of the tokens after the first; where there can be none, no limit binds. */
+function tpotLimitOf(job: TrackedJob): number {
+  const none = job.spec.work === 'embed' || maxOutputOf(job) <= 1;
+  return none ? Number.POSITIVE_INFINITY : (job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY);
+}
+
+function waitingPrompt(job: TrackedJob, lengths: LengthPredictor, guards: GuardBands): WaitingPrompt {
+  const { slo, work, jobId, sloClass } = job.spec;
+  const remaining = (quantile: number): number => (work === 'embed' ? 1 : lengths.remaining(job.key, 0, quantile, maxOutputOf(job)));
   return {
-    jobId: job.spec.jobId,
+    jobId,
     promptTokens: job.promptTokens,
-    prefilledTokens: Math.floor(prefilledTokens),
+    prefilledTokens: Math.floor(job.prefilledTokens),
     ttftDeadlineAtMs: job.arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY),
     e2eDeadlineAtMs: job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
-    tpotLimitMs: slo.tpotMs ?? Number.POSITIVE_INFINITY,
-    outputTokensHigh: job.spec.work === 'embed' ? 1 : lengths.remaining(job.key, 0, LENGTH_QUANTILES.high, maxOutputOf(job)),
-    guard: guards.of(job.spec.sloClass),
+    tpotLimitMs: tpotLimitOf(job),
+    outputTokensMiddle: remaining(LENGTH_QUANTILES.middle),
+    outputTokensHigh: remaining(LENGTH_QUANTILES.high),
+    guard: guards.of(sloClass),
   };
 }
 
-function runningStream(job: TrackedJob, nowMs: number, stepMs: number, lengths: LengthPredictor, guards: GuardBands): RunningStream {
-  const { slo } = job.spec;
-  const max = maxOutputOf(job);
+function runningStream(job: TrackedJob, nowMs: number, lengths: LengthPredictor, guards: GuardBands): RunningStream {
+  const { slo, jobId, sloClass } = job.spec;
   const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
-  const limitMs = slo.tpotMs ?? Number.POSITIVE_INFINITY;
-  // Without a stream its tokens are not seen: counted by the time they should have taken.
-  const tokensOut = job.spec.streaming ? job.tokensOut : 1 + Math.floor((nowMs - firstTokenAtMs) / stepMs);
+  const tokensOut = Math.floor(job.tokensOut);
+  const limitMs = tpotLimitOf(job);
   // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
   const missed = firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
+  const remaining = (quantile: number): number => lengths.remaining(job.key, tokensOut, quantile, maxOutputOf(job));
   return {
-    jobId: job.spec.jobId,
+    jobId,
     tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
     bankMs: limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs),
     e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
-    remainingLow: lengths.remaining(job.key, tokensOut, LENGTH_QUANTILES.low, max),
-    remainingHigh: lengths.remaining(job.key, tokensOut, LENGTH_QUANTILES.high, max),
-    guard: guards.of(job.spec.sloClass),
+    remainingLow: remaining(LENGTH_QUANTILES.low),
+    remainingMiddle: remaining(LENGTH_QUANTILES.middle),
+    remainingHigh: remaining(LENGTH_QUANTILES.high),
+    guard: guards.of(sloClass),
   };
 }

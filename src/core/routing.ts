@@ -1,7 +1,7 @@
 // Which replica? The one where serving the job costs the least energy among those that can meet its deadlines: what the
 // cheapest feasible plan costs with the job, less what it costs without. Packing and spreading both fall out of it.
 import type { PointIndex } from '../frontier/performance-model.ts';
-import { type Plan, planReplica, predictFirstTokenMs, predictTpotMs, type ReplicaView } from './planner.ts';
+import { knownWorkJ, type Plan, planReplica, predictFirstTokenMs, predictTpotMs, type ReplicaView } from './planner.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';
@@ -18,7 +18,7 @@ export interface RouteCandidate<Id> {
 export interface Route<Id> {
   readonly id: Id;
   readonly plan: Plan;
-  /** Every deadline there is predicted to hold, this job's included. */
+  /** No deadline is given up by sending the job there. */
   readonly feasible: boolean;
   /** Deadlines given up by sending the job there: its own, or others'. */
   readonly newlyLost: number;
@@ -28,37 +28,50 @@ export interface Route<Id> {
 }
 
 /**
- * With `energy`: the cheapest replica that meets every deadline, its own and those of the jobs already there; if none does, the one where
- * the fewest are given up and the first token comes soonest. `null` when there is no candidate. Ties go to the shorter queue, then to the order given.
+ * With `energy`: the cheapest replica at which every deadline holds with its margin, its own and those of the jobs already
+ * there; if there is none, the one with the most slack at which all can still hold; if there is none, the one where the fewest are given up and the first
+ * token comes soonest. `null` when there is no candidate. Ties go to the shorter queue, then to the order given.
  */
 export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing): Route<Id> | null {
+  if (routing === 'least-loaded') {
+    const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || loadOf(candidate) < loadOf(best) ? candidate : best), null);
+    return least === null ? null : routeTo(least);
+  }
   let best: { route: Route<Id>; load: number } | null = null;
   for (const candidate of candidates) {
-    const { without, withJob } = candidate;
-    const plan = planReplica(withJob);
-    const point: PointIndex = candidate.controlled ? plan.point : withJob.model.fastest;
-    const before = planReplica(without);
-    const newlyLost = Math.max(0, plan.lost - before.lost);
-    const route: Route<Id> = {
-      id: candidate.id,
-      plan,
-      // A replica that was infeasible already is not made so by this job, but it is no place for it either.
-      feasible: plan.kind === 'meets' && newlyLost === 0,
-      newlyLost,
-      marginalJ: plan.knownWorkJ - before.knownWorkJ,
-      ttftMs: predictFirstTokenMs(withJob, point, withJob.waiting.length - 1),
-      tpotMs: predictTpotMs(withJob, point),
-    };
-    const load = without.waiting.length + without.running.length;
-    const better = best === null || (routing === 'least-loaded' ? load < best.load : isBetter(route, load, best.route, best.load));
-    if (better) best = { route, load };
+    const route = routeTo(candidate);
+    const load = loadOf(candidate);
+    if (best === null || isBetter(route, load, best.route, best.load)) best = { route, load };
   }
   return best?.route ?? null;
 }
 
+function loadOf<Id>({ without }: RouteCandidate<Id>): number {
+  return without.waiting.length + without.running.length;
+}
+
+function routeTo<Id>({ id, without, withJob, controlled }: RouteCandidate<Id>): Route<Id> {
+  const plan = planReplica(withJob);
+  const before = planReplica(without);
+  const { fastest } = withJob.model;
+  const point: PointIndex = controlled ? plan.point : fastest;
+  const newlyLost = Math.max(0, plan.lost - before.lost);
+  return {
+    id,
+    plan,
+    feasible: newlyLost === 0,
+    newlyLost,
+    marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without, controlled ? before.point : fastest),
+    ttftMs: predictFirstTokenMs(withJob, point, withJob.waiting.length - 1),
+    tpotMs: predictTpotMs(withJob, point),
+  };
+}
+
 function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number): boolean {
-  if (route.feasible !== best.feasible) return route.feasible;
-  if (!route.feasible) return route.newlyLost !== best.newlyLost ? route.newlyLost < best.newlyLost : route.ttftMs < best.ttftMs;
+  if (route.newlyLost !== best.newlyLost) return route.newlyLost < best.newlyLost;
+  if (!route.feasible) return route.ttftMs < best.ttftMs;
+  // Without the margins anywhere, what counts is to get them back, not the energy.
+  if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
   const difference = route.marginalJ - best.marginalJ;
   // Joules that differ by less than a hundredth are the same number: the models are not that good.
   if (Math.abs(difference) > 0.01 * Math.max(Math.abs(route.marginalJ), Math.abs(best.marginalJ))) return difference < 0;

@@ -12,17 +12,20 @@ export interface PendingJob {
   readonly firstDeadlineAtMs: number;
 }
 
-/** A job on a replica. Its last three fields change: one object per job, touched for each batch of tokens. */
+/** A job on a replica. Its last four fields change: one object per job, touched for each batch of tokens. */
 export interface TrackedJob extends PendingJob {
   readonly dispatchedAtMs: number;
   /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
   readonly feasible: boolean;
+  /** How far the server has probably come with the prompt. */
+  prefilledTokens: number;
   /** `null` until the first token; for a job that does not stream it is an estimate. */
   firstTokenAtMs: number | null;
   lastTokenAtMs: number;
+  /** Seen; for a job that does not stream estimated, and then not whole. */
   tokensOut: number;
 }
 
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
-  return { ...job, dispatchedAtMs: nowMs, feasible, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0 };
+  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0 };
 }

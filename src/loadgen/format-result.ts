@@ -64,7 +64,7 @@ export function formatComparison(runs: readonly LabelledResult[]): string {
 function comparisonWarnings(base: LabelledResult, { label, result }: LabelledResult): string[] {
   const warnings: string[] = [];
   const [ours, theirs] = [result.attainment, base.result.attainment];
-  if (ours !== null && theirs !== null && ours < theirs - ISO_ATTAINMENT_TOLERANCE) warnings.push(`${label}: not iso-attainment (${percent(ours)} against ${percent(theirs)}): its energy is no saving`);
+  if (ours !== null && theirs !== null && ours < theirs - ISO_ATTAINMENT_TOLERANCE) warnings.push(`${label}: attainment ${percent(ours)} against ${percent(theirs)}: the energies are not of equal attainment`);
   if (result.workload !== base.result.workload || result.seed !== base.result.seed || result.requests !== base.result.requests) warnings.push(`${label}: another workload, seed or number of requests than ${base.label}`);
   const [window, baseWindow] = [result.energyWindowS, base.result.energyWindowS];
   if (window !== null && baseWindow !== null && Math.abs(window / baseWindow - 1) > WINDOW_TOLERANCE) warnings.push(`${label}: energy over ${seconds(window)}, ${base.label} over ${seconds(baseWindow)}; give both the same --window-s`);

@@ -5,15 +5,23 @@ export interface DeadlineQueue {
   readonly size: () => number;
   /** False when the queue is full; the job is then not in it. */
   push(job: PendingJob): boolean;
-  /** The job to send next among those `mayGo` lets; removed from the queue. `null` when there is none. */
-  take(mayGo: (job: PendingJob) => boolean): PendingJob | null;
-  remove(job: PendingJob): boolean;
+  /**
+   * The job to send next among those of the models that `mayGo` lets, still in the queue. Jobs that can still be in time go
+   * before those that are late already: else everybody behind a late one would be late as well. One in `LATE_TURN` is a late
+   * one all the same, so that nobody waits for ever.
+   */
+  next(mayGo: (model: string) => boolean, nowMs: number): PendingJob | null;
+  /** Takes it out; `sent` says that it goes to a replica, which is what turns are counted by. */
+  remove(job: PendingJob, sent: boolean): boolean;
   all(): readonly PendingJob[];
 }
+
+const LATE_TURN = 8;
 
 /** Kept sorted: a queue is short whenever things go well, and at its bound an insertion moves a few thousand references. */
 export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
   const jobs: PendingJob[] = [];
+  let sentSinceLate = 0;
   return {
     size: () => jobs.length,
     push(job) {
@@ -28,14 +36,16 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
       jobs.splice(low, 0, job);
       return true;
     },
-    take(mayGo) {
-      const index = jobs.findIndex(mayGo);
-      return index < 0 ? null : (jobs.splice(index, 1)[0] ?? null);
+    next(mayGo, nowMs) {
+      const first = jobs.find((job) => mayGo(job.spec.model)) ?? null;
+      if (first === null || first.firstDeadlineAtMs > nowMs || sentSinceLate >= LATE_TURN - 1) return first;
+      return jobs.find((job) => job.firstDeadlineAtMs > nowMs && mayGo(job.spec.model)) ?? first;
     },
-    remove(job) {
+    remove(job, sent) {
       const index = jobs.indexOf(job);
       if (index < 0) return false;
       jobs.splice(index, 1);
+      if (sent) sentSinceLate = index === 0 ? 0 : sentSinceLate + 1;
       return true;
     },
     all: () => jobs,

@@ -1,5 +1,6 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
+import assert from 'node:assert/strict';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
@@ -70,7 +71,7 @@ interface Replica {
   demanded: PointIndex | null;
   /** What they were last seen at. */
   applied: PointIndex | null;
-  raisedAtMs: number;
+  changedAtMs: number;
   why: Explanation;
 }
 
@@ -91,12 +92,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placements = new Map<JobId, Placement>();
   const replicas: Replica[] = options.replicas.map((spec) => ({
     spec,
-    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs }),
+    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs, concurrencyMax: spec.concurrencyMax }),
     state: 'down',
     controlled: false,
     demanded: null,
     applied: null,
-    raisedAtMs: Number.NEGATIVE_INFINITY,
+    changedAtMs: Number.NEGATIVE_INFINITY,
     why: { binding: 'uncontrolled' },
   }));
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
@@ -110,9 +111,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Nobody overtakes the queue: a job that could go at once still waits behind earlier deadlines of its model.
     const effects = hasQueued(spec.model) ? null : trySend(job, nowMs);
     if (effects !== null) return effects;
+    assert(!placements.has(spec.jobId), 'a job arrives once');
     if (!queue.push(job)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
     placements.set(spec.jobId, { kind: 'queued', job });
+    tellHeldBack();
     return NO_EFFECTS;
+  }
+
+  /** Whoever could take a job that waits here must not run slowly meanwhile. */
+  function tellHeldBack(): void {
+    for (const replica of replicas) {
+      const held = queue.size() === 0 ? 0 : queue.all().filter((job) => job.firstDeadlineAtMs !== Number.POSITIVE_INFINITY && replica.spec.models.includes(job.spec.model)).length;
+      replica.queue.heldBack(held);
+    }
   }
 
   function track(spec: JobSpec, nowMs: number): PendingJob {
@@ -143,7 +154,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.queue.add(tracked, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     // At once where this job needs the replica faster; anything slower waits for the next control period.
-    if (policy.kind === 'paceline' && replica.controlled && isFaster(replica, route.plan.point, replica.demanded)) {
+    if (policy.kind === 'paceline' && replica.controlled && isFaster(replica, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
     }
     return effects;
@@ -184,7 +195,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement === undefined) return NO_EFFECTS;
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
-      queue.remove(placement.job);
+      queue.remove(placement.job, false);
+      tellHeldBack();
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction } = placement;
@@ -204,15 +216,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function sendQueued(nowMs: number): Effect[] {
     const effects: Effect[] = [];
     const full = new Set<string>();
-    for (;;) {
-      const job = queue.take((candidate) => !full.has(candidate.spec.model));
-      if (job === null) return effects;
+    for (let job = queue.next((model) => !full.has(model), nowMs); job !== null; job = queue.next((model) => !full.has(model), nowMs)) {
       const sending = trySend(job, nowMs);
-      if (sending === null) {
-        full.add(job.spec.model);
-        queue.push(job);
-      } else effects.push(...sending);
+      if (sending === null) full.add(job.spec.model);
+      else {
+        queue.remove(job, true);
+        effects.push(...sending);
+      }
     }
+    tellHeldBack();
+    return effects;
   }
 
   function tick(nowMs: number): readonly Effect[] {
@@ -228,16 +241,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const plan = planReplica(replica.queue.view(nowMs));
       const current = replica.demanded ?? replica.spec.belief.fastest;
       const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
-      const dwelling = lowers && nowMs - replica.raisedAtMs < LOWER_DWELL_MS;
+      const dwelling = lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
       effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
     }
     return effects;
   }
 
   function demand(replica: Replica, point: PointIndex, why: Explanation, nowMs: number): Effect {
-    const before = replica.demanded;
+    const before = replica.demanded ?? replica.spec.belief.fastest;
     const faster = isFaster(replica, point, before);
-    if (faster) replica.raisedAtMs = nowMs;
+    if (before !== point) replica.changedAtMs = nowMs;
     replica.demanded = point;
     replica.why = why;
     const operatingPoint = replica.spec.belief.points[point] ?? null;
@@ -253,9 +266,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));
     for (const job of orphaned) {
-      queue.remove(job);
+      queue.remove(job, false);
       placements.delete(job.spec.jobId);
     }
+    tellHeldBack();
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
   }
 
@@ -327,11 +341,9 @@ function explain(plan: { readonly binding: Explanation['binding']; readonly bind
   };
 }
 
-/** `null` is default clocks, the fastest there is. */
-function isFaster(replica: Replica, point: PointIndex, than: PointIndex | null): boolean {
-  const model = replica.spec.belief;
-  if (than === null || point === than) return false;
-  return model.speedRank[point] !== undefined && (model.speedRank[point] as number) < (model.speedRank[than] as number);
+function isFaster(replica: Replica, point: PointIndex, than: PointIndex): boolean {
+  const { speedRank } = replica.spec.belief;
+  return (speedRank[point] as number) < (speedRank[than] as number);
 }
 
 function reportOf(job: PendingJob, tracked: TrackedJob | null, event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number, placed: { replica: Replica; prediction: Prediction } | null): JobReport {
@@ -359,16 +371,22 @@ function reportOf(job: PendingJob, tracked: TrackedJob | null, event: Extract<Sc
   };
 }
 
-/** Every SLO it carried was met. A job that does not stream is held to the end-to-end time that its TTFT and TPOT add up to. */
+/**
+ * Whether every SLO it carried was met; `null` where that cannot be told: it carried none, its client left, or it did not
+ * stream and only its end was seen. Such a job is held to what its end can show: its own end-to-end limit, and the time that
+ * TTFT and TPOT add up to.
+ */
 function metOf(spec: JobSpec, outcome: JobReport['outcome'], times: { ttftMs: number | null; tpotMs: number | null; e2eMs: number; outputTokens: number }): boolean | null {
   const { ttftMs, tpotMs, e2eMs } = spec.slo;
   if ((ttftMs === undefined && tpotMs === undefined && e2eMs === undefined) || outcome === 'cancelled') return null;
   if (outcome === 'failed') return false;
   if (e2eMs !== undefined && times.e2eMs > e2eMs) return false;
-  if (!spec.streaming) {
-    const limitMs = (ttftMs ?? Number.POSITIVE_INFINITY) + (tpotMs ?? (ttftMs === undefined ? 0 : Number.POSITIVE_INFINITY)) * Math.max(0, times.outputTokens - 1);
-    return ttftMs === undefined || tpotMs === undefined || times.e2eMs <= limitMs;
+  if (spec.streaming) {
+    if (ttftMs !== undefined && (times.ttftMs === null || times.ttftMs > ttftMs)) return false;
+    return tpotMs === undefined || times.tpotMs === null || times.tpotMs <= tpotMs;
   }
-  if (ttftMs !== undefined && (times.ttftMs === null || times.ttftMs > ttftMs)) return false;
-  return tpotMs === undefined || times.tpotMs === null || times.tpotMs <= tpotMs;
+  const furtherTokens = spec.work === 'embed' ? 0 : Math.max(0, times.outputTokens - 1);
+  if (ttftMs !== undefined && furtherTokens === 0) return times.e2eMs <= ttftMs;
+  if (ttftMs !== undefined && tpotMs !== undefined) return times.e2eMs <= ttftMs + tpotMs * furtherTokens;
+  return e2eMs === undefined ? null : true;
 }

@@ -27,6 +27,10 @@ export interface SimulationOptions {
   readonly seed: number;
   readonly attainmentTarget?: number;
   readonly controlPeriodMs?: number;
+  /** Jobs sent to a replica at once; default what its server takes. */
+  readonly concurrencyMax?: number;
+  /** Whether clients stream; default yes. */
+  readonly streaming?: boolean;
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
 }
@@ -55,7 +59,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15 } = options;
+  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15, streaming = true } = options;
   const physics = createPhysics(options.truth, options.truthScale);
   const belief = createPerformanceModel(options.belief);
   /** What the machines brought forth in the step under way, told to the scheduler when all of them have got there. */
@@ -78,7 +82,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }));
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
   const scheduler = createScheduler({
-    replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.belief.serving.maxSequences })),
+    replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.concurrencyMax ?? options.belief.serving.maxSequences })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
@@ -162,7 +166,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     if (arrivalAtMs <= nowMs) {
       const request = requests[arriving] as WorkloadRequest;
       const sloClass = classes[arriving] as SimulationOptions['classes'][number];
-      const job = { jobId: String(arriving) as JobId, model: MODEL, tenant: 'anonymous', sloClass: sloClass.name, slo: sloClass.slo, promptBytes: request.promptTokens * BYTES_PER_TOKEN, maxOutputTokens: 4096, work: 'generate', streaming: true } as const;
+      const job = { jobId: String(arriving) as JobId, model: MODEL, tenant: 'anonymous', sloClass: sloClass.name, slo: sloClass.slo, promptBytes: request.promptTokens * BYTES_PER_TOKEN, maxOutputTokens: 4096, work: 'generate', streaming } as const;
       arriving += 1;
       tell({ kind: 'arrived', job });
     }

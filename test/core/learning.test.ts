@@ -97,6 +97,7 @@ describe('a guard band', () => {
     guards.observe('chat', false);
     expect(guards.of('chat')).toBeGreaterThan(start);
     for (let index = 0; index < 10_000; index++) guards.observe('chat', true);
+    expect(guards.of('chat')).toBeLessThan(start);
     expect(guards.of('chat')).toBeGreaterThan(0);
     for (let index = 0; index < 100; index++) guards.observe('chat', false);
     expect(guards.of('chat')).toBeLessThanOrEqual(4);

@@ -10,11 +10,11 @@ const SLOWEST = 0;
 const FASTEST = model.fastest;
 
 function stream(over: Partial<RunningStream> = {}): RunningStream {
-  return { jobId: 's' as JobId, tpotLimitMs: 50, bankMs: 0, e2eDeadlineAtMs: Infinity, remainingLow: 20, remainingHigh: 300, guard: 1, ...over };
+  return { jobId: 's' as JobId, tpotLimitMs: 50, bankMs: 0, e2eDeadlineAtMs: Infinity, remainingLow: 20, remainingMiddle: 120, remainingHigh: 300, guard: 1, ...over };
 }
 
 function prompt(over: Partial<WaitingPrompt> = {}): WaitingPrompt {
-  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensHigh: 400, guard: 1, ...over };
+  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensMiddle: 150, outputTokensHigh: 400, guard: 1, ...over };
 }
 
 function view(over: Partial<ReplicaView> = {}): ReplicaView {
@@ -30,6 +30,10 @@ function view(over: Partial<ReplicaView> = {}): ReplicaView {
     forecast: { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 },
     outputTokensMean: 150,
     tightestTpotMs: Infinity,
+    tightestTtftMs: Infinity,
+    heldBackJobs: 0,
+    sequencesMax: 256,
+    kvTokens: 400_000,
     controlPeriodMs: 100,
     ...over,
   };
@@ -71,21 +75,52 @@ describe('the plan for a replica', () => {
     expect(predictFirstTokenMs(behind, FASTEST, 3)).toBeGreaterThan(3.5 * predictFirstTokenMs(behind, FASTEST, 0) - 60);
   });
 
-  test('is infeasible, not the fastest point dressed as a plan, when a margin fails even there', () => {
+  test('is tight, and the fastest point, when a deadline holds there but without its margin', () => {
     const fastestMs = predictFirstTokenMs(view({ waiting: [prompt()] }), FASTEST, 0);
-    expect(planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: fastestMs * 1.01 })] }))).toMatchObject({ kind: 'infeasible', point: FASTEST, binding: 'none-feasible' });
+    expect(planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: fastestMs * 1.01 })] }))).toMatchObject({ kind: 'tight', point: FASTEST, binding: 'none-feasible', lost: 0 });
   });
 
-  test('spends nothing on what is lost: a deadline that has passed binds nothing', () => {
-    const lost = prompt({ ttftDeadlineAtMs: -1 });
-    expect(planReplica(view({ waiting: [lost] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
-    expect(planReplica(view({ running: [stream({ bankMs: -100_000 })] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+  test('is infeasible, not the fastest point dressed as a plan, when a deadline fails even there; what is lost binds nothing', () => {
+    expect(planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: -1 })] }))).toMatchObject({ kind: 'infeasible', point: SLOWEST, lost: 1 });
+    expect(planReplica(view({ running: [stream({ bankMs: -100_000 })] }))).toMatchObject({ kind: 'infeasible', point: SLOWEST, lost: 1 });
+    const saved = prompt({ jobId: 'saved' as JobId, ttftDeadlineAtMs: 130 });
+    const both = planReplica(view({ waiting: [saved, prompt({ ttftDeadlineAtMs: -1 })] }));
+    expect(both).toMatchObject({ kind: 'infeasible', lost: 1, point: planReplica(view({ waiting: [saved] })).point });
+  });
+
+  test('tries a raise that may come too late rather than giving up from where it is parked', () => {
+    const fastestMs = predictFirstTokenMs(view({ waiting: [prompt()] }), FASTEST, 0);
+    const urgent = view({ appliedPoint: SLOWEST, waiting: [prompt({ ttftDeadlineAtMs: fastestMs + 20 })] });
+    expect(planReplica(urgent)).toMatchObject({ point: FASTEST, lost: 0 });
+  });
+
+  test('parks no lower than where an arrival as tight as those seen lately is in time', () => {
+    const forecast = { perMs: 0.0003, upperPerMs: 0.0003, promptTokensMean: 1000, promptUnevenness: 1 };
+    const parkedAt = (tightestTtftMs: number) => planReplica(view({ forecast, tightestTtftMs })).point;
+    expect(parkedAt(2000)).toBe(SLOWEST);
+    expect(parkedAt(120)).toBeGreaterThan(SLOWEST);
+    expect(parkedAt(70)).toBe(FASTEST);
   });
 
   test('keeps an end-to-end deadline by the upper quantile of the length', () => {
     const due = (remainingHigh: number) => clockOf(view({ running: [stream({ tpotLimitMs: Infinity, remainingHigh, e2eDeadlineAtMs: 6000 })] }));
     expect(due(100)).toBe(780);
     expect(due(300)).toBeGreaterThan(780);
+  });
+
+  test('plans an end-to-end deadline by the largest quantile that can still be met, not by a tail that cannot', () => {
+    const running = [stream({ tpotLimitMs: Infinity, remainingMiddle: 100, remainingHigh: 2000, e2eDeadlineAtMs: 6000 })];
+    expect(planReplica(view({ running }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+  });
+
+  test('takes no point at which arrivals, places or memory do not settle, even where nobody has a TPOT', () => {
+    const forecast = { perMs: 0.006, upperPerMs: 0.006, promptTokensMean: 1000, promptUnevenness: 1 };
+    const busy = view({ waiting: [prompt()], forecast });
+    expect(planReplica(busy).point).toBeGreaterThan(SLOWEST);
+    const calm = { ...forecast, perMs: 0.001 };
+    expect(planReplica(view({ waiting: [prompt()], forecast: calm })).point).toBe(SLOWEST);
+    for (const scarce of [{ sequencesMax: 4 }, { kvTokens: 4000 }]) expect(planReplica(view({ waiting: [prompt()], forecast: calm, ...scarce })).point).toBeGreaterThan(SLOWEST);
+    expect(planReplica(view({ waiting: [prompt()], forecast: calm, heldBackJobs: 1 }))).toMatchObject({ point: FASTEST, binding: 'stability' });
   });
 
   test('leaves room for the prefills that are forecast', () => {
@@ -127,14 +162,14 @@ describe('laws of the plan', () => {
         const plan = planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, remainingHigh: rest.remainingLow + more })), waiting: waiting.map((each) => prompt(each)), forecast: { perMs: rate, upperPerMs: rate * 2, promptTokensMean: 900, promptUnevenness: 2 } }));
         expect(model.points[plan.point]).toBeDefined();
         expect(Number.isNaN(plan.slackMs)).toBe(false);
-        expect(Number.isFinite(plan.knownWorkJ)).toBe(true);
-        if (plan.kind === 'infeasible') expect(plan.point).toBe(FASTEST);
-        else expect(plan.slackMs).toBeGreaterThanOrEqual(0);
+        expect(plan.kind === 'infeasible').toBe(plan.lost > 0);
+        if (plan.kind === 'tight') expect(plan.point).toBe(FASTEST);
+        if (plan.kind === 'meets') expect(plan.slackMs).toBeGreaterThanOrEqual(0);
       }),
     );
   });
 
-  test('looser limits never make the known work dearer', () => {
+  test('looser limits never ask for a faster point', () => {
     fc.assert(
       fc.property(streams, fc.integer({ min: 1, max: 100 }), (running, looser) => {
         const at = (extraMs: number) => planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, bankMs: Math.max(0, rest.bankMs), tpotLimitMs: rest.tpotLimitMs + extraMs, remainingHigh: rest.remainingLow + more })) }));

@@ -49,6 +49,7 @@ describe('a performance model', () => {
           decode: { sequences: some.decode.sequences + more.decode.sequences, contextTokens: some.decode.contextTokens + more.decode.contextTokens },
         };
         expect(model.iterationTimeMs(both, index)).toBeGreaterThanOrEqual(model.iterationTimeMs(some, index) - 1e-9);
+        expect(model.iterationEnergyJ(both, index)).toBeGreaterThanOrEqual(model.iterationEnergyJ(some, index) - 1e-9);
       }),
     );
   });

@@ -62,7 +62,7 @@ test('a comparison shows the change of energy, and where it is no fair one', () 
   const lines = text.split('\n');
   expect(lines[2]).toMatch(/^paceline .*100\.0 %.*-30\.0 %$/);
   expect(lines[3]).toMatch(/^too slow .*50\.0 %.*-50\.0 %$/);
-  expect(lines.slice(4)).toEqual(['too slow: not iso-attainment (50.0 % against 100.0 %): its energy is no saving', 'too slow: energy over 12.0 s, max clock over 10.0 s; give both the same --window-s']);
+  expect(lines.slice(4)).toEqual(['too slow: attainment 50.0 % against 100.0 %: the energies are not of equal attainment', 'too slow: energy over 12.0 s, max clock over 10.0 s; give both the same --window-s']);
   expect(formatComparison([{ label: 'a', result: base }, { label: 'b', result: resultOf([met]) }])).toContain('b: another workload, seed or number of requests than a');
 });
 

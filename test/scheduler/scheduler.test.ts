@@ -33,6 +33,11 @@ function demands(effects: readonly Effect[]): Extract<Effect, { kind: 'demand' }
   return effects.filter((effect) => effect.kind === 'demand');
 }
 
+/** The job that is sent to a replica. */
+function sentBy(effects: readonly Effect[]): string | undefined {
+  return effects.find((effect) => effect.kind === 'dispatch')?.jobId;
+}
+
 describe('an arrival', () => {
   test('is sent to a replica with what is predicted for it', () => {
     const [effect] = started().handle({ kind: 'arrived', job: job('a') }, 5);
@@ -58,6 +63,38 @@ describe('an arrival', () => {
     expect(scheduler.snapshot(3).queued).toBe(2);
     const after = scheduler.handle({ kind: 'ended', jobId: 'running' as JobId, outcome: 'finished' }, 50);
     expect(after.filter(({ kind }) => kind === 'dispatch')).toMatchObject([{ jobId: 'soon' }]);
+  });
+
+  test('goes before jobs that are late already, who still get their turn', () => {
+    const scheduler = started({ queuedMax: 40 }, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
+    for (let index = 0; index < 2; index++) scheduler.handle({ kind: 'arrived', job: job(`late${index}`, { slo: { ttftMs: 50 } }) }, 1);
+    for (let index = 0; index < 12; index++) scheduler.handle({ kind: 'arrived', job: job(`soon${index}`, { slo: { ttftMs: 90_000 } }) }, 2 + index);
+    const order: string[] = [];
+    for (let current = 'running', atMs = 1000; current !== ''; atMs += 1000) {
+      current = sentBy(scheduler.handle({ kind: 'ended', jobId: current as JobId, outcome: 'finished' }, atMs)) ?? '';
+      if (current !== '') order.push(current);
+    }
+    expect(order.slice(0, 8)).toEqual(['soon0', 'soon1', 'soon2', 'soon3', 'soon4', 'soon5', 'soon6', 'late0']);
+    expect(order).toHaveLength(14);
+  });
+
+  test('keeps its place among equals when it could not be sent the first time', () => {
+    const scheduler = started({ queuedMax: 40 }, [R0], 1);
+    const order: string[] = [];
+    for (let index = 0; index < 8; index++) scheduler.handle({ kind: 'arrived', job: job(`j${index}`, { slo: {} }) }, 0);
+    for (let index = 0; index < 7; index++) {
+      order.push(sentBy(scheduler.handle({ kind: 'ended', jobId: (order.at(-1) ?? 'j0') as JobId, outcome: 'finished' }, index + 1)) ?? 'nobody');
+    }
+    expect(order).toEqual(['j1', 'j2', 'j3', 'j4', 'j5', 'j6', 'j7']);
+  });
+
+  test('held back for want of place keeps the replica at its fastest meanwhile', () => {
+    const scheduler = started({}, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('running', { slo: { ttftMs: 60_000 } }) }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('held', { slo: { ttftMs: 60_000 } }) }, 1);
+    const [held] = demands(scheduler.handle({ kind: 'tick' }, 100));
+    expect(held).toMatchObject({ point: { id: '1830' }, change: 'renew', why: { binding: 'stability' } });
   });
 
   test('is told at once when the last replica of its model goes down while it waits', () => {
@@ -104,7 +141,7 @@ describe('demands for operating points', () => {
   test('are not lowered within the dwell time of a raise', () => {
     const scheduler = started();
     scheduler.handle({ kind: 'tick' }, 100);
-    scheduler.handle({ kind: 'arrived', job: job('tight', { slo: { ttftMs: 180 } }) }, 150);
+    scheduler.handle({ kind: 'arrived', job: job('tight', { slo: { tpotMs: 18 } }) }, 150);
     scheduler.handle({ kind: 'ended', jobId: 'tight' as JobId, outcome: 'cancelled' }, 160);
     expect(demands(scheduler.handle({ kind: 'tick' }, 200))).toMatchObject([{ change: 'renew' }]);
     expect(demands(scheduler.handle({ kind: 'tick' }, 500))).toMatchObject([{ change: 'lower', point: { id: '780' } }]);
@@ -143,6 +180,15 @@ describe('the end of a job', () => {
     { name: 'slow tokens', firstAtMs: 900, perTokenMs: 61, met: false },
   ])('is reported with its times and whether it met its SLOs: $name', ({ firstAtMs, perTokenMs, met }) => {
     expect(run(job('a'), firstAtMs, perTokenMs, 11)).toMatchObject({ ttftMs: firstAtMs, tpotMs: perTokenMs, e2eMs: firstAtMs + 10 * perTokenMs, outputTokens: 11, met });
+  });
+
+  test.each([
+    { name: 'an embedding by its TTFT', over: { work: 'embed' as const, streaming: false, slo: { ttftMs: 100 } }, met: false },
+    { name: 'a generation with only a TTFT not at all', over: { streaming: false, slo: { ttftMs: 100 } }, met: null },
+    { name: 'a generation with only a TPOT not at all', over: { streaming: false, slo: { tpotMs: 10 } }, met: null },
+    { name: 'a generation by its end-to-end limit', over: { streaming: false, slo: { tpotMs: 10, e2eMs: 100 } }, met: false },
+  ])('judges without a stream only what its end can show: $name', ({ over, met }) => {
+    expect(run(job('a', over), 400, 10, 11).met).toBe(met);
   });
 
   test('holds a job that does not stream to what its TTFT and TPOT add up to', () => {
