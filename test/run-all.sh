@@ -15,7 +15,7 @@ trap 'rm -rf "$report"' EXIT
 step 'type check' npm run -s typecheck
 step 'lint' npm run -s lint
 step 'build' npm run -s build
-step 'rust format' cargo fmt --check --manifest-path agent/Cargo.toml
+step 'rust format' cargo fmt --all --check --manifest-path agent/Cargo.toml
 step 'rust lint' cargo clippy --quiet --locked --all-targets --manifest-path agent/Cargo.toml -- -D warnings
 step 'rust tests' bash -c 'set -o pipefail; cargo test --quiet --locked --manifest-path agent/Cargo.toml 2>&1 | tee "$0/rust.txt"' "$report"
 step 'typescript tests' npx vitest run --reporter=default --reporter=json --outputFile.json="$report/vitest.json"

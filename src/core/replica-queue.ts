@@ -91,7 +91,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const decode = { sequences: running.size + foreignSequences, contextTokens };
     const iterationMs = model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode }, pointNow()) * scale.prefill;
     let done = (tokens * passedMs) / iterationMs;
-    for (const job of [...waiting]) {
+    for (const job of waiting.slice()) {
       const prefilled = Math.min(done, job.promptTokens - job.prefilledTokens);
       job.prefilledTokens += prefilled;
       done -= prefilled;
