@@ -1,70 +1,12 @@
 // Which operating point? The cheapest at which every deadline on the replica is predicted to hold: planned for what is
 // expected, kept recoverable (at the fastest point) for what may yet arrive. Pure: a view of the replica in, a plan out.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
-import type { Forecast } from './arrival-forecast.ts';
+import type { PointIndex } from '../frontier/performance-model.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
+import { costsAt, type PointCosts, switchMs } from './point-costs.ts';
 import { poissonQuantile } from './poisson.ts';
-
-/** A prompt that has been sent and not answered yet, in the order the server will take them. */
-export interface WaitingPrompt {
-  readonly jobId: JobId;
-  readonly promptTokens: number;
-  /** How far the server has probably come with it. */
-  readonly prefilledTokens: number;
-  /** Instants; `Infinity` where there is no such SLO. */
-  readonly ttftDeadlineAtMs: number;
-  readonly e2eDeadlineAtMs: number;
-  /** `Infinity` where there is none. */
-  readonly tpotLimitMs: number;
-  /** Quantiles of the answer's length, each ≥ 1. */
-  readonly outputTokensMiddle: number;
-  readonly outputTokensHigh: number;
-  /** Caution of its class, standard deviations. */
-  readonly guard: number;
-}
-
-/** A stream that has had its first token. */
-export interface RunningStream {
-  readonly jobId: JobId;
-  readonly tpotLimitMs: number;
-  /** What it is ahead of its TPOT so far: (tokensOut − 1) · limit − time since the first token; negative when behind. */
-  readonly bankMs: number;
-  readonly e2eDeadlineAtMs: number;
-  /** Quantiles of the tokens still to come, each ≥ 1. */
-  readonly remainingLow: number;
-  readonly remainingMiddle: number;
-  readonly remainingHigh: number;
-  readonly guard: number;
-}
-
-export interface ReplicaView {
-  readonly nowMs: number;
-  /** The belief. */
-  readonly model: PerformanceModel;
-  /** Learnt corrections: real time over believed time. */
-  readonly timeScale: { readonly prefill: number; readonly decode: number };
-  /** Where the device is now; `null` at default clocks, which is the fastest point. */
-  readonly appliedPoint: PointIndex | null;
-  readonly waiting: readonly WaitingPrompt[];
-  readonly running: readonly RunningStream[];
-  /** Streams on the server that are not ours. */
-  readonly foreignSequences: number;
-  /** Tokens in the KV cache of all running streams. */
-  readonly contextTokens: number;
-  readonly forecast: Forecast;
-  readonly outputTokensMean: number;
-  /** The tightest TPOT limit of those seen lately; what newcomers will want. `Infinity` when none carried one. */
-  readonly tightestTpotMs: number;
-  /** The same of TTFT. */
-  readonly tightestTtftMs: number;
-  /** Jobs with a deadline that wait in our own queue because no replica has room. */
-  readonly heldBackJobs: number;
-  /** What the server takes at once: streams, and tokens in its KV cache. */
-  readonly sequencesMax: number;
-  readonly kvTokens: number;
-  readonly controlPeriodMs: number;
-}
+import { type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
+import { excessPowerW } from './work-energy.ts';
 
 export type Binding = 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible';
 
@@ -84,24 +26,6 @@ export interface Plan {
   readonly lost: number;
 }
 
-/** What one operating point means for this view, worked out once. Times are scaled by the learnt corrections. */
-interface PointCosts {
-  readonly point: PointIndex;
-  /** A decode step of everything that runs or will shortly. */
-  readonly stepMs: number;
-  /** What a typical arrival's prefill adds to every running stream. */
-  readonly interferenceMs: number;
-  /** The step with the expected share of time given to prefills: what a stream sees. */
-  readonly stepWithPrefillsMs: number;
-  /** What the prompts waiting now add to every running stream. */
-  readonly backlogMs: number;
-  /** From now to the first token of each waiting prompt. */
-  readonly firstTokenMs: readonly number[];
-  /** TPOT at the fixed point of arrivals, batch and step time; `Infinity` when there is none. */
-  readonly settledTpotMs: number;
-  readonly settledSequences: number;
-}
-
 /** Jobs whose deadlines can still be met: waiting prompts by index, running streams. */
 interface Savable {
   readonly waiting: readonly number[];
@@ -114,8 +38,8 @@ interface Verdict {
   readonly jobId: JobId | null;
 }
 
-/** Share of time, of places, of KV memory beyond which queues no longer settle within a stream's life. */
-const UTILISATION_MAX = { time: 0.95, places: 0.85, kv: 0.9 };
+/** Share of places and of KV memory beyond which queues no longer settle within a stream's life. */
+const SHARE_MAX = { places: 0.85, kv: 0.9 };
 
 /** Relative room in every time prediction: `FIXED + PER_GUARD · guard`. */
 const MARGIN = { fixed: 0.02, perGuard: 0.02 };
@@ -156,20 +80,6 @@ export function planReplica(view: ReplicaView): Plan {
   return { kind, point: costs.point, binding, bindingJobId: jobId, slackMs: judge(view, savable, costs, fastest, true).slackMs, lost };
 }
 
-function sequencesOf(view: ReplicaView): number {
-  return view.running.length + view.waiting.length + view.foreignSequences;
-}
-
-/** Predicted time from now to the first token of the `index`-th waiting prompt, at the given point. */
-export function predictFirstTokenMs(view: ReplicaView, point: PointIndex, index: number): number {
-  return costsAt(view, point).firstTokenMs[index] ?? 0;
-}
-
-/** Predicted time per output token at the given point with the present load and the forecast prefills. */
-export function predictTpotMs(view: ReplicaView, point: PointIndex): number {
-  return costsAt(view, point).stepWithPrefillsMs;
-}
-
 /**
  * Where to wait for work: the least idle power at which an arrival as tight as those seen lately is still in time, either
  * without a raise or after one that takes as long as the profile's outliers.
@@ -187,70 +97,7 @@ function idlePlan(view: ReplicaView): Plan {
   return { kind: 'meets', point: parked, binding: 'idle', bindingJobId: null, slackMs: Number.POSITIVE_INFINITY, lost: 0 };
 }
 
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };
 const NO_DECODE = { sequences: 0, contextTokens: 0 };
-
-function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
-  const { model, timeScale, forecast } = view;
-  const sequences = sequencesOf(view);
-  const waitingTokens = view.waiting.reduce((sum, prompt) => sum + prompt.promptTokens, 0);
-  const decode = { sequences, contextTokens: view.contextTokens + waitingTokens };
-  const rawStepMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point);
-  const stepMs = rawStepMs * timeScale.decode;
-  const added = (tokens: number): number =>
-    tokens <= 0 ? 0 : (model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode }, point) - rawStepMs) * timeScale.prefill;
-  const interferenceMs = added(forecast.promptTokensMean);
-  const prefillShare = forecast.perMs * interferenceMs;
-
-  // Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B.
-  const outPerMs = forecast.perMs * view.outputTokensMean;
-  const contextPerSequence = forecast.promptTokensMean + view.outputTokensMean / 2;
-  const stepOf = (count: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: count, contextTokens: count * contextPerSequence } }, point) * timeScale.decode;
-  const perSequenceMs = (stepOf(65) - stepOf(1)) / 64;
-  const baseMs = stepOf(1) - perSequenceMs;
-  const utilisation = prefillShare + perSequenceMs * outPerMs;
-  const settledTpotMs = utilisation >= UTILISATION_MAX.time ? Number.POSITIVE_INFINITY : baseMs / (1 - utilisation) + perSequenceMs;
-  return {
-    point,
-    stepMs,
-    interferenceMs,
-    stepWithPrefillsMs: stepMs / (1 - Math.min(UTILISATION_MAX.time, prefillShare)),
-    ...promptTimes(view, point, stepMs),
-    settledTpotMs,
-    settledSequences: outPerMs * settledTpotMs,
-  };
-}
-
-/**
- * When each waiting prompt gets its first token, and what all of them take from the running streams. In order of arrival:
- * the step under way, the switch if one is still needed, all prompts up to it; for each batch of `maxBatchTokens` one
- * decode step rides along, and the pass over the weights is paid once.
- */
-function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): { firstTokenMs: number[]; backlogMs: number } {
-  const { model, timeScale } = view;
-  if (view.waiting.length === 0) return { firstTokenMs: [], backlogMs: 0 };
-  const { maxBatchTokens } = model.profile.serving;
-  const passMs = model.prefillTimeMs({ tokens: 1, contextTokens: 0 }, point) * timeScale.prefill;
-  const decoding = view.running.length + view.foreignSequences > 0;
-  const perBatchMs = Math.max(decoding ? stepMs : 0, passMs + model.profile.launchOverheadMs);
-  const startMs = switchMs(view, point) + (decoding ? stepMs / 2 : 0);
-  const firstTokenMs: number[] = [];
-  let tokens = 0;
-  let workMs = 0;
-  for (const prompt of view.waiting) {
-    const left = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
-    tokens += left;
-    workMs += model.prefillTimeMs({ tokens: left, contextTokens: prompt.prefilledTokens }, point) * timeScale.prefill - passMs;
-    firstTokenMs.push(startMs + workMs + perBatchMs * Math.ceil(tokens / maxBatchTokens));
-  }
-  return { firstTokenMs, backlogMs: workMs + (decoding ? 0 : passMs) };
-}
-
-/** Allowance for a raise that is still to come. A lowering costs no deadline: until it lands we are faster than planned. */
-function switchMs(view: ReplicaView, point: PointIndex): number {
-  const { speedRank, fastest } = view.model;
-  return (speedRank[point] as number) < (speedRank[view.appliedPoint ?? fastest] as number) ? SWITCH_ALLOWANCE_MS : 0;
-}
 
 /**
  * The tightest constraint at a point. Negative slack: the point may not be taken. Stops at the first violation unless
@@ -319,7 +166,7 @@ function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (view.forecast.perMs <= 0) return 0;
   if (!Number.isFinite(costs.settledTpotMs)) return 1;
   const contextTokens = costs.settledSequences * (view.forecast.promptTokensMean + view.outputTokensMean / 2);
-  if (costs.settledSequences > UTILISATION_MAX.places * view.sequencesMax || contextTokens > UTILISATION_MAX.kv * view.kvTokens) return 1;
+  if (costs.settledSequences > SHARE_MAX.places * view.sequencesMax || contextTokens > SHARE_MAX.kv * view.kvTokens) return 1;
   return Math.max(0, costs.settledTpotMs * (1 + MARGIN.fixed) - view.tightestTpotMs);
 }
 
@@ -363,57 +210,3 @@ function isRunningLost(view: ReplicaView, fastest: PointCosts, stream: RunningSt
   return stream.tpotLimitMs !== Number.POSITIVE_INFINITY && byTpot < 0;
 }
 
-/**
- * Expected power above parked idling when the forecast is served at this point: energy of the work that arrives per
- * millisecond less what the group would have idled away in the same time, batch size at its fixed point. With work
- * that never ends it is the busy power, with gaps the gaps count as parked (Perseus' "power of waiting").
- */
-const PRESENT_PROMPTS_MS = 1_000;
-const PRESENT_TOKENS_MS = 10_000;
-
-function excessPowerW(view: ReplicaView, costs: PointCosts): number {
-  const { model, forecast } = view;
-  const parkedW = parkedPowerW(model);
-  const present = sequencesOf(view);
-  // What is here counts as if it arrived within these times: it only sets how much prefill there is to decode.
-  const prefillPerMs = forecast.perMs + view.waiting.length / PRESENT_PROMPTS_MS;
-  const tokensPerMs = Math.max(forecast.perMs * view.outputTokensMean, present / PRESENT_TOKENS_MS);
-  const settled = Number.isFinite(costs.settledSequences) ? costs.settledSequences : present;
-  const sequences = Math.max(1, (present + settled) / 2);
-  const contextTokens = sequences * (forecast.promptTokensMean + view.outputTokensMean / 2);
-  const prefill = { tokens: Math.max(1, forecast.promptTokensMean), contextTokens: 0 };
-  const decode = { sequences, contextTokens };
-  const prefillJ = model.prefillEnergyJ(prefill, costs.point) - (parkedW * model.prefillTimeMs(prefill, costs.point)) / 1000;
-  const stepJ = model.decodeEnergyJ(decode, costs.point) - (parkedW * model.decodeTimeMs(decode, costs.point)) / 1000;
-  return 1000 * (prefillPerMs * prefillJ + (tokensPerMs / sequences) * stepJ);
-}
-
-/**
- * Energy above parked idling to finish everything known at a point: what routing compares. Streams share their steps, so a
- * fuller batch is cheaper per token. Lengths are planned at their middle quantile.
- */
-export function knownWorkJ(view: ReplicaView, point: PointIndex): number {
-  const { model } = view;
-  const parkedW = parkedPowerW(model);
-  const sequences = sequencesOf(view);
-  if (sequences === 0) return 0;
-  let joules = 0;
-  let tokens = 0;
-  let contextTokens = view.contextTokens;
-  for (const prompt of view.waiting) {
-    const work = { tokens: Math.max(1, prompt.promptTokens - prompt.prefilledTokens), contextTokens: prompt.prefilledTokens };
-    joules += model.prefillEnergyJ(work, point) - (parkedW * model.prefillTimeMs(work, point)) / 1000;
-    tokens += prompt.outputTokensMiddle;
-    contextTokens += prompt.promptTokens;
-  }
-  for (const stream of view.running) tokens += stream.remainingMiddle;
-  const decode = { sequences, contextTokens };
-  const stepJ = model.decodeEnergyJ(decode, point) - (parkedW * model.decodeTimeMs(decode, point)) / 1000;
-  return joules + (tokens / sequences) * stepJ;
-}
-
-function parkedPowerW(model: PerformanceModel): number {
-  let parkedW = Number.POSITIVE_INFINITY;
-  for (let point = 0; point < model.points.length; point++) parkedW = Math.min(parkedW, model.idlePowerW(point));
-  return parkedW;
-}

@@ -4,7 +4,7 @@ import type { PerformanceModel, PointIndex } from '../frontier/performance-model
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import type { GuardBands } from './guard-band.ts';
 import type { LengthPredictor } from './length-predictor.ts';
-import type { ReplicaView, RunningStream, WaitingPrompt } from './planner.ts';
+import type { ReplicaView, RunningStream, WaitingPrompt } from './replica-view.ts';
 import type { TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {

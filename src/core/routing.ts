@@ -1,7 +1,10 @@
 // Which replica? The one where serving the job costs the least energy among those that can meet its deadlines: what the
 // cheapest feasible plan costs with the job, less what it costs without. Packing and spreading both fall out of it.
 import type { PointIndex } from '../frontier/performance-model.ts';
-import { knownWorkJ, type Plan, planReplica, predictFirstTokenMs, predictTpotMs, type ReplicaView } from './planner.ts';
+import { type Plan, planReplica } from './planner.ts';
+import { predictFirstTokenMs, predictTpotMs } from './point-costs.ts';
+import type { ReplicaView } from './replica-view.ts';
+import { knownWorkJ } from './work-energy.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';

@@ -13,6 +13,7 @@ import type { PerformanceModel, PointIndex } from '../frontier/performance-model
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { createDeadlineQueue } from './deadline-queue.ts';
+import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 
 export interface ReplicaSpec {
@@ -201,7 +202,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { job, replica, prediction } = placement;
     replica.queue.remove(job, nowMs);
-    const report = reportOf(job, job, event, nowMs, { replica, prediction });
+    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
     learnFrom(job, report, event);
     return [{ kind: 'report', report }, ...sendQueued(nowMs)];
   }
@@ -344,49 +345,4 @@ function explain(plan: { readonly binding: Explanation['binding']; readonly bind
 function isFaster(replica: Replica, point: PointIndex, than: PointIndex): boolean {
   const { speedRank } = replica.spec.belief;
   return (speedRank[point] as number) < (speedRank[than] as number);
-}
-
-function reportOf(job: PendingJob, tracked: TrackedJob | null, event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number, placed: { replica: Replica; prediction: Prediction } | null): JobReport {
-  const { spec } = job;
-  const outputTokens = event.usage?.outputTokens ?? tracked?.tokensOut ?? 0;
-  // Without a stream only the end is seen.
-  const firstTokenAtMs = spec.streaming ? (tracked?.firstTokenAtMs ?? null) : null;
-  const e2eMs = nowMs - job.arrivedAtMs;
-  const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;
-  const tpotMs = firstTokenAtMs === null || outputTokens < 2 || tracked === null ? null : (tracked.lastTokenAtMs - firstTokenAtMs) / (outputTokens - 1);
-  return {
-    jobId: spec.jobId,
-    replicaId: placed?.replica.spec.replicaId ?? null,
-    sloClass: spec.sloClass,
-    tenant: spec.tenant,
-    model: spec.model,
-    outcome: event.outcome,
-    ttftMs,
-    tpotMs,
-    e2eMs,
-    promptTokens: event.usage?.promptTokens ?? job.promptTokens,
-    outputTokens,
-    met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),
-    prediction: placed?.prediction ?? null,
-  };
-}
-
-/**
- * Whether every SLO it carried was met; `null` where that cannot be told: it carried none, its client left, or it did not
- * stream and only its end was seen. Such a job is held to what its end can show: its own end-to-end limit, and the time that
- * TTFT and TPOT add up to.
- */
-function metOf(spec: JobSpec, outcome: JobReport['outcome'], times: { ttftMs: number | null; tpotMs: number | null; e2eMs: number; outputTokens: number }): boolean | null {
-  const { ttftMs, tpotMs, e2eMs } = spec.slo;
-  if ((ttftMs === undefined && tpotMs === undefined && e2eMs === undefined) || outcome === 'cancelled') return null;
-  if (outcome === 'failed') return false;
-  if (e2eMs !== undefined && times.e2eMs > e2eMs) return false;
-  if (spec.streaming) {
-    if (ttftMs !== undefined && (times.ttftMs === null || times.ttftMs > ttftMs)) return false;
-    return tpotMs === undefined || times.tpotMs === null || times.tpotMs <= tpotMs;
-  }
-  const furtherTokens = spec.work === 'embed' ? 0 : Math.max(0, times.outputTokens - 1);
-  if (ttftMs !== undefined && furtherTokens === 0) return times.e2eMs <= ttftMs;
-  if (ttftMs !== undefined && tpotMs !== undefined) return times.e2eMs <= ttftMs + tpotMs * furtherTokens;
-  return e2eMs === undefined ? null : true;
 }

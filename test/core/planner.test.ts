@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { JobId } from '../../src/core/job.ts';
-import { planReplica, predictFirstTokenMs, type ReplicaView, type RunningStream, type WaitingPrompt } from '../../src/core/planner.ts';
+import { planReplica } from '../../src/core/planner.ts';
+import { predictFirstTokenMs } from '../../src/core/point-costs.ts';
+import type { ReplicaView, RunningStream, WaitingPrompt } from '../../src/core/replica-view.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE, madeProfile } from '../fixtures/profiles.ts';
 

@@ -1,0 +1,69 @@
+// What a decision sees of one replica at one instant: plain values, made by `replica-queue.ts`, judged by `planner.ts`.
+import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import type { Forecast } from './arrival-forecast.ts';
+import type { JobId } from './job.ts';
+
+/** A prompt that has been sent and not answered yet, in the order the server will take them. */
+export interface WaitingPrompt {
+  readonly jobId: JobId;
+  readonly promptTokens: number;
+  /** How far the server has probably come with it. */
+  readonly prefilledTokens: number;
+  /** Instants; `Infinity` where there is no such SLO. */
+  readonly ttftDeadlineAtMs: number;
+  readonly e2eDeadlineAtMs: number;
+  /** `Infinity` where there is none. */
+  readonly tpotLimitMs: number;
+  /** Quantiles of the answer's length, each ≥ 1. */
+  readonly outputTokensMiddle: number;
+  readonly outputTokensHigh: number;
+  /** Caution of its class, standard deviations. */
+  readonly guard: number;
+}
+
+/** A stream that has had its first token. */
+export interface RunningStream {
+  readonly jobId: JobId;
+  readonly tpotLimitMs: number;
+  /** What it is ahead of its TPOT so far: (tokensOut − 1) · limit − time since the first token; negative when behind. */
+  readonly bankMs: number;
+  readonly e2eDeadlineAtMs: number;
+  /** Quantiles of the tokens still to come, each ≥ 1. */
+  readonly remainingLow: number;
+  readonly remainingMiddle: number;
+  readonly remainingHigh: number;
+  readonly guard: number;
+}
+
+export interface ReplicaView {
+  readonly nowMs: number;
+  /** The belief. */
+  readonly model: PerformanceModel;
+  /** Learnt corrections: real time over believed time. */
+  readonly timeScale: { readonly prefill: number; readonly decode: number };
+  /** Where the device is now; `null` at default clocks, which is the fastest point. */
+  readonly appliedPoint: PointIndex | null;
+  readonly waiting: readonly WaitingPrompt[];
+  readonly running: readonly RunningStream[];
+  /** Streams on the server that are not ours. */
+  readonly foreignSequences: number;
+  /** Tokens in the KV cache of all running streams. */
+  readonly contextTokens: number;
+  readonly forecast: Forecast;
+  readonly outputTokensMean: number;
+  /** The tightest TPOT limit of those seen lately; what newcomers will want. `Infinity` when none carried one. */
+  readonly tightestTpotMs: number;
+  /** The same of TTFT. */
+  readonly tightestTtftMs: number;
+  /** Jobs with a deadline that wait in our own queue because no replica has room. */
+  readonly heldBackJobs: number;
+  /** What the server takes at once: streams, and tokens in its KV cache. */
+  readonly sequencesMax: number;
+  readonly kvTokens: number;
+  readonly controlPeriodMs: number;
+}
+
+/** Everything that decodes there now or will shortly. */
+export function sequencesOf(view: ReplicaView): number {
+  return view.running.length + view.waiting.length + view.foreignSequences;
+}
