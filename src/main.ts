@@ -7,6 +7,7 @@ import { UsageError } from './cli/command.ts';
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Command }>>> = {
   serve: () => import('./cli/serve.ts'),
   emulate: () => import('./cli/emulate.ts'),
+  simulate: () => import('./cli/simulate.ts'),
   bench: () => import('./cli/bench.ts'),
   demo: () => import('./cli/demo.ts'),
 };

@@ -14,9 +14,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   core: ['frontier'],
   scheduler: ['core', 'frontier'],
   random: [],
+  statistics: [],
   engine: ['frontier', 'core', 'random'],
   workload: ['core', 'random'],
-  simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload'],
+  simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
   // The request's way in: http → runtime → scheduler. Config only for its types and its SLO tables.
   http: ['core', 'scheduler', 'frontier', 'telemetry', 'config', 'config.ts', 'runtime.ts'],
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],
@@ -25,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   telemetry: ['core', 'scheduler', 'frontier'],
   config: ['core', 'scheduler', 'frontier'],
   'agent-stand-in': ['engine', 'core'],
-  loadgen: ['workload', 'core', 'random'],
+  loadgen: ['workload', 'core', 'random', 'statistics'],
 };
 
 function importsOf({ name, text }: (typeof FILES)[number]): string[] {

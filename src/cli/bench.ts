@@ -10,32 +10,15 @@ import { LoadError } from '../loadgen/load-target.ts';
 import { createProgressPrinter } from '../loadgen/progress.ts';
 import type { LoadOptions } from '../loadgen/run-load.ts';
 import { runLoad } from '../loadgen/run-load.ts';
-import type { WorkloadSource } from '../workload/load-workload.ts';
-import { loadSloClasses, loadWorkload, parseTraceSource } from '../workload/load-workload.ts';
-import { parseSize } from '../workload/synthetic.ts';
-import { WorkloadError } from '../workload/workload-error.ts';
 import { UsageError, defineCommand } from './command.ts';
-
-const BURSTY_CV = 3;
-const SYNTHETIC_DURATION_S = 60;
+import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
 export const command = defineCommand({
   name: 'bench',
   summary: 'Plays a workload against an OpenAI-compatible server; reports attainment, latencies and energy.',
   options: {
     url: { type: 'text', value: 'URL', help: 'the server: a gateway or an engine', default: 'http://127.0.0.1:8080' },
-    trace: { type: 'text', value: 'TRACE', help: 'azure:FILE, mooncake:FILE or servegen:DIR[:CHUNK]' },
-    synthetic: { type: 'text', value: 'KIND', help: 'arrivals made up from the seed', oneOf: ['poisson', 'bursty'] },
-    rate: { type: 'number', value: 'R', help: 'synthetic: requests per second, default 1', min: 0.000_1, max: 100_000 },
-    cv: { type: 'number', value: 'CV', help: `bursty: coefficient of variation of the gaps, default ${BURSTY_CV}`, min: 0.05, max: 100 },
-    'prompt-tokens': { type: 'text', value: 'SIZE', help: 'synthetic: N or lognormal:MEAN:CV, default 1000' },
-    'output-tokens': { type: 'text', value: 'SIZE', help: 'synthetic: N or lognormal:MEAN:CV, default 100' },
-    from: { type: 'number', value: 'S', help: 'start at this second of the workload', default: 0, min: 0 },
-    duration: { type: 'number', value: 'S', help: `take so many seconds of the workload, before --speed; synthetic: default ${SYNTHETIC_DURATION_S}`, min: 0.001 },
-    speed: { type: 'number', value: 'X', help: 'play X times as fast', default: 1, min: 0.001, max: 10_000 },
-    'max-requests': { type: 'number', value: 'N', help: 'stop after so many', min: 1, integer: true },
-    slo: { type: 'text', value: 'FILE', help: 'SLO classes and their shares, as in config/slo/' },
-    seed: { type: 'number', value: 'N', help: 'of arrivals, sizes and classes', default: 1, min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
+    ...WORKLOAD_OPTIONS,
     'prompt-salt': { type: 'number', value: 'N', help: 'chooses the words of the prompts; default: others each run, so that no run finds the prefix cache warm from the last one', min: 0, max: 2 ** 31 - 1, integer: true },
     endpoint: { type: 'text', value: 'API', help: 'what is called', default: 'chat', oneOf: ['chat', 'completions'] },
     lengths: { type: 'text', value: 'HOW', help: 'hidden: the emulated engine alone knows them; exact: max_tokens and ignore_eos, for real engines', default: 'hidden', oneOf: ['hidden', 'exact'] },
@@ -61,17 +44,8 @@ export const command = defineCommand({
   run: async (options) => {
     if (options.compare.length > 0) return compareFiles(options.compare);
     const { seed } = options;
-    const window = {
-      fromS: options.from,
-      speed: options.speed,
-      ...(options.duration === undefined ? (options.trace === undefined ? { durationS: SYNTHETIC_DURATION_S } : {}) : { durationS: options.duration }),
-      ...(options['max-requests'] === undefined ? {} : { requestsMax: options['max-requests'] }),
-    };
     const headers = parseHeaders(options.header);
-    const [workload, classes] = await asUsage(async () => {
-      const source = workloadSource(options);
-      return [await loadWorkload(source, window, seed), options.slo === undefined ? undefined : await loadSloClasses(options.slo)] as const;
-    });
+    const { workload, classes } = await readWorkload('bench', options);
     const apiKey = options['api-key'] ?? process.env['PACELINE_API_KEY'];
     const [maxTokens, windowS, promptSalt] = [options['max-tokens'], options['window-s'], options['prompt-salt']];
     return play(
@@ -130,24 +104,6 @@ async function play(load: LoadOptions, { json, out }: { readonly json: boolean; 
   return result.completed === 0 ? 1 : 0;
 }
 
-function workloadSource(options: { readonly trace?: string | undefined; readonly synthetic?: string | undefined; readonly rate?: number | undefined; readonly cv?: number | undefined; readonly 'prompt-tokens'?: string | undefined; readonly 'output-tokens'?: string | undefined }): WorkloadSource {
-  const { trace, synthetic, rate, cv } = options;
-  if ((trace === undefined) === (synthetic === undefined)) throw new UsageError('bench: want either --trace or --synthetic; see: paceline bench --help');
-  if (trace !== undefined) {
-    const stray = (['rate', 'cv', 'prompt-tokens', 'output-tokens'] as const).find((name) => options[name] !== undefined);
-    if (stray !== undefined) throw new UsageError(`--${stray}: is for --synthetic; a trace has its own${stray === 'rate' ? ', change it with --speed' : ''}`);
-    return parseTraceSource(trace);
-  }
-  if (synthetic === 'poisson' && cv !== undefined) throw new UsageError('--cv: Poisson arrivals have a coefficient of variation of 1; take --synthetic bursty');
-  const ratePerS = rate ?? 1;
-  return {
-    kind: 'synthetic',
-    arrivals: synthetic === 'bursty' ? { kind: 'bursty', ratePerS, cv: cv ?? BURSTY_CV } : { kind: 'poisson', ratePerS },
-    promptTokens: parseSize(options['prompt-tokens'] ?? '1000', '--prompt-tokens'),
-    outputTokens: parseSize(options['output-tokens'] ?? '100', '--output-tokens'),
-  };
-}
-
 function parseHeaders(texts: readonly string[]): Readonly<Record<string, string>> {
   return Object.fromEntries(
     texts.map((text) => {
@@ -180,10 +136,3 @@ async function compareFiles(files: readonly string[]): Promise<number> {
   return 0;
 }
 
-async function asUsage<T>(read: () => Promise<T>): Promise<T> {
-  try {
-    return await read();
-  } catch (error) {
-    throw error instanceof WorkloadError ? new UsageError(error.message, { cause: error }) : error;
-  }
-}

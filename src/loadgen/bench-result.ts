@@ -1,15 +1,9 @@
 // The result of a run: its fields are read by scripts and by `paceline demo`, so names are only ever added. Pure.
 import type { EnergyUse } from './energy-meter.ts';
+import { type Percentiles, percentiles } from '../statistics/percentiles.ts';
 import { FAILURE_KINDS_MAX } from './limits.ts';
 import type { RequestRecord } from './request-record.ts';
 import { meets } from './request-record.ts';
-
-/** `null` where there is nothing to take a percentile of. */
-export interface Percentiles {
-  readonly p50: number | null;
-  readonly p90: number | null;
-  readonly p99: number | null;
-}
 
 export interface BenchResult {
   /** Those that came to an end: `completed` + `failed`. */
@@ -142,17 +136,6 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** Linear between the two nearest ranks, as NumPy does by default. */
-export function percentiles(values: readonly number[]): Percentiles {
-  const sorted = Float64Array.from(values).sort();
-  const at = (share: number): number | null => {
-    if (sorted.length === 0) return null;
-    const rank = share * (sorted.length - 1);
-    const [below, above] = [sorted[Math.floor(rank)] ?? 0, sorted[Math.ceil(rank)] ?? 0];
-    return below + (above - below) * (rank - Math.floor(rank));
-  };
-  return { p50: at(0.5), p90: at(0.9), p99: at(0.99) };
-}
 
 function countFailures(names: readonly string[]): Record<string, number> {
   const counts = [...Map.groupBy(names, (name) => name)].map(([name, same]) => [name, same.length] as const).sort(([, one], [, other]) => other - one);

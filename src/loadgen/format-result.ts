@@ -1,5 +1,6 @@
 // Results as text for people. Pure; the JSON is the result itself.
-import type { BenchResult, Percentiles } from './bench-result.ts';
+import type { Percentiles } from '../statistics/percentiles.ts';
+import type { BenchResult } from './bench-result.ts';
 
 export function formatResult(result: BenchResult): string {
   const { attainment, energyJ } = result;

@@ -12,8 +12,8 @@ export function reportOf(
   placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction } | null,
 ): JobReport {
   const { spec } = job;
-  const outputTokens = event.usage?.outputTokens ?? tracked?.tokensOut ?? 0;
-  // Without a stream only the end is seen.
+  // Without a stream only the end is seen, and without usage not how much there was.
+  const outputTokens = event.usage?.outputTokens ?? (spec.streaming ? (tracked?.tokensOut ?? 0) : 0);
   const firstTokenAtMs = spec.streaming ? (tracked?.firstTokenAtMs ?? null) : null;
   const e2eMs = nowMs - job.arrivedAtMs;
   const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;

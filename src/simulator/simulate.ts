@@ -31,6 +31,10 @@ export interface SimulationOptions {
   readonly concurrencyMax?: number;
   /** Whether clients stream; default yes. */
   readonly streaming?: boolean;
+  /** Goes on idling until then, so that runs can be compared over one window; default: until the last job has ended. */
+  readonly untilMs?: number;
+  /** Told of the virtual time now and then. */
+  readonly onProgress?: (nowMs: number) => void;
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
 }
@@ -38,9 +42,12 @@ export interface SimulationOptions {
 export interface SimulatedRun {
   readonly reports: readonly JobReport[];
   readonly rejected: number;
-  /** Of all device groups, idle included, from the first instant to the end of the last job. */
+  /** Of all device groups, idle included, over `durationMs`. */
   readonly energyJ: number;
+  /** To the end of the last job, or to `untilMs` if that is later. */
   readonly durationMs: number;
+  /** Share of replica time with work on the devices. */
+  readonly utilisation: number;
   /** Time-weighted over replicas. */
   readonly clockMhzMean: number;
 }
@@ -51,6 +58,7 @@ interface SimulatedReplica {
   /** A demand on its way to the device. */
   pending: { readonly atMs: number; readonly clockMhz: number | null; readonly pointId: string | null } | null;
   clockMhzMs: number;
+  busyMs: number;
   seenAtMs: number;
 }
 
@@ -59,7 +67,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15, streaming = true } = options;
+  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15, streaming = true, untilMs = 0 } = options;
   const physics = createPhysics(options.truth, options.truthScale);
   const belief = createPerformanceModel(options.belief);
   /** What the machines brought forth in the step under way, told to the scheduler when all of them have got there. */
@@ -78,6 +86,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }),
     pending: null,
     clockMhzMs: 0,
+    busyMs: 0,
     seenAtMs: 0,
   }));
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
@@ -147,13 +156,14 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   let arriving = 0;
   let tickAtMs = 0;
-  while (arriving < requests.length || reports.length + rejected < requests.length) {
+  while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
     let nextMs = Math.min(arrivalAtMs, tickAtMs);
     for (const { machine, pending } of replicas) nextMs = Math.min(nextMs, machine.nextEventAtMs(), pending?.atMs ?? Number.POSITIVE_INFINITY);
     nowMs = nextMs;
     for (const replica of replicas) {
       replica.clockMhzMs += replica.machine.clockMhz() * (nowMs - replica.seenAtMs);
+      if (replica.machine.stats().running > 0) replica.busyMs += nowMs - replica.seenAtMs;
       replica.seenAtMs = nowMs;
       replica.machine.advanceTo(nowMs);
       if (replica.pending !== null && replica.pending.atMs <= nowMs) applyDemand(replica);
@@ -162,6 +172,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
       tickAtMs += controlPeriodMs;
+      options.onProgress?.(nowMs);
     }
     if (arrivalAtMs <= nowMs) {
       const request = requests[arriving] as WorkloadRequest;
@@ -176,7 +187,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     rejected,
     energyJ: replicas.reduce((sum, { machine }) => sum + machine.energyJ(), 0),
     durationMs: nowMs,
-    clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / (replicas.length * nowMs),
+    utilisation: replicas.reduce((sum, { busyMs }) => sum + busyMs, 0) / Math.max(1, replicas.length * nowMs),
+    clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / Math.max(1, replicas.length * nowMs),
   };
 }
 

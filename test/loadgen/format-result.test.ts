@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { BenchResult } from '../../src/loadgen/bench-result.ts';
-import { benchResult, isBenchResult, percentiles } from '../../src/loadgen/bench-result.ts';
+import { benchResult, isBenchResult } from '../../src/loadgen/bench-result.ts';
+import { percentiles } from '../../src/statistics/percentiles.ts';
 import { formatComparison, formatResult, percent } from '../../src/loadgen/format-result.ts';
 import { createProgressPrinter } from '../../src/loadgen/progress.ts';
 import type { RequestRecord } from '../../src/loadgen/request-record.ts';

@@ -1,0 +1,26 @@
+// Simulated runs as a table for people. Energies are relative to the first run.
+import type { RunReport } from './run-report.ts';
+
+export function formatRuns(runs: readonly RunReport[]): string {
+  const [first] = runs;
+  if (first === undefined) return 'no runs';
+  const columns: readonly (readonly [string, (run: RunReport) => string])[] = [
+    ['policy', ({ policy }) => policy],
+    ['attainment', ({ attainment }) => `${(100 * attainment).toFixed(2)} %`],
+    ['energy', ({ energyJ }) => `${(energyJ / 1000).toFixed(1)} kJ`],
+    ['vs first', ({ energyJ }) => (first.energyJ > 0 ? (energyJ / first.energyJ).toFixed(3) : '-')],
+    ['power', ({ meanPowerW }) => `${meanPowerW.toFixed(0)} W`],
+    ['J/token', ({ joulesPerOutputToken }) => joulesPerOutputToken?.toFixed(2) ?? '-'],
+    ['clock', ({ clockMhzMean }) => `${clockMhzMean.toFixed(0)} MHz`],
+    ['TTFT p50/p99', ({ ttftMs }) => `${ms(ttftMs.p50)} / ${ms(ttftMs.p99)}`],
+    ['TPOT p50/p99', ({ tpotMs }) => `${ms(tpotMs.p50)} / ${ms(tpotMs.p99)}`],
+    ['rejected', ({ rejected }) => String(rejected)],
+  ];
+  const table = [columns.map(([title]) => title), ...runs.map((run) => columns.map(([, cell]) => cell(run)))];
+  const widths = columns.map((_, column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
+  return table.map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  ')).join('\n');
+}
+
+function ms(value: number | null): string {
+  return value === null ? '-' : `${value >= 100 ? Math.round(value) : value.toFixed(1)} ms`;
+}

@@ -1,0 +1,65 @@
+// A simulated run in numbers: what `paceline simulate` prints, and what runs are compared by.
+import type { JobReport } from '../scheduler/events.ts';
+import { percentiles, type Percentiles } from '../statistics/percentiles.ts';
+import type { SimulatedRun } from './simulate.ts';
+
+/** Field names are read by scripts: only ever added to. */
+export interface RunReport {
+  readonly policy: string;
+  readonly replicas: number;
+  readonly seed: number;
+  readonly requests: number;
+  readonly completed: number;
+  readonly rejected: number;
+  /** Share of all requests that met every SLO they carried; best effort ones meet by completing. */
+  readonly attainment: number;
+  /** The same over those that were predicted feasible when they were sent. */
+  readonly attainmentOfFeasible: number;
+  readonly attainmentByClass: Readonly<Record<string, number>>;
+  /** Of all device groups, idle included, from the start to the end of the last job. */
+  readonly energyJ: number;
+  readonly joulesPerOutputToken: number | null;
+  readonly ttftMs: Percentiles;
+  readonly tpotMs: Percentiles;
+  readonly e2eMs: Percentiles;
+  readonly clockMhzMean: number;
+  readonly meanPowerW: number;
+  /** Share of replica time with work on the devices. */
+  readonly utilisation: number;
+  readonly durationS: number;
+}
+
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun): RunReport {
+  const { reports } = run;
+  const finished = reports.filter(({ outcome }) => outcome === 'finished');
+  const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
+  const requests = reports.length + run.rejected;
+  const feasible = reports.filter(({ prediction }) => prediction?.feasible === true);
+  const byClass = Map.groupBy(reports, ({ sloClass }) => sloClass);
+  return {
+    ...label,
+    requests,
+    completed: finished.length,
+    rejected: run.rejected,
+    attainment: share(reports.filter(isMet).length, requests),
+    attainmentOfFeasible: share(feasible.filter(isMet).length, feasible.length),
+    attainmentByClass: Object.fromEntries([...byClass].sort(([a], [b]) => a.localeCompare(b)).map(([name, ofClass]) => [name, share(ofClass.filter(isMet).length, ofClass.length)])),
+    energyJ: run.energyJ,
+    joulesPerOutputToken: outputTokens === 0 ? null : run.energyJ / outputTokens,
+    ttftMs: percentiles(finished.flatMap(({ ttftMs }) => ttftMs ?? [])),
+    tpotMs: percentiles(finished.flatMap(({ tpotMs }) => tpotMs ?? [])),
+    e2eMs: percentiles(finished.map(({ e2eMs }) => e2eMs)),
+    clockMhzMean: run.clockMhzMean,
+    meanPowerW: share(1000 * run.energyJ, run.durationMs),
+    utilisation: run.utilisation,
+    durationS: run.durationMs / 1000,
+  };
+}
+
+function isMet({ met, outcome }: JobReport): boolean {
+  return met ?? outcome === 'finished';
+}
+
+function share(part: number, whole: number): number {
+  return whole === 0 ? 0 : part / whole;
+}
