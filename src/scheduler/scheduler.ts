@@ -8,6 +8,7 @@ import { HOLD_PERIODS, LOWER_DWELL_MS } from '../core/limits.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
+import type { ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
@@ -29,7 +30,18 @@ export interface ReplicaSpec {
 export type PlannerPolicy =
   | { readonly kind: 'paceline' }
   | { readonly kind: 'max-clock' }
-  | { readonly kind: 'static'; readonly pointId: string };
+  | { readonly kind: 'static'; readonly pointId: string }
+  /** For comparisons: everything else stays as it is. */
+  | { readonly kind: 'rival'; readonly clocks: ClockPolicy };
+
+/** Another way to choose operating points: of a published system, say. It sees what the planner sees, and all events. */
+export interface ClockPolicy {
+  readonly name: string;
+  /** Before the scheduler handles it. */
+  observe?(event: SchedulerEvent, nowMs: number): void;
+  /** At every control period, and right after a job was sent to the replica. `null`: leave it as it is. */
+  choose(replicaId: ReplicaId, view: ReplicaView, cause: 'tick' | 'arrival'): PointIndex | null;
+}
 
 export interface SchedulerOptions {
   readonly replicas: readonly ReplicaSpec[];
@@ -154,6 +166,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction });
     replica.queue.add(tracked, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
+    if (policy.kind === 'rival' && replica.controlled) {
+      const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
+      if (point !== null) effects.push(demand(replica, point, { binding: 'policy' }, nowMs));
+    }
     // At once where this job needs the replica faster; anything slower waits for the next control period.
     if (policy.kind === 'paceline' && replica.controlled && isFaster(replica, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
@@ -170,7 +186,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         id: replica,
         without: replica.queue.view(nowMs),
         withJob: replica.queue.view(nowMs, sent(job, true, nowMs)),
-        controlled: replica.controlled && policy.kind === 'paceline',
+        controlled: replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival'),
       });
     }
     return chooseRoute(candidates, routing);
@@ -239,6 +255,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(demand(replica, point < 0 ? replica.spec.belief.fastest : point, { binding: 'policy' }, nowMs));
         continue;
       }
+      if (policy.kind === 'rival') {
+        const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'tick');
+        effects.push(demand(replica, point ?? replica.demanded ?? replica.spec.belief.fastest, { binding: 'policy' }, nowMs));
+        continue;
+      }
       const plan = planReplica(replica.queue.view(nowMs));
       const current = replica.demanded ?? replica.spec.belief.fastest;
       const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
@@ -289,6 +310,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   return {
     handle(event, nowMs) {
+      if (policy.kind === 'rival') policy.clocks.observe?.(event, nowMs);
       switch (event.kind) {
         case 'arrived':
           return arrived(event.job, nowMs);
