@@ -50,14 +50,18 @@ try {
   for (const label of values.policies.split(',')) {
     const [policy = '', routing] = label.split('+');
     const { url } = await fleet.gateway(policy, routing);
-    const file = join(out, `${label.replace(/[^\w+-]/g, '-')}.json`);
-    const args = ['bench', '--url', url, ...load, '--slo', values.slo, '--agent-socket', fleet.agentSocket, '--window-s', String(durationS + WINDOW_TAIL_S), '--out', file];
-    const command = `npm run -s paceline -- ${args.join(' ')}`;
+    const file = join(values.out, `${label.replace(/[^\w+-]/g, '-')}.json`);
+    const argsFor = (at: { url: string; socket: string }): string[] => ['bench', '--url', at.url, ...load, '--slo', values.slo, '--agent-socket', at.socket, '--window-s', String(durationS + WINDOW_TAIL_S), '--out', file];
+    const args = argsFor({ url, socket: fleet.agentSocket });
+    // Recorded without the ports and temporary files of this one run, which would mean nothing to anybody else.
+    const command = `npm run -s paceline -- ${argsFor({ url: 'GATEWAY', socket: 'AGENT_SOCKET' }).join(' ')}`;
     process.stdout.write(`${label}: ${command}\n`);
     const child = spawn(process.execPath, [join(ROOT, 'src/main.ts'), ...args], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
     const [code] = (await once(child, 'exit')) as [number | null];
     if (code !== 0) throw new Error(`paceline bench ended with exit code ${String(code)}`);
-    runs.push({ label, result: JSON.parse(await readFile(file, 'utf8')) as BenchResult, command });
+    const result: BenchResult = { ...(JSON.parse(await readFile(resolve(ROOT, file), 'utf8')) as BenchResult), command, url: 'GATEWAY' };
+    await writeFile(resolve(ROOT, file), `${JSON.stringify(result, null, 2)}\n`);
+    runs.push({ label, result, command });
   }
 } finally {
   await fleet.close();
@@ -74,7 +78,7 @@ Energy: all emulated devices, idle included, over the same ${durationS + WINDOW_
 ${comparison}
 \`\`\`
 
-All of it: \`npm run -s bench:azure -- --policies ${values.policies} --duration ${durationS} --slo ${values.slo}\`. Each run alone, against a fleet that is up:
+All of it: \`npm run -s bench:azure -- --policies ${values.policies} --duration ${durationS} --slo ${values.slo}\`. Each run alone, against a gateway that is up:
 ${runs.map(({ label, command }) => `\n- \`${label}\`: \`${command}\``).join('')}
 `;
 await writeFile(join(out, 'README.md'), summary);
