@@ -19,7 +19,8 @@ const TAIL_CHARS_MAX = 4_000;
 
 /** Throws nothing: what goes wrong rejects `ready`, with the end of what the child said. */
 export function startChild(name: string, command: string, args: readonly string[], onUnexpectedExit: (message: string) => void, environment: Readonly<Record<string, string>> = {}): Child {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment } });
+  // In a process group of its own: Ctrl-C at a terminal goes to the whole group, and these are to be stopped by us, in order.
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...environment }, detached: true });
   let tail = '';
   let stopping = false;
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
