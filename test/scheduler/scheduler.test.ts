@@ -154,6 +154,20 @@ describe('demands for operating points', () => {
     expect(scheduler.snapshot(100).replicas[0]).toMatchObject({ controlled: false, pointId: null, why: { binding: 'uncontrolled' } });
   });
 
+  test('are another clock policy’s where one is to be compared with, at every period and on arrivals, and left as they are where it says nothing', () => {
+    const asked: string[] = [];
+    const answers = [2, null, 5];
+    const choose = (replicaId: ReplicaId, view: { readonly waiting: readonly unknown[] }, cause: string): number | null => {
+      asked.push(`${cause} ${replicaId} ${view.waiting.length}`);
+      return answers[asked.length - 1] ?? null;
+    };
+    const scheduler = started({ policy: { kind: 'rival', clocks: { name: 'test', choose } } });
+    expect(demands(scheduler.handle({ kind: 'tick' }, 100))).toMatchObject([{ point: { id: '1080' }, change: 'lower' }]);
+    expect(demands(scheduler.handle({ kind: 'tick' }, 200))).toMatchObject([{ point: { id: '1080' }, change: 'renew' }]);
+    expect(demands(scheduler.handle({ kind: 'arrived', job: job('a') }, 250))).toMatchObject([{ point: { id: '1530' }, change: 'raise' }]);
+    expect(asked).toEqual(['tick r0 0', 'tick r0 0', 'arrival r0 1']);
+  });
+
   test('are none under max-clock and always the same under static', () => {
     expect(started({ policy: { kind: 'max-clock' } }).handle({ kind: 'tick' }, 100)).toEqual([]);
     const fixed = started({ policy: { kind: 'static', pointId: '1230' } });
