@@ -192,5 +192,10 @@ function flag(body: Body, name: string, path = ''): boolean {
 
 /** A value as the client wrote it, cut short. */
 function shown(value: unknown): string {
-  return (JSON.stringify(value) ?? 'nothing').slice(0, 80);
+  try {
+    return (JSON.stringify(value) ?? 'nothing').slice(0, 80);
+  } catch {
+    // It recurses, and a client may nest as deep as it likes.
+    return 'something nested too deeply';
+  }
 }

@@ -38,9 +38,11 @@ export function readInferenceRequest(endpoint: Endpoint, body: Buffer): RequestR
   const { model, service_tier: serviceTier = null } = json;
   if (typeof model !== 'string' || model === '') return bad('model', model === undefined ? 'you must provide a model parameter' : 'model: want a non-empty string');
   if (serviceTier !== null && typeof serviceTier !== 'string') return bad('service_tier', 'service_tier: want a string');
+  const size = promptSize(endpoint, json);
+  if (size === null) return bad('tools', 'tools: nested too deeply');
   return {
     kind: 'ok',
-    request: { model, stream: json['stream'] === true, serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...promptSize(endpoint, json) },
+    request: { model, stream: json['stream'] === true, serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size },
   };
 }
 
@@ -50,12 +52,18 @@ function maxOutputTokens(endpoint: Endpoint, json: Json): number | null {
   return typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : null;
 }
 
-function promptSize(endpoint: Endpoint, json: Json): { promptBytes: number; promptTokens: number | null } {
+interface PromptSize {
+  readonly promptBytes: number;
+  readonly promptTokens: number | null;
+}
+
+/** `null` where the tools cannot be written out again. */
+function promptSize(endpoint: Endpoint, json: Json): PromptSize | null {
   switch (endpoint) {
     case 'chat':
-      return { promptBytes: textBytes(json['messages']) + toolBytes(json['tools']), promptTokens: null };
+      return withTools(textBytes(json['messages']), json['tools']);
     case 'responses':
-      return { promptBytes: textBytes(json['input']) + textBytes(json['instructions']) + toolBytes(json['tools']), promptTokens: null };
+      return withTools(textBytes(json['input']) + textBytes(json['instructions']), json['tools']);
     case 'completions':
       return ofPrompt(json['prompt']);
     case 'embeddings':
@@ -66,7 +74,7 @@ function promptSize(endpoint: Endpoint, json: Json): { promptBytes: number; prom
 }
 
 /** A string, several, token ids, or several lists of them. */
-function ofPrompt(prompt: unknown): { promptBytes: number; promptTokens: number | null } {
+function ofPrompt(prompt: unknown): PromptSize {
   if (!Array.isArray(prompt) || prompt.length === 0 || typeof prompt[0] === 'string') return { promptBytes: textBytes(prompt), promptTokens: null };
   const promptTokens = typeof prompt[0] === 'number' ? prompt.length : prompt.reduce((sum: number, ids) => sum + (Array.isArray(ids) ? ids.length : 0), 0);
   return { promptBytes: 0, promptTokens };
@@ -88,8 +96,15 @@ function textBytes(value: unknown, depth = 0): number {
 }
 
 /** Chat templates write the tools into the prompt, much as they stand in the body. */
-function toolBytes(tools: unknown): number {
-  return Array.isArray(tools) && tools.length > 0 ? Buffer.byteLength(JSON.stringify(tools)) : 0;
+function withTools(textBytes: number, tools: unknown): PromptSize | null {
+  if (!Array.isArray(tools) || tools.length === 0) return { promptBytes: textBytes, promptTokens: null };
+  try {
+    return { promptBytes: textBytes + Buffer.byteLength(JSON.stringify(tools)), promptTokens: null };
+  } catch (error) {
+    // `JSON.parse` takes any depth, `JSON.stringify` recurses: a few kilobytes of `[[[…` overflow its stack.
+    if (error instanceof RangeError) return null;
+    throw error;
+  }
 }
 
 function isObject(value: unknown): value is Json {

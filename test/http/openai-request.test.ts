@@ -37,7 +37,9 @@ test.each([
   ['{"model":7}', 'model', /non-empty string/],
   ['{"model":""}', 'model', /non-empty string/],
   ['{"model":"m","service_tier":7}', 'service_tier', /want a string/],
-])('refuses %s', (body, param, message) => {
+  // Twenty kilobytes that once ended the process: what parses at any depth is not written out at any depth.
+  [`{"model":"m","tools":${'['.repeat(10_000)}${']'.repeat(10_000)}}`, 'tools', /nested too deeply/],
+])('refuses %.60s', (body, param, message) => {
   expect(read('chat', body)).toMatchObject({ kind: 'bad', param, message: expect.stringMatching(message) });
 });
 
