@@ -17,13 +17,14 @@ const STEP = 0.25;
  * aimed at, half of `1 − attainmentTarget`, whatever the distribution; at the upper bound more are missed than that.
  * Source: Gibbs and Candès, Adaptive Conformal Inference Under Distribution Shift, NeurIPS 2021.
  */
-export function createGuardBands(attainmentTarget: number): GuardBands {
+export function createGuardBands(attainmentTarget: number, tunes = true): GuardBands {
   // Half of the allowed misses are aimed at: the other half is for what no band can help (a restart, a stuck switch).
   const allowed = (1 - attainmentTarget) / 2;
   const bands = new Map<string, number>();
   return {
     of: (sloClass) => bands.get(sloClass) ?? BAND.start,
     observe(sloClass, met) {
+      if (!tunes) return;
       const moved = (bands.get(sloClass) ?? BAND.start) + STEP * ((met ? 0 : 1) - allowed);
       bands.set(sloClass, Math.min(BAND.max, Math.max(BAND.min, moved)));
     },

@@ -10,9 +10,43 @@ export interface LengthPredictor {
    * leaves. Before anything was observed the answer comes from a broad prior.
    */
   remaining(key: string, tokensOut: number, quantile: number, maxOutputTokens: number): number;
+  /**
+   * The whole table at once: at each of `LENGTH_LEVELS` the quantile of the answer's *total* tokens, given that there are
+   * more than `tokensOut`; ascending, each above `tokensOut` and at most `maxOutputTokens`.
+   */
+  totals(key: string, tokensOut: number, maxOutputTokens: number): Float64Array;
   /** Mean output length of the key, tokens. */
   mean(key: string): number;
 }
+
+/** Levels of the table of quantiles that plans are made with: fine where a short answer loses its TPOT, coarse where it is long. */
+export const LENGTH_LEVELS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9] as const;
+/** Places in the table. */
+export const LEVEL = { low: 2, middle: 6, high: 8 } as const;
+
+/**
+ * Probability that an answer ends with fewer than `tokens` in all, given that it has had `tokensOut`, by a table of `totals`;
+ * linear between the levels, so as good as the table is fine.
+ */
+export function shareShorter(totals: Float64Array, tokensOut: number, tokens: number): number {
+  if (tokens <= tokensOut) return 0;
+  const gone = levelOf(totals, tokensOut);
+  return Math.max(0, levelOf(totals, tokens) - gone) / (1 - gone);
+}
+
+function levelOf(totals: Float64Array, tokens: number): number {
+  let place = 0;
+  while (place < totals.length && (totals[place] as number) < tokens) place++;
+  const below = place === 0 ? 0 : (totals[place - 1] as number);
+  const levelBelow = place === 0 ? 0 : (LENGTH_LEVELS[place - 1] as number);
+  // Beyond the table the tail is taken to be as long again as the middle is from its end.
+  const above = place === totals.length ? below + Math.max(1, below - (totals[LEVEL.middle] as number)) : (totals[place] as number);
+  const levelAbove = place === totals.length ? LEVEL_MAX : (LENGTH_LEVELS[place] as number);
+  const share = above > below ? Math.min(1, (tokens - below) / (above - below)) : 1;
+  return levelBelow + share * (levelAbove - levelBelow);
+}
+
+const LEVEL_MAX = 0.99;
 
 const BIN_RATIO = 1.15;
 const BINS = Math.ceil(Math.log(OUTPUT_TOKENS_MAX) / Math.log(BIN_RATIO)) + 1;
@@ -78,6 +112,22 @@ export function createLengthPredictor(): LengthPredictor {
       const share = inBin > 0 ? ((tails[low] as number) - wanted) / inBin : 0;
       const total = lowerEdge(low) + share * (lowerEdge(low + 1) - lowerEdge(low));
       return Math.min(left, Math.max(1, total - tokensOut));
+    },
+    totals(key, tokensOut, maxOutputTokens) {
+      const tails = tailsOf(lengthsOf(key));
+      const table = new Float64Array(LENGTH_LEVELS.length);
+      const beyond = tailAt(tails, tokensOut);
+      let bin = 0;
+      for (let place = 0; place < table.length; place++) {
+        const wanted = beyond * (1 - (LENGTH_LEVELS[place] as number));
+        while (bin < BINS - 1 && (tails[bin + 1] as number) > wanted) bin++;
+        const above = tails[bin + 1] as number;
+        const inBin = (tails[bin] as number) - above;
+        const share = inBin > 0 ? ((tails[bin] as number) - wanted) / inBin : 0;
+        const total = lowerEdge(bin) + share * (lowerEdge(bin + 1) - lowerEdge(bin));
+        table[place] = beyond <= 1e-9 ? tokensOut + 1 : Math.max(tokensOut + 1, Math.min(maxOutputTokens, total));
+      }
+      return table;
     },
     mean(key) {
       const { counts } = lengthsOf(key);

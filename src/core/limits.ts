@@ -22,4 +22,16 @@ export const LOWER_DWELL_MS = 300;
 /** Two clock calls plus settling, for planning: a call takes 10–20 ms, settling 5–25 ms (FITS.md). */
 export const SWITCH_ALLOWANCE_MS = 40;
 
+/** A job without any deadline is kept back for others' sake no longer than this: somebody may be watching. */
+export const PATIENCE_MS = 1_000;
+
+/** One whose own deadline is lost gives way to those that are not, but for no longer than this. */
+export const LATE_PATIENCE_MS = 10_000;
+
+/** Only a job with at least this much slack is held for a cheaper moment, and for no longer than this share of it. */
+export const HOLD = { slackMinMs: 5_000, shareMax: 0.5 };
+
+/** Jobs of our queue that are looked at again when something changes: those behind find less room, not more. */
+export const RECONSIDERED_MAX = 16;
+
 assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

@@ -3,8 +3,8 @@
 import type { PointIndex } from '../frontier/performance-model.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
-import { costsAt, type PointCosts, switchMs } from './point-costs.ts';
-import { poissonQuantile } from './poisson.ts';
+import { shareShorter } from './length-predictor.ts';
+import { costsAt, type PointCosts, TIME_SHARE_MAX, switchMs, tokensTakeMs } from './point-costs.ts';
 import { type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 import { excessPowerW } from './work-energy.ts';
 
@@ -26,10 +26,16 @@ export interface Plan {
   readonly lost: number;
 }
 
+/** Deadlines that are expected to be missed, counted; `last` is the part of the last waiting prompt. */
+export interface LossRisk {
+  readonly expected: number;
+  readonly last: number;
+}
+
 /** Jobs whose deadlines can still be met: waiting prompts by index, running streams. */
 interface Savable {
-  readonly waiting: readonly number[];
-  readonly running: readonly RunningStream[];
+  readonly waiting: number[];
+  readonly running: RunningStream[];
 }
 
 interface Verdict {
@@ -42,10 +48,11 @@ interface Verdict {
 const SHARE_MAX = { places: 0.85, kv: 0.9 };
 
 /** Relative room in every time prediction: `FIXED + PER_GUARD · guard`. */
-const MARGIN = { fixed: 0.02, perGuard: 0.02 };
+const MARGIN = { fixed: 0.01, perGuard: 0.02 };
 
 /**
- * The plan for one replica. O(points × (waiting + running)); nothing is kept between calls.
+ * The plan for one replica. O(points × (waiting + running)) at worst, and O(points + waiting + running) where one stream
+ * binds: it is asked first at every point. Nothing is kept between calls.
  * Jobs that cannot be met even at the fastest point bind nothing (they are best effort now); where more is to come the
  * stability constraint still keeps their streams moving.
  */
@@ -53,10 +60,9 @@ export function planReplica(view: ReplicaView): Plan {
   const { model } = view;
   if (sequencesOf(view) === 0) return idlePlan(view);
   const fastest = costsAt(view, model.fastest);
-  const savable: Savable = {
-    waiting: view.waiting.flatMap((prompt, index) => (isWaitingLost(view, fastest, prompt, index) ? [] : [index])),
-    running: view.running.filter((stream) => !isRunningLost(view, fastest, stream)),
-  };
+  const savable: Savable = { waiting: [], running: [] };
+  for (let index = 0; index < view.waiting.length; index++) if (!isWaitingLost(view, fastest, view.waiting[index] as WaitingPrompt, index)) savable.waiting.push(index);
+  for (const stream of view.running) if (!isRunningLost(view, fastest, stream)) savable.running.push(stream);
   const lost = view.waiting.length - savable.waiting.length + view.running.length - savable.running.length;
 
   let best: { costs: PointCosts; costW: number; verdict: Verdict } | null = null;
@@ -67,7 +73,10 @@ export function planReplica(view: ReplicaView): Plan {
     if (best !== null && costW >= best.costW) continue;
     const verdict = judge(view, savable, costs, fastest, false);
     if (verdict.slackMs >= 0) best = { costs, costW, verdict };
-    else refused.push({ costW, verdict });
+    else {
+      refused.push({ costW, verdict });
+      askFirst(savable, verdict.jobId);
+    }
   }
   const kind = lost > 0 ? 'infeasible' : best === null ? 'tight' : 'meets';
   if (best === null) {
@@ -77,7 +86,15 @@ export function planReplica(view: ReplicaView): Plan {
   const { costs, costW } = best;
   const nextCheaper = refused.filter((other) => other.costW < costW).reduce<(typeof refused)[number] | null>((next, other) => (next === null || other.costW > next.costW ? other : next), null);
   const { binding, jobId } = nextCheaper?.verdict ?? { binding: 'energy', jobId: null };
-  return { kind, point: costs.point, binding, bindingJobId: jobId, slackMs: judge(view, savable, costs, fastest, true).slackMs, lost };
+  return { kind, point: costs.point, binding, bindingJobId: jobId, slackMs: best.verdict.slackMs, lost };
+}
+
+/** What forbade one point most likely forbids the next. */
+function askFirst({ running }: Savable, jobId: JobId | null): void {
+  if (jobId === null || running[0]?.jobId === jobId) return;
+  const place = running.findIndex((stream) => stream.jobId === jobId);
+  if (place <= 0) return;
+  [running[0], running[place]] = [running[place] as RunningStream, running[0] as RunningStream];
 }
 
 /**
@@ -90,8 +107,8 @@ function idlePlan(view: ReplicaView): Plan {
   const tokens = Math.ceil(forecast.promptTokensMean * (1 + Math.sqrt(forecast.promptUnevenness - 1)));
   const firstTokenMs = (point: PointIndex): number => model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode: NO_DECODE }, point) * timeScale.prefill * (1 + MARGIN.fixed);
   const raised = latencyMs + outlierMs + firstTokenMs(model.fastest) <= view.tightestTtftMs;
-  let parked = model.fastest;
-  for (let point = 0; point < model.points.length; point++) {
+  let parked = view.mechanisms.parking ? model.fastest : (view.appliedPoint ?? model.fastest);
+  for (let point = 0; view.mechanisms.parking && point < model.points.length; point++) {
     if (model.idlePowerW(point) < model.idlePowerW(parked) && (raised || firstTokenMs(point) <= view.tightestTtftMs)) parked = point;
   }
   return { kind: 'meets', point: parked, binding: 'idle', bindingJobId: null, slackMs: Number.POSITIVE_INFINITY, lost: 0 };
@@ -124,11 +141,11 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
 
   for (const index of savable.waiting) {
     const prompt = view.waiting[index] as WaitingPrompt;
-    const room = 1 + MARGIN.fixed + MARGIN.perGuard * prompt.guard;
+    const room = roomOf(prompt.guard);
     const firstMs = (costs.firstTokenMs[index] as number) * room;
     if (prompt.ttftDeadlineAtMs !== Number.POSITIVE_INFINITY && note(prompt.ttftDeadlineAtMs - view.nowMs - firstMs, 'ttft', prompt.jobId)) return verdict();
-    const tokens = prompt.outputTokensMiddle;
-    if (prompt.tpotLimitMs !== Number.POSITIVE_INFINITY && note((prompt.tpotLimitMs - costs.stepWithPrefillsMs * room) * tokens, 'tpot', prompt.jobId)) return verdict();
+    // By the step alone: what is prefilled behind it is spent from its bank like anybody's once it runs.
+    if (prompt.tpotLimitMs !== Number.POSITIVE_INFINITY && note((prompt.tpotLimitMs - costs.stepWithPrefillsMs * room) * prompt.outputTokensMiddle, 'tpot', prompt.jobId)) return verdict();
     if (prompt.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const fastestLeftMs = prompt.e2eDeadlineAtMs - view.nowMs - (fastest.firstTokenMs[index] as number) * room;
       const planned = largestFeasible([prompt.outputTokensHigh, prompt.outputTokensMiddle, 1], fastestLeftMs, fastest, room);
@@ -138,32 +155,37 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
   }
 
   for (const stream of savable.running) {
-    const room = 1 + MARGIN.fixed + MARGIN.perGuard * stream.guard;
-    if (stream.tpotLimitMs !== Number.POSITIVE_INFINITY) {
-      const slack = Math.min(
-        streamSlackMs(view, costs, fastest, stream, stream.remainingLow * stream.tpotLimitMs + stream.bankMs, stream.remainingLow, room),
-        streamSlackMs(view, costs, fastest, stream, stream.remainingHigh * stream.tpotLimitMs + stream.bankMs, stream.remainingHigh, room),
-      );
-      if (note(slack, 'tpot', stream.jobId)) return verdict();
+    const room = roomOf(stream.guard);
+    const { tpotLimitMs, bankMs, remainingLow, remainingHigh } = stream;
+    if (tpotLimitMs !== Number.POSITIVE_INFINITY) {
+      if (!view.mechanisms.bankedSlack) {
+        if (note(tpotLimitMs - costs.stepWithPrefillsMs * room, 'tpot', stream.jobId)) return verdict();
+      } else {
+        if (note(streamSlackMs(view, costs, fastest, remainingLow * tpotLimitMs + bankMs, remainingLow, room), 'tpot', stream.jobId)) return verdict();
+        if (note(streamSlackMs(view, costs, fastest, remainingHigh * tpotLimitMs + bankMs, remainingHigh, room), 'tpot', stream.jobId)) return verdict();
+      }
     }
     if (stream.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const leftMs = stream.e2eDeadlineAtMs - view.nowMs;
-      const planned = largestFeasible([stream.remainingHigh, stream.remainingMiddle, stream.remainingLow], leftMs, fastest, room);
-      const slack = streamSlackMs(view, costs, fastest, stream, leftMs, planned, room);
-      if (note(slack, 'e2e', stream.jobId)) return verdict();
+      const planned = largestFeasible([remainingHigh, stream.remainingMiddle, remainingLow], leftMs, fastest, room);
+      if (note(streamSlackMs(view, costs, fastest, leftMs, planned, room), 'e2e', stream.jobId)) return verdict();
     }
   }
   return verdict();
 }
 
+function roomOf(guard: number): number {
+  return 1 + MARGIN.fixed + MARGIN.perGuard * guard;
+}
+
 /**
  * By how much a point is unstable: where arrivals, batch and step time settle at it, newcomers must still get the tightest
- * TPOT seen lately, and the server must have place for them all. With jobs held back for want of place, every point but
- * the fastest is. 0 where nothing is wrong, or nothing is expected.
+ * TPOT seen lately, and the server must have place for them all. With jobs held back, every point but the fastest is.
+ * 0 where nothing is wrong, or nothing is expected.
  */
 function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (view.heldBackJobs > 0) return 1;
-  if (view.forecast.perMs <= 0) return 0;
+  if (view.forecast.perMs <= 0 || !view.mechanisms.forecast) return 0;
   if (!Number.isFinite(costs.settledTpotMs)) return 1;
   const contextTokens = costs.settledSequences * (view.forecast.promptTokensMean + view.outputTokensMean / 2);
   if (costs.settledSequences > SHARE_MAX.places * view.sequencesMax || contextTokens > SHARE_MAX.kv * view.kvTokens) return 1;
@@ -180,18 +202,24 @@ function largestFeasible(quantiles: readonly number[], leftMs: number, fastest: 
 
 /**
  * What is left of `budgetMs` when a stream has had its `remaining` tokens: the lesser of (1) staying at this point with
- * the expected interference and (2) one more control period here, then the fastest point, with an upper quantile of
- * interference. (2) is what the planner can fall back on, since it raises at once when something arrives.
+ * the expected interference and (2) one more control period here, then the fastest point with the most that arrives
+ * lately. (2) is what the planner can fall back on, since it raises at once when something arrives, and newcomers are not
+ * sent while they would cost a stream its deadline (`lossRisk`).
  */
-function streamSlackMs(view: ReplicaView, costs: PointCosts, fastest: PointCosts, stream: RunningStream, budgetMs: number, remaining: number, room: number): number {
-  const expectedMs = budgetMs - remaining * costs.stepWithPrefillsMs * room - costs.backlogMs;
-  const hereMs = Math.min(view.controlPeriodMs + SWITCH_ALLOWANCE_MS, remaining * costs.stepMs);
-  const later = Math.max(0, remaining - Math.max(0, hereMs - costs.backlogMs) / costs.stepMs);
-  const laterMs = later * fastest.stepMs;
-  const arrivals = poissonQuantile(view.forecast.upperPerMs * (hereMs + laterMs), stream.guard);
-  const burstMs = fastest.interferenceMs * (arrivals + stream.guard * Math.sqrt(arrivals * (view.forecast.promptUnevenness - 1)));
-  const recoverableMs = budgetMs - hereMs - laterMs * room - burstMs - Math.max(0, costs.backlogMs - hereMs);
-  return Math.min(expectedMs, recoverableMs);
+function streamSlackMs(view: ReplicaView, costs: PointCosts, fastest: PointCosts, budgetMs: number, remaining: number, room: number): number {
+  const expectedMs = budgetMs - tokensTakeMs(costs, remaining, costs.stepWithPrefillsMs) * room;
+  if (costs.point === fastest.point) return expectedMs;
+  const iterationMs = costs.prefillIterations > 0 ? costs.prefillMs / costs.prefillIterations : costs.stepMs;
+  const hereMs = Math.min(view.controlPeriodMs + switchAllowanceMs(view, costs.point), remaining * iterationMs);
+  const here = hereMs / iterationMs;
+  const busiestShare = view.mechanisms.forecast ? Math.min(TIME_SHARE_MAX, view.forecast.upperPerMs * fastest.interferenceMs) : 0;
+  const laterMs = tokensTakeMs(fastest, remaining - here, fastest.stepMs / (1 - busiestShare), Math.min(here, fastest.prefillIterations));
+  return Math.min(expectedMs, budgetMs - hereMs - laterMs * room);
+}
+
+/** A raise from here to the fastest point, should it be needed. */
+function switchAllowanceMs({ model }: ReplicaView, point: PointIndex): number {
+  return point === model.fastest ? 0 : SWITCH_ALLOWANCE_MS;
 }
 
 /**
@@ -205,8 +233,53 @@ function isWaitingLost(view: ReplicaView, fastest: PointCosts, prompt: WaitingPr
 
 function isRunningLost(view: ReplicaView, fastest: PointCosts, stream: RunningStream): boolean {
   if (stream.e2eDeadlineAtMs - view.nowMs < stream.remainingLow * fastest.stepMs) return true;
+  if (stream.tpotLimitMs === Number.POSITIVE_INFINITY) return false;
   // A longer answer has more time to catch up: lost only if the upper quantile of what is left is too little as well.
-  const byTpot = Math.max(stream.remainingLow * (stream.tpotLimitMs - fastest.stepMs), stream.remainingHigh * (stream.tpotLimitMs - fastest.stepMs)) + stream.bankMs;
-  return stream.tpotLimitMs !== Number.POSITIVE_INFINITY && byTpot < 0;
+  const gainMs = stream.tpotLimitMs - fastest.stepMs;
+  return Math.max(stream.remainingLow * gainMs, stream.remainingHigh * gainMs) + stream.bankMs < 0;
 }
 
+/**
+ * How many deadlines are expected to be missed on this replica even at the fastest point: each running stream's and
+ * waiting prompt's TPOT by the distribution of its length (a short answer cannot make good what prefills took from
+ * it), TTFT and e2e by whether they are predicted to hold. Routing and pacing compare it with and without a job.
+ */
+export function lossRisk(view: ReplicaView): LossRisk {
+  if (sequencesOf(view) === 0) return NO_RISK;
+  const fastest = costsAt(view, view.model.fastest);
+  const stepMs = fastest.stepWithPrefillsMs;
+  let expected = 0;
+  let last = 0;
+  for (const stream of view.running) {
+    if (stream.e2eDeadlineAtMs - view.nowMs < tokensTakeMs(fastest, stream.remainingMiddle, stepMs)) expected += 1;
+    else expected += tpotRisk(fastest, stream.tpotLimitMs, stream.bankMs, stream.totals, stream.tokensOut, stepMs, 0);
+  }
+  for (let index = 0; index < view.waiting.length; index++) {
+    const prompt = view.waiting[index] as WaitingPrompt;
+    const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
+    const endMs = firstMs + tokensTakeMs(fastest, prompt.outputTokensMiddle, stepMs, fastest.firstTokenIteration[index]);
+    const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs || prompt.e2eDeadlineAtMs - view.nowMs < endMs;
+    last = late ? 1 : tpotRisk(fastest, prompt.tpotLimitMs, 0, prompt.totals, 1, stepMs, fastest.firstTokenIteration[index] as number);
+    expected += last;
+  }
+  return { expected, last };
+}
+
+const NO_RISK: LossRisk = { expected: 0, last: 0 };
+
+/**
+ * Probability that a stream ends before it has made good what the prefills waiting now take from it. With c per iteration that
+ * prefills (k of them), s per step after, limit L and bank b, n further tokens miss where n·L + b < k·c + (n − k)·s, that is
+ * n < (k·(c − s) − b)/(L − s); of those, answers short enough to end within the bank, n ≤ b/(c − L), do not.
+ */
+function tpotRisk(fastest: PointCosts, limitMs: number, bankMs: number, totals: Float64Array, tokensOut: number, stepMs: number, from: number): number {
+  if (limitMs === Number.POSITIVE_INFINITY) return 0;
+  const iterations = Math.max(0, fastest.prefillIterations - from);
+  const iterationMs = iterations > 0 ? fastest.prefillMs / fastest.prefillIterations : stepMs;
+  const owedMs = iterations * Math.max(0, iterationMs - stepMs) - bankMs;
+  if (limitMs <= stepMs) return owedMs > 0 ? 1 : 1 - shareShorter(totals, tokensOut, tokensOut - owedMs / Math.max(1e-6, stepMs - limitMs));
+  if (owedMs <= 0) return 0;
+  const untilEven = shareShorter(totals, tokensOut, tokensOut + owedMs / (limitMs - stepMs));
+  if (bankMs <= 0 || iterationMs <= limitMs) return untilEven;
+  return Math.max(0, untilEven - shareShorter(totals, tokensOut, tokensOut + bankMs / (iterationMs - limitMs)));
+}

@@ -13,12 +13,14 @@ export interface PointCosts {
   readonly stepMs: number;
   /** What a typical arrival's prefill adds to every running stream. */
   readonly interferenceMs: number;
-  /** The step with the expected share of time given to prefills: what a stream sees. */
+  /** The step with the expected share of time given to prefills: what a stream sees once the prompts waiting now are through. */
   readonly stepWithPrefillsMs: number;
-  /** What the prompts waiting now add to every running stream. */
-  readonly backlogMs: number;
-  /** From now to the first token of each waiting prompt. */
+  /** Iterations that the prompts waiting now take, and how long all of them last; each brings every running stream a token. */
+  readonly prefillIterations: number;
+  readonly prefillMs: number;
+  /** From now to the first token of each waiting prompt, and in which of those iterations it comes (from 1). */
   readonly firstTokenMs: readonly number[];
+  readonly firstTokenIteration: readonly number[];
   /** TPOT at the fixed point of arrivals, batch and step time; `Infinity` when there is none. */
   readonly settledTpotMs: number;
   readonly settledSequences: number;
@@ -34,26 +36,40 @@ export function predictTpotMs(view: ReplicaView, point: PointIndex): number {
   return costsAt(view, point).stepWithPrefillsMs;
 }
 
+/**
+ * Time until a stream that gets a token in each iteration has had `tokens` more: first the iterations that prefill what
+ * waits now (those after the `from`-th), then decode steps of `stepMs`.
+ */
+export function tokensTakeMs(costs: PointCosts, tokens: number, stepMs: number, from = 0): number {
+  const iterations = costs.prefillIterations - from;
+  if (iterations <= 0) return tokens * stepMs;
+  const iterationMs = costs.prefillMs / costs.prefillIterations;
+  return tokens <= iterations ? tokens * iterationMs : iterations * iterationMs + (tokens - iterations) * stepMs;
+}
+
 export function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
-  const { model, timeScale, forecast } = view;
+  const { model, timeScale, forecast, mechanisms } = view;
+  let waitingTokens = 0;
+  for (const prompt of view.waiting) waitingTokens += prompt.promptTokens;
   const sequences = sequencesOf(view);
-  const waitingTokens = view.waiting.reduce((sum, prompt) => sum + prompt.promptTokens, 0);
-  const decode = { sequences, contextTokens: view.contextTokens + waitingTokens };
-  const rawStepMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point);
+  WORK.prefill.tokens = 0;
+  WORK.decode.sequences = sequences;
+  WORK.decode.contextTokens = view.contextTokens + waitingTokens;
+  const rawStepMs = model.iterationTimeMs(WORK, point);
   const stepMs = rawStepMs * timeScale.decode;
-  const added = (tokens: number): number =>
-    tokens <= 0 ? 0 : (model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode }, point) - rawStepMs) * timeScale.prefill;
-  const interferenceMs = added(forecast.promptTokensMean);
-  const prefillShare = forecast.perMs * interferenceMs;
+  WORK.prefill.tokens = mechanisms.interference ? forecast.promptTokensMean : 0;
+  const interferenceMs = (model.iterationTimeMs(WORK, point) - rawStepMs) * timeScale.prefill;
+  const perMs = mechanisms.forecast ? forecast.perMs : 0;
+  const prefillShare = perMs * interferenceMs;
 
   // Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B.
-  const outPerMs = forecast.perMs * view.outputTokensMean;
+  const outPerMs = perMs * view.outputTokensMean;
   const contextPerSequence = forecast.promptTokensMean + view.outputTokensMean / 2;
-  const stepOf = (count: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: count, contextTokens: count * contextPerSequence } }, point) * timeScale.decode;
-  const perSequenceMs = (stepOf(65) - stepOf(1)) / 64;
-  const baseMs = stepOf(1) - perSequenceMs;
+  const manyMs = decodeStepMs(view, point, MANY, MANY * contextPerSequence);
+  const oneMs = decodeStepMs(view, point, 1, contextPerSequence);
+  const perSequenceMs = (manyMs - oneMs) / (MANY - 1);
   const utilisation = prefillShare + perSequenceMs * outPerMs;
-  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : baseMs / (1 - utilisation) + perSequenceMs;
+  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs - perSequenceMs) / (1 - utilisation) + perSequenceMs;
   return {
     point,
     stepMs,
@@ -65,35 +81,56 @@ export function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
   };
 }
 
+/** Batch at which the slope of the step time is read. */
+const MANY = 65;
+
+/** One for all calls: decisions are made one at a time, and thousands of them a second should leave no garbage. */
+const WORK = { prefill: { tokens: 0, contextTokens: 0 }, decode: { sequences: 0, contextTokens: 0 } };
+
+function decodeStepMs({ model, timeScale }: ReplicaView, point: PointIndex, sequences: number, contextTokens: number): number {
+  WORK.prefill.tokens = 0;
+  WORK.decode.sequences = sequences;
+  WORK.decode.contextTokens = contextTokens;
+  return model.iterationTimeMs(WORK, point) * timeScale.decode;
+}
+
 /**
- * When each waiting prompt gets its first token, and what all of them take from the running streams. In order of arrival:
- * the step under way, the switch if one is still needed, all prompts up to it; for each batch of `maxBatchTokens` one
- * decode step rides along, and the pass over the weights is paid once.
+ * When each waiting prompt gets its first token, and how long the running streams share their iterations with prefills. In
+ * order of arrival: the step under way, the switch if one is still needed, all prompts up to it; for each batch of
+ * `maxBatchTokens` one decode step rides along, and the pass over the weights is paid once.
  */
-function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): { firstTokenMs: number[]; backlogMs: number } {
+function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick<PointCosts, 'firstTokenMs' | 'firstTokenIteration' | 'prefillIterations' | 'prefillMs'> {
   const { model, timeScale } = view;
-  if (view.waiting.length === 0) return { firstTokenMs: [], backlogMs: 0 };
+  if (view.waiting.length === 0) return NO_PROMPTS;
   const { maxBatchTokens } = model.profile.serving;
-  const passMs = model.prefillTimeMs({ tokens: 1, contextTokens: 0 }, point) * timeScale.prefill;
+  const passMs = model.prefillTimeMs(ONE_TOKEN, point) * timeScale.prefill;
   const decoding = view.running.length + view.foreignSequences > 0;
   const perBatchMs = Math.max(decoding ? stepMs : 0, passMs + model.profile.launchOverheadMs);
   const startMs = switchMs(view, point) + (decoding ? stepMs / 2 : 0);
   const firstTokenMs: number[] = [];
+  const firstTokenIteration: number[] = [];
   let tokens = 0;
   let workMs = 0;
   for (const prompt of view.waiting) {
     const left = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
     tokens += left;
-    workMs += model.prefillTimeMs({ tokens: left, contextTokens: prompt.prefilledTokens }, point) * timeScale.prefill - passMs;
-    firstTokenMs.push(startMs + workMs + perBatchMs * Math.ceil(tokens / maxBatchTokens));
+    PREFILL.tokens = left;
+    PREFILL.contextTokens = prompt.prefilledTokens;
+    workMs += model.prefillTimeMs(PREFILL, point) * timeScale.prefill - passMs;
+    const iteration = Math.ceil(tokens / maxBatchTokens);
+    firstTokenIteration.push(iteration);
+    firstTokenMs.push(startMs + workMs + perBatchMs * iteration);
   }
-  return { firstTokenMs, backlogMs: workMs + (decoding ? 0 : passMs) };
+  const prefillIterations = Math.ceil(tokens / maxBatchTokens);
+  return { firstTokenMs, firstTokenIteration, prefillIterations, prefillMs: workMs + perBatchMs * prefillIterations };
 }
+
+const NO_PROMPTS = { firstTokenMs: [], firstTokenIteration: [], prefillIterations: 0, prefillMs: 0 };
+const ONE_TOKEN = { tokens: 1, contextTokens: 0 };
+const PREFILL = { tokens: 0, contextTokens: 0 };
 
 /** Allowance for a raise that is still to come. A lowering costs no deadline: until it lands we are faster than planned. */
 export function switchMs(view: ReplicaView, point: PointIndex): number {
   const { speedRank, fastest } = view.model;
   return (speedRank[point] as number) < (speedRank[view.appliedPoint ?? fastest] as number) ? SWITCH_ALLOWANCE_MS : 0;
 }
-
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };

@@ -3,7 +3,8 @@
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import type { GuardBands } from './guard-band.ts';
-import type { LengthPredictor } from './length-predictor.ts';
+import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
+import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import type { ReplicaView, RunningStream, WaitingPrompt } from './replica-view.ts';
 import type { TrackedJob } from './tracked-job.ts';
 
@@ -11,6 +12,8 @@ export interface ReplicaQueue {
   readonly model: PerformanceModel;
   readonly waitingCount: () => number;
   readonly runningCount: () => number;
+  /** Another number after every change that a view would show. */
+  readonly version: () => number;
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
@@ -34,10 +37,12 @@ export interface ReplicaQueueOptions {
   readonly controlPeriodMs: number;
   /** Jobs sent at once at most. */
   readonly concurrencyMax: number;
+  /** Default: all. */
+  readonly mechanisms?: Mechanisms;
 }
 
-/** Quantiles of an answer's length that plans are made with. */
-const LENGTH_QUANTILES = { low: 0.04, middle: 0.5, high: 0.9 };
+/** A table of length quantiles is looked up again when the answer has grown by this factor: the bins it is made of are as wide. */
+const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
 /** A correction learns slowly and within bounds: beyond them the profile is of another machine. */
@@ -46,13 +51,14 @@ const SCALE = { rate: 0.05, min: 0.5, max: 2 };
 const SAMPLE_STEPS_MIN = 4;
 
 export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
-  const { model, lengths, guards, controlPeriodMs } = options;
+  const { model, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
   const { maxSequences, kvTokens } = model.profile.serving;
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
   const running = new Set<TrackedJob>();
   const forecast: ArrivalForecast = createArrivalForecast();
   const scale = { prefill: 1, decode: 1 };
+  let version = 0;
   let contextTokens = 0;
   let appliedPoint: PointIndex | null = null;
   /** By the server's metrics, and by what other gateways say: the larger counts. */
@@ -137,6 +143,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 
   function learn(phase: 'prefill' | 'decode', ratio: number): void {
+    if (!mechanisms.residuals) return;
     const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
     scale[phase] += SCALE.rate * (bounded - scale[phase]);
   }
@@ -147,6 +154,22 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     stretch = null;
   }
 
+  function tableOf(job: TrackedJob): Float64Array {
+    if (job.totals === null || job.tokensOut > LOOK_UP_AGAIN * job.totalsAtTokens + 1) {
+      job.totalsAtTokens = Math.floor(job.tokensOut);
+      job.totals = mechanisms.lengthQuantiles
+        ? lengths.totals(job.key, job.totalsAtTokens, maxOutputOf(job))
+        : new Float64Array(LENGTH_LEVELS.length).fill(Math.min(maxOutputOf(job), Math.max(job.totalsAtTokens + 1, lengths.mean(job.key))));
+    }
+    return job.totals;
+  }
+
+  function runningStreams(nowMs: number): RunningStream[] {
+    const streams: RunningStream[] = [];
+    for (const job of running) streams.push(runningStream(job, nowMs, tableOf(job), guards.of(job.spec.sloClass)));
+    return streams;
+  }
+
   function updateForeign(): void {
     foreignSequences = Math.max(Math.round(measuredForeign), peerSequences);
   }
@@ -155,8 +178,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     model,
     waitingCount: () => waiting.length,
     runningCount: () => running.size,
+    version: () => version,
     timeScale: () => scale,
     add(job, nowMs) {
+      version += 1;
       progressTo(nowMs);
       stretch = null;
       if (waiting.length === 0) headSinceMs = nowMs;
@@ -170,6 +195,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (tpotLimitOf(job) > aloneMs) tightestTpot.observe(tpotLimitOf(job), nowMs);
     },
     tokens(job, tokens, nowMs) {
+      version += 1;
       if (tokens <= 0) return;
       const first = job.firstTokenAtMs === null;
       if (first) {
@@ -189,6 +215,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       }
     },
     remove(job, nowMs) {
+      version += 1;
       progressTo(nowMs);
       endStretch();
       if (running.delete(job)) {
@@ -197,6 +224,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       } else leaveQueue(job, nowMs);
     },
     applied(point, nowMs) {
+      version += 1;
       if (point === appliedPoint) return;
       progressTo(nowMs);
       stretch = null;
@@ -204,16 +232,19 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       pointChangedAtMs = nowMs;
     },
     load(serverRunning, serverWaiting) {
+      version += 1;
       // Smoothed: the server's figures and ours are never of the same instant.
       const foreign = Math.max(0, serverRunning + serverWaiting - running.size - waiting.length);
       measuredForeign = foreign === 0 ? 0 : measuredForeign + 0.5 * (foreign - measuredForeign);
       updateForeign();
     },
     peerLoad(sequences) {
+      version += 1;
       peerSequences = Math.max(0, sequences);
       updateForeign();
     },
     heldBack(jobs) {
+      version += 1;
       heldBackJobs = jobs;
     },
     view(nowMs, candidate) {
@@ -222,10 +253,11 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       return {
         nowMs,
         model,
+        mechanisms,
         timeScale: { ...scale },
         appliedPoint,
-        waiting: jobs.map((job) => waitingPrompt(job, lengths, guards)),
-        running: Array.from(running, (job) => runningStream(job, nowMs, lengths, guards)),
+        waiting: jobs.map((job) => waitingPrompt(job, tableOf(job), guards)),
+        running: runningStreams(nowMs),
         foreignSequences,
         contextTokens,
         forecast: forecast.at(nowMs),
@@ -268,9 +300,8 @@ function tpotLimitOf(job: TrackedJob): number {
   return none ? Number.POSITIVE_INFINITY : (job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY);
 }
 
-function waitingPrompt(job: TrackedJob, lengths: LengthPredictor, guards: GuardBands): WaitingPrompt {
+function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands): WaitingPrompt {
   const { slo, work, jobId, sloClass } = job.spec;
-  const remaining = (quantile: number): number => (work === 'embed' ? 1 : lengths.remaining(job.key, 0, quantile, maxOutputOf(job)));
   return {
     jobId,
     promptTokens: job.promptTokens,
@@ -278,28 +309,30 @@ function waitingPrompt(job: TrackedJob, lengths: LengthPredictor, guards: GuardB
     ttftDeadlineAtMs: job.arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY),
     e2eDeadlineAtMs: job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
     tpotLimitMs: tpotLimitOf(job),
-    outputTokensMiddle: remaining(LENGTH_QUANTILES.middle),
-    outputTokensHigh: remaining(LENGTH_QUANTILES.high),
+    outputTokensMiddle: work === 'embed' ? 1 : (totals[LEVEL.middle] as number),
+    outputTokensHigh: work === 'embed' ? 1 : (totals[LEVEL.high] as number),
+    totals,
     guard: guards.of(sloClass),
   };
 }
 
-function runningStream(job: TrackedJob, nowMs: number, lengths: LengthPredictor, guards: GuardBands): RunningStream {
-  const { slo, jobId, sloClass } = job.spec;
+function runningStream(job: TrackedJob, nowMs: number, totals: Float64Array, guard: number): RunningStream {
+  const { slo, jobId } = job.spec;
   const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
   const tokensOut = Math.floor(job.tokensOut);
   const limitMs = tpotLimitOf(job);
   // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
   const missed = firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
-  const remaining = (quantile: number): number => lengths.remaining(job.key, tokensOut, quantile, maxOutputOf(job));
   return {
     jobId,
     tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
     bankMs: limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs),
     e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
-    remainingLow: remaining(LENGTH_QUANTILES.low),
-    remainingMiddle: remaining(LENGTH_QUANTILES.middle),
-    remainingHigh: remaining(LENGTH_QUANTILES.high),
-    guard: guards.of(sloClass),
+    tokensOut,
+    remainingLow: Math.max(1, (totals[LEVEL.low] as number) - tokensOut),
+    remainingMiddle: Math.max(1, (totals[LEVEL.middle] as number) - tokensOut),
+    remainingHigh: Math.max(1, (totals[LEVEL.high] as number) - tokensOut),
+    totals,
+    guard,
   };
 }

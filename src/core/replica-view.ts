@@ -2,6 +2,7 @@
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { Forecast } from './arrival-forecast.ts';
 import type { JobId } from './job.ts';
+import type { Mechanisms } from './mechanisms.ts';
 
 /** A prompt that has been sent and not answered yet, in the order the server will take them. */
 export interface WaitingPrompt {
@@ -17,6 +18,8 @@ export interface WaitingPrompt {
   /** Quantiles of the answer's length, each ≥ 1. */
   readonly outputTokensMiddle: number;
   readonly outputTokensHigh: number;
+  /** The same as a table, see `LENGTH_LEVELS`. */
+  readonly totals: Float64Array;
   /** Caution of its class, standard deviations. */
   readonly guard: number;
 }
@@ -28,17 +31,22 @@ export interface RunningStream {
   /** What it is ahead of its TPOT so far: (tokensOut − 1) · limit − time since the first token; negative when behind. */
   readonly bankMs: number;
   readonly e2eDeadlineAtMs: number;
+  readonly tokensOut: number;
   /** Quantiles of the tokens still to come, each ≥ 1. */
   readonly remainingLow: number;
   readonly remainingMiddle: number;
   readonly remainingHigh: number;
+  /** Quantiles of its whole length as a table, see `LENGTH_LEVELS`. */
+  readonly totals: Float64Array;
   readonly guard: number;
 }
 
+/** Its lists belong to the queue it was made by: good until the queue is told the next thing. */
 export interface ReplicaView {
   readonly nowMs: number;
   /** The belief. */
   readonly model: PerformanceModel;
+  readonly mechanisms: Mechanisms;
   /** Learnt corrections: real time over believed time. */
   readonly timeScale: { readonly prefill: number; readonly decode: number };
   /** Where the device is now; `null` at default clocks, which is the fastest point. */

@@ -1,18 +1,30 @@
-// Which replica? The one where serving the job costs the least energy among those that can meet its deadlines: what the
-// cheapest feasible plan costs with the job, less what it costs without. Packing and spreading both fall out of it.
+// Which replica? The one where serving the job costs the least energy among those where no deadline is put at risk by it:
+// what the cheapest feasible plan costs with the job, less what it costs without. Packing, spreading and keeping tight
+// streams apart from long prompts all fall out of these two numbers.
 import type { PointIndex } from '../frontier/performance-model.ts';
-import { type Plan, planReplica } from './planner.ts';
-import { predictFirstTokenMs, predictTpotMs } from './point-costs.ts';
-import type { ReplicaView } from './replica-view.ts';
+import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
+import { costsAt, tokensTakeMs } from './point-costs.ts';
+import type { ReplicaView, WaitingPrompt } from './replica-view.ts';
 import { knownWorkJ } from './work-energy.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';
 
-/** A replica as routing sees it: as it is, and as it would be with the job. */
+/** A replica with what it has, judged; the same for all jobs that are considered at one instant. */
+export interface Standing {
+  readonly view: ReplicaView;
+  readonly plan: Plan;
+  readonly risk: LossRisk;
+}
+
+export function standingOf(view: ReplicaView): Standing {
+  return { view, plan: planReplica(view), risk: lossRisk(view) };
+}
+
+/** A replica as routing sees it: as it is, and as it would be with the job, which is the last of its waiting prompts. */
 export interface RouteCandidate<Id> {
   readonly id: Id;
-  readonly without: ReplicaView;
+  readonly without: Standing;
   readonly withJob: ReplicaView;
   /** False where clocks cannot be driven: the job then runs at the fastest point whatever the plan says. */
   readonly controlled: boolean;
@@ -23,19 +35,27 @@ export interface Route<Id> {
   readonly plan: Plan;
   /** No deadline is given up by sending the job there. */
   readonly feasible: boolean;
-  /** Deadlines given up by sending the job there: its own, or others'. */
-  readonly newlyLost: number;
+  /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others'. */
+  readonly ownRisk: number;
+  readonly othersRisk: number;
   readonly marginalJ: number;
+  /** The replica has nothing to do, or would have to run faster for it. */
+  readonly opens: boolean;
+  /** Latest instant at which it could still be sent there, as things stand, at the fastest point; `Infinity` without a deadline. */
+  readonly latestStartAtMs: number;
   readonly ttftMs: number;
   readonly tpotMs: number;
 }
 
+/** Room beyond predictions for a job that is kept back on purpose: what is not known yet may come before it. */
+const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
+
 /**
- * With `energy`: the cheapest replica at which every deadline holds with its margin, its own and those of the jobs already
- * there; if there is none, the one with the most slack at which all can still hold; if there is none, the one where the fewest are given up and the first
- * token comes soonest. `null` when there is no candidate. Ties go to the shorter queue, then to the order given.
+ * With `energy`: of the replicas that put at risk no more than `riskMax` deadlines, the cheapest at which every deadline holds
+ * with its margin; if there is none, the one with the most slack. If every replica is put at more risk, the one with the least.
+ * `null` when there is no candidate. Ties go to the shorter queue, then to the order given.
  */
-export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing): Route<Id> | null {
+export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number): Route<Id> | null {
   if (routing === 'least-loaded') {
     const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || loadOf(candidate) < loadOf(best) ? candidate : best), null);
     return least === null ? null : routeTo(least);
@@ -44,35 +64,51 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
   for (const candidate of candidates) {
     const route = routeTo(candidate);
     const load = loadOf(candidate);
-    if (best === null || isBetter(route, load, best.route, best.load)) best = { route, load };
+    if (best === null || isBetter(route, load, best.route, best.load, riskMax)) best = { route, load };
   }
   return best?.route ?? null;
 }
 
-function loadOf<Id>({ without }: RouteCandidate<Id>): number {
-  return without.waiting.length + without.running.length;
+function loadOf<Id>({ without: { view } }: RouteCandidate<Id>): number {
+  return view.waiting.length + view.running.length;
 }
 
 function routeTo<Id>({ id, without, withJob, controlled }: RouteCandidate<Id>): Route<Id> {
   const plan = planReplica(withJob);
-  const before = planReplica(without);
-  const { fastest } = withJob.model;
+  const risk = lossRisk(withJob);
+  const { fastest, speedRank } = withJob.model;
   const point: PointIndex = controlled ? plan.point : fastest;
-  const newlyLost = Math.max(0, plan.lost - before.lost);
+  const costs = costsAt(withJob, point);
+  const last = withJob.waiting.length - 1;
   return {
     id,
     plan,
-    feasible: newlyLost === 0,
-    newlyLost,
-    marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without, controlled ? before.point : fastest),
-    ttftMs: predictFirstTokenMs(withJob, point, withJob.waiting.length - 1),
-    tpotMs: predictTpotMs(withJob, point),
+    feasible: plan.lost <= without.plan.lost,
+    ownRisk: risk.last,
+    othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
+    marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without.view, controlled ? without.plan.point : fastest),
+    opens: loadOf({ id, without, withJob, controlled }) + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
+    latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
+    ttftMs: costs.firstTokenMs[last] ?? 0,
+    tpotMs: costs.stepWithPrefillsMs,
   };
 }
 
-function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number): boolean {
-  if (route.newlyLost !== best.newlyLost) return route.newlyLost < best.newlyLost;
-  if (!route.feasible) return route.ttftMs < best.ttftMs;
+function latestStartAtMs(view: ReplicaView, prompt: WaitingPrompt, index: number): number {
+  if (prompt.ttftDeadlineAtMs === Number.POSITIVE_INFINITY && prompt.e2eDeadlineAtMs === Number.POSITIVE_INFINITY) return Number.POSITIVE_INFINITY;
+  const fastest = costsAt(view, view.model.fastest);
+  const firstMs = fastest.firstTokenMs[index] as number;
+  const endMs = firstMs + tokensTakeMs(fastest, prompt.outputTokensHigh, fastest.stepWithPrefillsMs, fastest.firstTokenIteration[index]);
+  return Math.min(prompt.ttftDeadlineAtMs - firstMs * LATEST_START_ROOM.ttft, prompt.e2eDeadlineAtMs - endMs * LATEST_START_ROOM.e2e);
+}
+
+function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number, riskMax: number): boolean {
+  const risk = route.ownRisk + route.othersRisk;
+  const bestRisk = best.ownRisk + best.othersRisk;
+  if (risk > riskMax || bestRisk > riskMax) {
+    if (Math.abs(risk - bestRisk) > 1e-9) return risk < bestRisk;
+    return route.ttftMs < best.ttftMs;
+  }
   // Without the margins anywhere, what counts is to get them back, not the energy.
   if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
   const difference = route.marginalJ - best.marginalJ;

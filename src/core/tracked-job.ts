@@ -12,7 +12,7 @@ export interface PendingJob {
   readonly firstDeadlineAtMs: number;
 }
 
-/** A job on a replica. Its last four fields change: one object per job, touched for each batch of tokens. */
+/** A job on a replica. Its last fields change: one object per job, touched for each batch of tokens. */
 export interface TrackedJob extends PendingJob {
   readonly dispatchedAtMs: number;
   /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
@@ -24,8 +24,11 @@ export interface TrackedJob extends PendingJob {
   lastTokenAtMs: number;
   /** Seen; for a job that does not stream estimated, and then not whole. */
   tokensOut: number;
+  /** Quantiles of its whole length, and the tokens it had had when they were last looked up. */
+  totals: Float64Array | null;
+  totalsAtTokens: number;
 }
 
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
-  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0 };
+  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0 };
 }

@@ -6,11 +6,11 @@ export interface DeadlineQueue {
   /** False when the queue is full; the job is then not in it. */
   push(job: PendingJob): boolean;
   /**
-   * The job to send next among those of the models that `mayGo` lets, still in the queue. Jobs that can still be in time go
+   * The job to send next among those that `mayGo` lets, still in the queue. Jobs that can still be in time go
    * before those that are late already: else everybody behind a late one would be late as well. One in `LATE_TURN` is a late
    * one all the same, so that nobody waits for ever.
    */
-  next(mayGo: (model: string) => boolean, nowMs: number): PendingJob | null;
+  next(mayGo: (job: PendingJob) => boolean, nowMs: number): PendingJob | null;
   /** Takes it out; `sent` says that it goes to a replica, which is what turns are counted by. */
   remove(job: PendingJob, sent: boolean): boolean;
   all(): readonly PendingJob[];
@@ -37,9 +37,9 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
       return true;
     },
     next(mayGo, nowMs) {
-      const first = jobs.find((job) => mayGo(job.spec.model)) ?? null;
+      const first = jobs.find(mayGo) ?? null;
       if (first === null || first.firstDeadlineAtMs > nowMs || sentSinceLate >= LATE_TURN - 1) return first;
-      return jobs.find((job) => job.firstDeadlineAtMs > nowMs && mayGo(job.spec.model)) ?? first;
+      return jobs.find((job) => job.firstDeadlineAtMs > nowMs && mayGo(job)) ?? first;
     },
     remove(job, sent) {
       const index = jobs.indexOf(job);

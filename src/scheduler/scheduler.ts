@@ -4,12 +4,13 @@ import assert from 'node:assert/strict';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { HOLD_PERIODS, LOWER_DWELL_MS } from '../core/limits.ts';
+import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, PATIENCE_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
 import type { ReplicaView } from '../core/replica-view.ts';
-import { chooseRoute, type Route, type RouteCandidate, type Routing } from '../core/routing.ts';
+import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
@@ -52,6 +53,8 @@ export interface SchedulerOptions {
   readonly attainmentTarget: number;
   readonly controlPeriodMs: number;
   readonly queuedMax: number;
+  /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
+  readonly mechanisms?: Mechanisms;
 }
 
 /** For operator routes and the dashboard: what is going on and why. Plain data. */
@@ -78,6 +81,8 @@ export interface Scheduler {
 interface Replica {
   readonly spec: ReplicaSpec;
   readonly queue: ReplicaQueue;
+  /** Judged at this instant, in this state of the queue. */
+  standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   state: 'up' | 'draining' | 'down';
   controlled: boolean;
   /** What the devices were last told; `null` = default clocks. */
@@ -90,22 +95,35 @@ interface Replica {
 
 /** Where a job is. */
 type Placement =
-  | { readonly kind: 'queued'; readonly job: PendingJob }
+  | { readonly kind: 'queued'; readonly job: PendingJob; readonly why: Kept }
   | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction };
+
+/** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
+type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number };
+
+type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept;
+
+/** How often a job that is held is looked at again; it has seconds to wait. */
+const HOLD_LOOK_MS = 500;
 
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
-  const { policy, controlPeriodMs, attainmentTarget } = options;
+  const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
+  /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose. */
+  const riskMax = (1 - attainmentTarget) / 2;
+  const paced = policy.kind === 'paceline' && mechanisms.pacing;
+  const holds = policy.kind === 'paceline' && mechanisms.holding;
   const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
   const lengths = createLengthPredictor();
   const prompts = createPromptEstimator();
-  const guards = createGuardBands(attainmentTarget);
+  const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const queue = createDeadlineQueue(options.queuedMax);
   const placements = new Map<JobId, Placement>();
   const replicas: Replica[] = options.replicas.map((spec) => ({
     spec,
-    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs, concurrencyMax: spec.concurrencyMax }),
+    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs, concurrencyMax: spec.concurrencyMax, mechanisms }),
+    standing: null,
     state: 'down',
     controlled: false,
     demanded: null,
@@ -121,22 +139,31 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const serving = replicas.filter((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model));
     if (serving.length === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
-    // Nobody overtakes the queue: a job that could go at once still waits behind earlier deadlines of its model.
-    const effects = hasQueued(spec.model) ? null : trySend(job, nowMs);
-    if (effects !== null) return effects;
-    assert(!placements.has(spec.jobId), 'a job arrives once');
-    if (!queue.push(job)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
-    placements.set(spec.jobId, { kind: 'queued', job });
+    // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
+    if (!hasQueued(spec.model)) {
+      const outcome = trySend(job, nowMs);
+      if (outcome.kind === 'sent') return outcome.effects;
+      return keep(job, outcome);
+    }
+    const kept = keep(job, { kind: 'place' });
+    return kept.length > 0 ? kept : sendQueued(nowMs, false);
+  }
+
+  function keep(job: PendingJob, why: Kept): readonly Effect[] {
+    assert(!placements.has(job.spec.jobId), 'a job arrives once');
+    if (!queue.push(job)) return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
+    placements.set(job.spec.jobId, { kind: 'queued', job, why });
     tellHeldBack();
     return NO_EFFECTS;
   }
 
-  /** Whoever could take a job that waits here must not run slowly meanwhile. */
+  /** Whoever could take a job that waits here, and not by our choice, must not run slowly meanwhile. */
   function tellHeldBack(): void {
-    for (const replica of replicas) {
-      const held = queue.size() === 0 ? 0 : queue.all().filter((job) => job.firstDeadlineAtMs !== Number.POSITIVE_INFINITY && replica.spec.models.includes(job.spec.model)).length;
-      replica.queue.heldBack(held);
-    }
+    const waits = queue.all().filter(({ spec, firstDeadlineAtMs }) => {
+      const placement = placements.get(spec.jobId);
+      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind !== 'hold';
+    });
+    for (const replica of replicas) replica.queue.heldBack(waits.length === 0 ? 0 : waits.filter((job) => replica.spec.models.includes(job.spec.model)).length);
   }
 
   function track(spec: JobSpec, nowMs: number): PendingJob {
@@ -156,10 +183,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return queue.size() > 0 && queue.all().some((job) => job.spec.model === model);
   }
 
-  /** `null` when no replica has room. */
-  function trySend(job: PendingJob, nowMs: number): readonly Effect[] | null {
+  /** To the replica that routing names, unless there is none with room, or it had better wait. */
+  function trySend(job: PendingJob, nowMs: number): Sending {
     const route = routeOf(job, nowMs);
-    if (route === null) return null;
+    if (route === null) return { kind: 'place' };
+    const kept = whyKeep(job, route, nowMs);
+    if (kept !== null) return kept;
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
@@ -171,25 +200,53 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (point !== null) effects.push(demand(replica, point, { binding: 'policy' }, nowMs));
     }
     // At once where this job needs the replica faster; anything slower waits for the next control period.
-    if (policy.kind === 'paceline' && replica.controlled && isFaster(replica, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
+    if (policy.kind === 'paceline' && mechanisms.immediateRaise && replica.controlled && isFaster(replica, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
     }
-    return effects;
+    return { kind: 'sent', effects };
+  }
+
+  /**
+   * `pace`: sent now it would put more deadlines at risk than it may, and it can still wait. `hold`: it has long slack, and a
+   * moment at which it costs less may come: a replica that runs anyway and need not run faster for it. `null`: it goes.
+   */
+  function whyKeep(job: PendingJob, route: Route<Replica>, nowMs: number): Kept | null {
+    const lost = route.ownRisk >= 1;
+    const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
+    const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
+    const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
+    if (paced && atRisk > riskMax && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    const slackMs = route.latestStartAtMs - job.arrivedAtMs;
+    const held = holds && route.opens && route.latestStartAtMs !== Number.POSITIVE_INFINITY && slackMs >= HOLD.slackMinMs && nowMs < job.arrivedAtMs + HOLD.shareMax * slackMs;
+    return held ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
+    /** Replicas with nothing to do are alike: one of each belief stands for all. */
+    const idleSeen = new Set<PerformanceModel>();
     for (const replica of replicas) {
       if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
-      if (replica.queue.waitingCount() + replica.queue.runningCount() >= replica.spec.concurrencyMax) continue;
-      candidates.push({
-        id: replica,
-        without: replica.queue.view(nowMs),
-        withJob: replica.queue.view(nowMs, sent(job, true, nowMs)),
-        controlled: replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival'),
-      });
+      const load = replica.queue.waitingCount() + replica.queue.runningCount();
+      if (load >= replica.spec.concurrencyMax) continue;
+      const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
+      if (routing === 'energy' && load === 0 && controlled) {
+        if (idleSeen.has(replica.spec.belief)) continue;
+        idleSeen.add(replica.spec.belief);
+      }
+      candidates.push({ id: replica, without: standing(replica, nowMs), withJob: replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
     }
-    return chooseRoute(candidates, routing);
+    return chooseRoute(candidates, routing, riskMax);
+  }
+
+  /** Judged once for all jobs that are considered at one instant. */
+  function standing(replica: Replica, nowMs: number): Standing {
+    const version = replica.queue.version();
+    const known = replica.standing;
+    if (known !== null && known.atMs === nowMs && known.version === version) return known.value;
+    const value = standingOf(replica.queue.view(nowMs));
+    replica.standing = { atMs: nowMs, version, value };
+    return value;
   }
 
   function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {
@@ -220,7 +277,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.queue.remove(job, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
     learnFrom(job, report, event);
-    return [{ kind: 'report', report }, ...sendQueued(nowMs)];
+    return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
   }
 
   function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
@@ -230,24 +287,35 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (report.met !== null && job.feasible) guards.observe(job.spec.sloClass, report.met);
   }
 
-  function sendQueued(nowMs: number): Effect[] {
+  /** Sends what may go now, earliest deadline first. Jobs held for a cheaper moment are looked at when `held` says so, now and then. */
+  function sendQueued(nowMs: number, held: boolean): Effect[] {
     const effects: Effect[] = [];
+    if (queue.size() === 0) return effects;
     const full = new Set<string>();
-    for (let job = queue.next((model) => !full.has(model), nowMs); job !== null; job = queue.next((model) => !full.has(model), nowMs)) {
+    const kept = new Set<PendingJob>();
+    const mayGo = (job: PendingJob): boolean => {
+      if (full.has(job.spec.model) || kept.has(job)) return false;
+      const placement = placements.get(job.spec.jobId);
+      return placement?.kind !== 'queued' || placement.why.kind !== 'hold' || (held && placement.why.lookAgainAtMs <= nowMs);
+    };
+    for (let job = queue.next(mayGo, nowMs); job !== null && kept.size < RECONSIDERED_MAX; job = queue.next(mayGo, nowMs)) {
       const sending = trySend(job, nowMs);
-      if (sending === null) full.add(job.spec.model);
-      else {
+      if (sending.kind === 'sent') {
         queue.remove(job, true);
-        effects.push(...sending);
+        effects.push(...sending.effects);
+        continue;
       }
+      if (sending.kind === 'place') full.add(job.spec.model);
+      kept.add(job);
+      placements.set(job.spec.jobId, { kind: 'queued', job, why: sending });
     }
     tellHeldBack();
     return effects;
   }
 
   function tick(nowMs: number): readonly Effect[] {
-    if (policy.kind === 'max-clock') return NO_EFFECTS;
-    const effects: Effect[] = [];
+    if (policy.kind === 'max-clock') return sendQueued(nowMs, true);
+    const effects: Effect[] = sendQueued(nowMs, true);
     for (const replica of replicas) {
       if (!replica.controlled) continue;
       if (policy.kind === 'static') {
@@ -263,7 +331,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const plan = planReplica(replica.queue.view(nowMs));
       const current = replica.demanded ?? replica.spec.belief.fastest;
       const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
-      const dwelling = lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
+      const dwelling = mechanisms.dwell && lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
       effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
     }
     return effects;
@@ -284,7 +352,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
     replica.state = event.state;
-    if (event.state === 'up') return sendQueued(nowMs);
+    if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));
     for (const job of orphaned) {
@@ -316,8 +384,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return arrived(event.job, nowMs);
         case 'tokens': {
           const placement = placements.get(event.jobId);
-          if (placement?.kind === 'sent') placement.replica.queue.tokens(placement.job, event.tokens, nowMs);
-          return NO_EFFECTS;
+          if (placement?.kind !== 'sent') return NO_EFFECTS;
+          const first = placement.job.firstTokenAtMs === null;
+          placement.replica.queue.tokens(placement.job, event.tokens, nowMs);
+          return first ? sendQueued(nowMs, false) : NO_EFFECTS;
         }
         case 'ended':
           return ended(event, nowMs);

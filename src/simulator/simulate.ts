@@ -1,6 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import type { JobId, ReplicaId, Slo } from '../core/job.ts';
+import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { limitsOf } from '../engine/batching.ts';
 import { createPhysics, type TruthScale } from '../engine/physics.ts';
@@ -37,6 +38,7 @@ export interface SimulationOptions {
   readonly onProgress?: (nowMs: number) => void;
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
+  readonly mechanisms?: Mechanisms;
 }
 
 export interface SimulatedRun {
@@ -97,6 +99,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     attainmentTarget,
     controlPeriodMs,
     queuedMax: 100_000,
+    ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
   let rejected = 0;
