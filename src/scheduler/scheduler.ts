@@ -8,11 +8,11 @@ import { HOLD_PERIODS, LOWER_DWELL_MS } from '../core/limits.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
@@ -33,15 +33,6 @@ export type PlannerPolicy =
   | { readonly kind: 'static'; readonly pointId: string }
   /** For comparisons: everything else stays as it is. */
   | { readonly kind: 'rival'; readonly clocks: ClockPolicy };
-
-/** Another way to choose operating points: of a published system, say. It sees what the planner sees, and all events. */
-export interface ClockPolicy {
-  readonly name: string;
-  /** Before the scheduler handles it. */
-  observe?(event: SchedulerEvent, nowMs: number): void;
-  /** At every control period, and right after a job was sent to the replica. `null`: leave it as it is. */
-  choose(replicaId: ReplicaId, view: ReplicaView, cause: 'tick' | 'arrival'): PointIndex | null;
-}
 
 export interface SchedulerOptions {
   readonly replicas: readonly ReplicaSpec[];
@@ -189,7 +180,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         controlled: replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival'),
       });
     }
-    return chooseRoute(candidates, routing);
+    return chooseRoute(chosenByRival(candidates, job) ?? candidates, routing);
+  }
+
+  /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */
+  function chosenByRival(candidates: readonly RouteCandidate<Replica>[], job: PendingJob): readonly RouteCandidate<Replica>[] | null {
+    if (policy.kind !== 'rival' || policy.clocks.route === undefined || options.routing !== undefined) return null;
+    const replicaId = policy.clocks.route(candidates.map(({ id, without }) => ({ replicaId: id.spec.replicaId, view: without })), job);
+    return replicaId === null ? null : candidates.filter(({ id }) => id.spec.replicaId === replicaId);
   }
 
   function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {
