@@ -28,7 +28,7 @@ const AGREEING = 3;
 /** Of the tail over its limit. */
 const RATIO = { up: 1, down: 0.65 };
 /** Points on either side of the looked-up one. */
-const BAND_HALF = 1;
+const BAND_HALF = 3;
 const EDGE_SHARE = 0.8;
 const TAIL = 0.95;
 
@@ -79,10 +79,10 @@ export function createGreenLlm({ belief }: RivalContext): ClockPolicy {
     const top = within(decode.bandCentre + decode.shift + BAND_HALF);
     if (ratio > RATIO.up) decode.place += 1;
     else if (ratio < RATIO.down) decode.place -= 1;
-    decode.ticks += 1;
-    if (ratio > RATIO.up && decode.place > top) decode.atTop += 1;
-    if (ratio < RATIO.down && decode.place < bottom) decode.atBottom += 1;
     decode.place = Math.min(top, Math.max(bottom, decode.place));
+    decode.ticks += 1;
+    if (decode.place === top) decode.atTop += 1;
+    else if (decode.place === bottom) decode.atBottom += 1;
   }
 
   function adapt(decode: Decode, nowMs: number): void {
