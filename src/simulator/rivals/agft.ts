@@ -5,7 +5,7 @@
 //   per replica. LinUCB, pruning, change detection and refinement are in `bandit.ts`.
 // Adapted: refinement goes to the profile's points (75 to 90 MHz apart), not to 15 MHz steps; widths, thresholds and counts
 //   are ours where the paper leaves them open. Prefix hits are 0, as the modelled servers are given no shared prefixes.
-// Left out: nothing of the method; of the machine, that a real tuner learns across restarts.
+// Left out: keeping what was learnt across restarts; every run starts without experience, and pays for its trying.
 import type { ReplicaId } from '../../core/job.ts';
 import type { ReplicaView } from '../../core/replica-view.ts';
 import type { PointIndex } from '../../frontier/performance-model.ts';

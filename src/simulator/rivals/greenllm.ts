@@ -10,7 +10,8 @@
 //   seconds a band at whose edge the fine loop spent most of its time moves by a step.
 // Adapted: published for prefill and decode on separate GPUs; colocated, the faster of the two choices while prompts wait.
 //   The tail is taken over streams' means of 16 tokens, since single gaps of a mixed batch contain whole prefills. The fine
-//   step is a point of the profile (75 to 90 MHz, published 15). Deadlines are the jobs' own, for its two length classes.
+//   step is a point of the profile (75 to 90 MHz, published 15), and how wide a band is, is ours. Deadlines are the jobs' own,
+//   for its two length classes.
 // Left out: length-based queues to different prefill workers; the server takes prompts in order of arrival.
 import type { ReplicaId } from '../../core/job.ts';
 import type { ReplicaView } from '../../core/replica-view.ts';

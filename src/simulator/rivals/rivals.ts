@@ -16,7 +16,7 @@ export const RIVALS: Readonly<Record<RivalName, RivalFactory>> = {
   driver: createDriver,
   ondemand: createOndemand,
   voltanallm: withinMargin(createVoltanaLlm),
-  throttllem: withinMargin(createThrottLlem),
+  throttllem: withinMargin(createThrottLlem, 'planned'),
   dynamollm: withinMargin(createDynamoLlm),
   greenllm: withinMargin(createGreenLlm),
   agft: createAgft,

@@ -19,11 +19,17 @@ describe('the limits that rivals plan by', () => {
   });
 
   test('make a budget per token of a limit on the whole request', () => {
-    const { waiting, running, tightestTpotMs } = tightened(view({ nowMs: 1000, waiting: [prompt({ e2eDeadlineAtMs: 13_000, outputTokensHigh: 299 })], running: [stream({ e2eDeadlineAtMs: 11_000, remainingHigh: 200 })] }), 0, slos({ e2eMs: 12_000 }));
+    const { waiting, running, tightestTpotMs } = tightened(view({ nowMs: 1000, waiting: [prompt({ e2eDeadlineAtMs: 13_000, outputTokensMiddle: 299 })], running: [stream({ e2eDeadlineAtMs: 11_000, remainingMiddle: 200 })] }), 0, slos({ e2eMs: 12_000 }));
     expect(waiting[0]?.tpotLimitMs).toBe(40);
     expect(waiting[0]?.ttftDeadlineAtMs).toBeLessThan(13_000);
     expect(running[0]?.tpotLimitMs).toBe(50);
     expect(tightestTpotMs).toBe(40);
+  });
+
+  test('leave a limit on the whole request to a rival that plans whole requests', () => {
+    const { waiting, running } = tightened(view({ waiting: [prompt({ e2eDeadlineAtMs: 12_000 })], running: [stream({ e2eDeadlineAtMs: 11_000 })] }), 0.25, slos({ e2eMs: 12_000 }), 'planned');
+    expect(waiting[0]).toMatchObject({ e2eDeadlineAtMs: 9000, ttftDeadlineAtMs: Infinity, tpotLimitMs: Infinity });
+    expect(running[0]).toMatchObject({ e2eDeadlineAtMs: 8000, tpotLimitMs: Infinity });
   });
 
   test('stay infinite for a job without SLO', () => {
