@@ -2,14 +2,14 @@
 import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import type { Profile } from '../frontier/profile.ts';
 import { formatRuns } from '../simulator/format-runs.ts';
+import { RIVALS, isRivalName } from '../simulator/rivals/rivals.ts';
 import { type RunReport, runReport } from '../simulator/run-report.ts';
 import { type SimulationOptions, simulate } from '../simulator/simulate.ts';
-import type { PlannerPolicy } from '../scheduler/scheduler.ts';
 import { BEST_EFFORT, drawClasses } from '../workload/slo-classes.ts';
 import { UsageError, defineCommand } from './command.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
-const POLICIES = 'max-clock, static:<MHz>, best-static, paceline';
+const POLICIES = `max-clock, static:<MHz>, best-static, paceline, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
 /** Runs are compared over the arrivals and this much more, unless one takes longer. */
 const WINDOW_TAIL_S = 30;
 /** Below two percent of error in either way nobody can tell a machine from its profile. */
@@ -57,7 +57,7 @@ export const command = defineCommand({
     };
     const runs = options.policy.split(',').map((name) => {
       const wanted = policyOf(name.trim(), belief);
-      const play = (policy: PlannerPolicy, label: string): RunReport =>
+      const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
         runReport({ policy: label, replicas: options.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }));
       return wanted === 'best-static' ? bestStatic(belief, options.target, play) : play(wanted, name.trim());
     });
@@ -67,16 +67,18 @@ export const command = defineCommand({
 });
 
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */
-function bestStatic(belief: Profile, target: number, play: (policy: PlannerPolicy, label: string) => RunReport): RunReport {
+function bestStatic(belief: Profile, target: number, play: (policy: SimulationOptions['policy'], label: string) => RunReport): RunReport {
   const runs = belief.points.map(({ id }) => play({ kind: 'static', pointId: id }, `best-static (${id})`));
   const reaching = runs.filter(({ attainment }) => attainment >= target);
   if (reaching.length > 0) return reaching.reduce((best, run) => (run.energyJ < best.energyJ ? run : best));
   return runs.reduce((best, run) => (run.attainment > best.attainment ? run : best));
 }
 
-function policyOf(name: string, belief: Profile): PlannerPolicy | 'best-static' {
+function policyOf(name: string, belief: Profile): SimulationOptions['policy'] | 'best-static' {
   if (name === 'max-clock' || name === 'paceline') return { kind: name };
   if (name === 'best-static') return name;
+  const [, rival = '', margin = '0'] = /^([a-z-]+)(?:@(0(?:\.\d+)?))?$/.exec(name) ?? [];
+  if (isRivalName(rival)) return { kind: 'rival-factory', create: RIVALS[rival], margin: Number(margin) };
   const clock = /^static:(.+)$/.exec(name)?.[1];
   if (clock === undefined) throw new UsageError(`--policy: got '${name}', allowed: ${POLICIES}`);
   const point = belief.points.find(({ id, knobs }) => id === clock || String(knobs['clockMhz']) === clock);

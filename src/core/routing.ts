@@ -24,8 +24,10 @@ export function standingOf(view: ReplicaView): Standing {
 /** A replica as routing sees it: as it is, and as it would be with the job, which is the last of its waiting prompts. */
 export interface RouteCandidate<Id> {
   readonly id: Id;
-  readonly without: Standing;
-  readonly withJob: ReplicaView;
+  /** Jobs there. */
+  readonly load: number;
+  readonly without: () => Standing;
+  readonly withJob: () => ReplicaView;
   /** False where clocks cannot be driven: the job then runs at the fastest point whatever the plan says. */
   readonly controlled: boolean;
 }
@@ -57,23 +59,21 @@ const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
  */
 export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number): Route<Id> | null {
   if (routing === 'least-loaded') {
-    const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || loadOf(candidate) < loadOf(best) ? candidate : best), null);
+    const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || candidate.load < best.load ? candidate : best), null);
     return least === null ? null : routeTo(least);
   }
   let best: { route: Route<Id>; load: number } | null = null;
   for (const candidate of candidates) {
     const route = routeTo(candidate);
-    const load = loadOf(candidate);
-    if (best === null || isBetter(route, load, best.route, best.load, riskMax)) best = { route, load };
+    if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
   return best?.route ?? null;
 }
 
-function loadOf<Id>({ without: { view } }: RouteCandidate<Id>): number {
-  return view.waiting.length + view.running.length;
-}
-
-function routeTo<Id>({ id, without, withJob, controlled }: RouteCandidate<Id>): Route<Id> {
+function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
+  const { id, controlled } = candidate;
+  const without = candidate.without();
+  const withJob = candidate.withJob();
   const plan = planReplica(withJob);
   const risk = lossRisk(withJob);
   const { fastest, speedRank } = withJob.model;
@@ -87,7 +87,7 @@ function routeTo<Id>({ id, without, withJob, controlled }: RouteCandidate<Id>): 
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
     marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without.view, controlled ? without.plan.point : fastest),
-    opens: loadOf({ id, without, withJob, controlled }) + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
+    opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
     tpotMs: costs.stepWithPrefillsMs,

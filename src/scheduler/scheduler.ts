@@ -9,11 +9,11 @@ import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
@@ -34,15 +34,6 @@ export type PlannerPolicy =
   | { readonly kind: 'static'; readonly pointId: string }
   /** For comparisons: everything else stays as it is. */
   | { readonly kind: 'rival'; readonly clocks: ClockPolicy };
-
-/** Another way to choose operating points: of a published system, say. It sees what the planner sees, and all events. */
-export interface ClockPolicy {
-  readonly name: string;
-  /** Before the scheduler handles it. */
-  observe?(event: SchedulerEvent, nowMs: number): void;
-  /** At every control period, and right after a job was sent to the replica. `null`: leave it as it is. */
-  choose(replicaId: ReplicaId, view: ReplicaView, cause: 'tick' | 'arrival'): PointIndex | null;
-}
 
 export interface SchedulerOptions {
   readonly replicas: readonly ReplicaSpec[];
@@ -234,9 +225,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
-      candidates.push({ id: replica, without: standing(replica, nowMs), withJob: replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
     }
-    return chooseRoute(candidates, routing, riskMax);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
+  }
+
+  /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */
+  function chosenByRival(candidates: readonly RouteCandidate<Replica>[], job: PendingJob, nowMs: number): readonly RouteCandidate<Replica>[] | null {
+    if (policy.kind !== 'rival' || policy.clocks.route === undefined || options.routing !== undefined) return null;
+    const replicaId = policy.clocks.route(candidates.map(({ id }) => ({ replicaId: id.spec.replicaId, view: id.queue.view(nowMs) })), job);
+    return replicaId === null ? null : candidates.filter(({ id }) => id.spec.replicaId === replicaId);
   }
 
   /** Judged once for all jobs that are considered at one instant. */

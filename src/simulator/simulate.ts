@@ -1,6 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import type { JobId, ReplicaId, Slo } from '../core/job.ts';
+import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { limitsOf } from '../engine/batching.ts';
@@ -12,6 +13,7 @@ import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
+import type { RivalFactory } from './rivals/rival.ts';
 
 export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
@@ -23,7 +25,8 @@ export interface SimulationOptions {
   readonly truthScale?: TruthScale;
   /** What the scheduler believes they do. */
   readonly belief: Profile;
-  readonly policy: PlannerPolicy;
+  /** A rival is made here, because it may read the machines' meters. */
+  readonly policy: PlannerPolicy | RivalPolicy;
   readonly routing?: Routing;
   readonly seed: number;
   readonly attainmentTarget?: number;
@@ -39,6 +42,13 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+}
+
+export interface RivalPolicy {
+  readonly kind: 'rival-factory';
+  readonly create: RivalFactory;
+  /** As in `RivalContext`. */
+  readonly margin: number;
 }
 
 export interface SimulatedRun {
@@ -69,7 +79,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, policy, seed, attainmentTarget = 0.99, controlPeriodMs = 100, controlDelayMs = 15, streaming = true, untilMs = 0 } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0 } = options;
   const physics = createPhysics(options.truth, options.truthScale);
   const belief = createPerformanceModel(options.belief);
   /** What the machines brought forth in the step under way, told to the scheduler when all of them have got there. */
@@ -92,6 +102,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     seenAtMs: 0,
   }));
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
+  const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
+  const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
     replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.concurrencyMax ?? options.belief.serving.maxSequences })),
     policy,
@@ -104,6 +116,21 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const reports: JobReport[] = [];
   let rejected = 0;
   let nowMs = 0;
+
+  function rivalOf({ create, margin }: RivalPolicy): Extract<PlannerPolicy, { kind: 'rival' }> {
+    const of = (replicaId: ReplicaId): SimulatedReplica => byId.get(replicaId) as SimulatedReplica;
+    return {
+      kind: 'rival',
+      clocks: create({
+        belief,
+        replicaIds: replicas.map(({ replicaId }) => replicaId),
+        energyJ: (replicaId) => meterJ(of(replicaId).machine),
+        busyMs: (replicaId) => of(replicaId).busyMs,
+        seed,
+        margin,
+      }),
+    };
+  }
 
   function tell(event: SchedulerEvent): void {
     for (const effect of scheduler.handle(event, nowMs)) perform(effect);
@@ -193,6 +220,13 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     utilisation: replicas.reduce((sum, { busyMs }) => sum + busyMs, 0) / Math.max(1, replicas.length * nowMs),
     clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / Math.max(1, replicas.length * nowMs),
   };
+}
+
+/** As the devices' counters show it, which move about every 100 ms. */
+function meterJ(machine: EmulatedReplica<JobId>): number {
+  let energyJ = 0;
+  for (let device = 0; device < machine.devices; device++) energyJ += machine.reading(device).tickEnergyJ;
+  return energyJ;
 }
 
 function indexOf(jobId: JobId): number {
