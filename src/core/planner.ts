@@ -154,6 +154,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
   }
 
+  const reserveMs = Number(process.env['RES'] ?? 1) * fastest.interferenceMs * (1 + Math.sqrt(view.forecast.promptUnevenness - 1));
   for (const stream of savable.running) {
     const room = roomOf(stream.guard);
     const { tpotLimitMs, bankMs, remainingLow, remainingHigh } = stream;
@@ -161,7 +162,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
       if (!view.mechanisms.bankedSlack) {
         if (note(tpotLimitMs - costs.stepWithPrefillsMs * room, 'tpot', stream.jobId)) return verdict();
       } else {
-        if (note(streamSlackMs(view, costs, fastest, remainingLow * tpotLimitMs + bankMs, remainingLow, room), 'tpot', stream.jobId)) return verdict();
+        if (note(streamSlackMs(view, costs, fastest, remainingLow * tpotLimitMs + bankMs - reserveMs, remainingLow, room), 'tpot', stream.jobId)) return verdict();
         if (note(streamSlackMs(view, costs, fastest, remainingHigh * tpotLimitMs + bankMs, remainingHigh, room), 'tpot', stream.jobId)) return verdict();
       }
     }
@@ -185,11 +186,11 @@ function roomOf(guard: number): number {
  */
 function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (view.heldBackJobs > 0) return 1;
-  if (view.forecast.perMs <= 0 || !view.mechanisms.forecast) return 0;
+  if (view.share.perMs <= 0 || !view.mechanisms.forecast) return 0;
   if (!Number.isFinite(costs.settledTpotMs)) return 1;
-  const contextTokens = costs.settledSequences * (view.forecast.promptTokensMean + view.outputTokensMean / 2);
+  const contextTokens = costs.settledSequences * (view.share.promptTokensMean + view.share.outputTokensMean / 2);
   if (costs.settledSequences > SHARE_MAX.places * view.sequencesMax || contextTokens > SHARE_MAX.kv * view.kvTokens) return 1;
-  return Math.max(0, costs.settledTpotMs * (1 + MARGIN.fixed) - view.tightestTpotMs);
+  return process.env['V1'] ? 0 : Math.max(0, costs.settledTpotMs * (1 + MARGIN.fixed) - view.tightestTpotMs);
 }
 
 /**

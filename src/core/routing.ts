@@ -5,7 +5,7 @@ import type { PointIndex } from '../frontier/performance-model.ts';
 import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
 import { costsAt, tokensTakeMs } from './point-costs.ts';
 import type { ReplicaView, WaitingPrompt } from './replica-view.ts';
-import { knownWorkJ } from './work-energy.ts';
+import { chargedWorkJ } from './work-energy.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';
@@ -30,6 +30,8 @@ export interface RouteCandidate<Id> {
   readonly withJob: () => ReplicaView;
   /** False where clocks cannot be driven: the job then runs at the fastest point whatever the plan says. */
   readonly controlled: boolean;
+  /** The point that the fleet's load is served at for the least (`targetPoint`): a replica slower than that is priced as if at it. */
+  readonly target: PointIndex;
 }
 
 export interface Route<Id> {
@@ -41,6 +43,8 @@ export interface Route<Id> {
   readonly ownRisk: number;
   readonly othersRisk: number;
   readonly marginalJ: number;
+  /** With the job it need not run faster than the fleet does best. */
+  readonly fits: boolean;
   /** The replica has nothing to do, or would have to run faster for it. */
   readonly opens: boolean;
   /** Latest instant at which it could still be sent there, as things stand, at the fastest point; `Infinity` without a deadline. */
@@ -65,8 +69,10 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
   let best: { route: Route<Id>; load: number } | null = null;
   for (const candidate of candidates) {
     const route = routeTo(candidate);
+    if (process.env['RD']) { const w = candidate.without(); const m = w.view.model.points; console.log(`   load ${candidate.load} wait ${w.view.waiting.length} pt ${m[w.plan.point]?.id}->${m[route.plan.point]?.id} ${route.plan.kind} ${route.plan.binding} tgt ${m[candidate.target]?.id} own ${route.ownRisk.toFixed(4)} oth ${route.othersRisk.toFixed(4)} dJ ${route.marginalJ.toFixed(0)} fc ${(w.view.forecast.perMs * 1000).toFixed(2)} slack ${route.plan.slackMs.toFixed(0)} ts ${w.view.timeScale.prefill.toFixed(2)} ${w.view.timeScale.decode.toFixed(2)} out ${w.view.outputTokensMean.toFixed(0)} pm ${w.view.forecast.promptTokensMean.toFixed(0)} bank ${w.view.running.map((r) => r.bankMs.toFixed(0)).slice(0, 6)}`); }
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
+  if (process.env['RD']) console.log('=> ', best?.load);
   return best?.route ?? null;
 }
 
@@ -80,13 +86,15 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
   const point: PointIndex = controlled ? plan.point : fastest;
   const costs = costsAt(withJob, point);
   const last = withJob.waiting.length - 1;
+  const fasterOf = (a: PointIndex, b: PointIndex): PointIndex => ((speedRank[a] as number) <= (speedRank[b] as number) ? a : b);
   return {
     id,
     plan,
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
-    marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without.view, controlled ? without.plan.point : fastest),
+    marginalJ: chargedWorkJ(withJob, fasterOf(controlled ? without.plan.point : fastest, candidate.target), fasterOf(point, candidate.target)),
+    fits: (speedRank[point] as number) >= (speedRank[candidate.target] as number),
     opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
@@ -111,6 +119,7 @@ function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad:
   }
   // Without the margins anywhere, what counts is to get them back, not the energy.
   if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
+  if (process.env['FIT'] && route.fits !== best.fits) return route.fits;
   const difference = route.marginalJ - best.marginalJ;
   // Joules that differ by less than a hundredth are the same number: the models are not that good.
   if (Math.abs(difference) > 0.01 * Math.max(Math.abs(route.marginalJ), Math.abs(best.marginalJ))) return difference < 0;
