@@ -39,6 +39,8 @@ export interface ReplicaQueueOptions {
   readonly concurrencyMax: number;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
+  /** Called at the start of `view`: tokens that came since may be told now. */
+  readonly bringUpToDate?: () => void;
 }
 
 /** A table of length quantiles is looked up again when the answer has grown by this factor: the bins it is made of are as wide. */
@@ -248,6 +250,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       heldBackJobs = jobs;
     },
     view(nowMs, candidate) {
+      options.bringUpToDate?.();
       progressTo(nowMs);
       const jobs = candidate === undefined ? waiting : [...waiting, candidate];
       return {
