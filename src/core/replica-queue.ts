@@ -41,6 +41,8 @@ export interface ReplicaQueueOptions {
   readonly share?: (nowMs: number) => FleetShare;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
+  /** Called at the start of `view`: tokens that came since may be told now. */
+  readonly bringUpToDate?: () => void;
 }
 
 /** A table of length quantiles is looked up again when the answer has grown by this factor: the bins it is made of are as wide. */
@@ -250,6 +252,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       heldBackJobs = jobs;
     },
     view(nowMs, candidate) {
+      options.bringUpToDate?.();
       progressTo(nowMs);
       const expected = forecast.at(nowMs);
       const jobs = candidate === undefined ? waiting : [...waiting, candidate];

@@ -93,8 +93,8 @@ export interface BatchingEngine<Id> {
   decodeWork(): IterationWork['decode'];
   /** Runs so many iterations at once (at most `iterationsUntilChange()`); events are those of `endIteration`, last step only. */
   skipIterations(iterations: number): readonly EngineEvent<Id>[];
-  /** Output tokens of a request so far; `undefined` where it is not here. */
-  outputTokensOf(id: Id): number | undefined;
+  /** Output tokens of a request so far, or after so many decode steps more; `undefined` where it is not here. */
+  outputTokensOf(id: Id, stepsAhead?: number): number | undefined;
   stats(): EngineStats;
 }
 
@@ -342,12 +342,12 @@ export function createBatchingEngine<Id extends string | number>(limits: EngineL
       return events;
     },
 
-    outputTokensOf: (id) => {
+    outputTokensOf: (id, stepsAhead = 0) => {
       const sequence = sequences.get(id);
       if (sequence === undefined) return undefined;
       if (sequence.phase !== 'decode') return sequence.outputSettled;
       // The step under way is counted already, but its tokens are not there yet.
-      return decoding.outputTokensOf(sequence) - (inFlight === 'decode' ? 1 : 0);
+      return decoding.outputTokensOf(sequence) - (inFlight === 'decode' ? 1 : 0) + stepsAhead;
     },
 
     stats: () => ({

@@ -29,7 +29,12 @@ export interface EmulatedReplica<Id> {
   advanceTo(nowMs: number): void;
   /** Nothing happens by itself before this instant; `Infinity` when idle and settled. */
   nextEventAtMs(): number;
+  /** As of the last `advanceTo`; steps of a run that are over count, and the run goes on uncut. */
   outputTokensOf(id: Id): number | undefined;
+  /** When the last decode step that is over ended: all that decode got their latest token then. As of the last `advanceTo`. */
+  lastStepAtMs(): number;
+  /** Whether there is work on the devices. */
+  busy(): boolean;
   stats(): EngineStats;
   /** The actual clock of the slowest device. */
   clockMhz(): number;
@@ -52,6 +57,11 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
   let runSteps = 0;
   let runFromMs = 0;
   let busy = false;
+  /** End of the last iteration that the engine was told of. */
+  let steppedAtMs = options.startMs;
+  /** Steps of the run under way that were over at `overAtMs`; `NaN` until somebody asks. */
+  let stepsOver = 0;
+  let overAtMs = Number.NaN;
   const runWork = { prefill: { tokens: 0, contextTokens: 0 }, decode: { sequences: 0, contextTokens: 0 } };
 
   function beginNext(atMs: number): void {
@@ -71,19 +81,36 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     runSteps = steps;
     runFromMs = atMs;
     busy = true;
+    overAtMs = Number.NaN;
+  }
+
+  /** Asked for each of a batch's streams at one instant, so it is worked out once. */
+  function wholeStepsOver(): number {
+    if (runSteps === 0) return 0;
+    if (overAtMs !== nowMs) {
+      stepsOver = Math.min(runSteps - 1, physics.decodeStepsWithin(engine.decodeWork(), group.clockMhz(), nowMs - runFromMs));
+      overAtMs = nowMs;
+    }
+    return stepsOver;
+  }
+  /** From the start of a run to the end of so many of its steps. */
+  function stepsMs(steps: number): number {
+    const { sequences, contextTokens } = engine.decodeWork();
+    runWork.decode.sequences = sequences;
+    runWork.decode.contextTokens = contextTokens + (sequences * (steps - 1)) / 2;
+    return steps * physics.iterationTimeMs(runWork, group.clockMhz());
   }
 
   /** Cuts a run at this instant: its whole steps are done, the one under way goes on as a single iteration. */
   function cutRun(): void {
     if (runSteps === 0) return;
     const passedMs = nowMs - runFromMs;
-    const first = engine.decodeWork();
+    const wholeSteps = wholeStepsOver();
+    const wholeStepsMs = stepsMs(wholeSteps);
     const clockMhz = group.clockMhz();
-    const wholeSteps = Math.min(runSteps - 1, physics.decodeStepsWithin(first, clockMhz, passedMs));
     group.end(nowMs);
     assert(engine.skipIterations(wholeSteps).length === 0, 'nothing finishes before the last step of a run');
-    runWork.decode.contextTokens = first.contextTokens + (first.sequences * (wholeSteps - 1)) / 2;
-    const wholeStepsMs = wholeSteps * physics.iterationTimeMs(runWork, clockMhz);
+    if (wholeSteps > 0) steppedAtMs = Math.min(nowMs, runFromMs + wholeStepsMs);
     const work = engine.beginIteration();
     assert(work !== null, 'a run has sequences');
     begin(work, 0, nowMs, Math.max(0, passedMs - wholeStepsMs) / physics.iterationTimeMs(work, clockMhz));
@@ -94,6 +121,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     busy = false;
     const events = runSteps > 0 ? engine.skipIterations(runSteps) : engine.endIteration();
     runSteps = 0;
+    steppedAtMs = atMs;
     if (events.length > 0) deliver(events, atMs);
     const nextAtMs = Math.max(atMs, callerMs - catchUpMaxMs);
     group.advance(nextAtMs);
@@ -145,10 +173,12 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     },
     advanceTo,
     nextEventAtMs: () => Math.min(group.endsAtMs(), group.settlesAtMs()),
-    outputTokensOf: (id) => {
-      cutRun();
-      return engine.outputTokensOf(id);
+    outputTokensOf: (id) => engine.outputTokensOf(id, wholeStepsOver()),
+    lastStepAtMs: () => {
+      const steps = wholeStepsOver();
+      return steps === 0 ? steppedAtMs : Math.min(nowMs, runFromMs + stepsMs(steps));
     },
+    busy: () => busy,
     stats: () => {
       cutRun();
       return engine.stats();

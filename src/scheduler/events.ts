@@ -5,8 +5,8 @@ import type { OperatingPoint } from '../frontier/profile.ts';
 
 export type SchedulerEvent =
   | { readonly kind: 'arrived'; readonly job: JobSpec }
-  /** Output tokens seen since the last such event; the first one is the time to first token. */
-  | { readonly kind: 'tokens'; readonly jobId: JobId; readonly tokens: number }
+  /** Output tokens seen since the last such event; the first one is the time to first token. `lastAtMs`: when the last of them came, if not now. */
+  | { readonly kind: 'tokens'; readonly jobId: JobId; readonly tokens: number; readonly lastAtMs?: number }
   | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
   /** Every control period. */
   | { readonly kind: 'tick' }

@@ -49,6 +49,8 @@ export interface SchedulerOptions {
   readonly queuedMax: number;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
+  /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
+  readonly bringUpToDate?: (replicaId: ReplicaId) => void;
 }
 
 /** For operator routes and the dashboard: what is going on and why. Plain data. */
@@ -118,7 +120,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placements = new Map<JobId, Placement>();
   const replicas: Replica[] = options.replicas.map((spec) => ({
     spec,
-    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs, concurrencyMax: spec.concurrencyMax, mechanisms, share: (nowMs) => shareOf(spec, nowMs) }),
+    queue: createReplicaQueue({
+      model: spec.belief,
+      lengths,
+      guards,
+      controlPeriodMs,
+      concurrencyMax: spec.concurrencyMax,
+      mechanisms,
+      share: (nowMs) => shareOf(spec, nowMs),
+      bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
+    }),
     standing: null,
     state: 'down',
     controlled: false,
@@ -151,8 +162,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
-    const serving = replicas.filter((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model));
-    if (serving.length === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!replicas.some((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model))) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
     const forecast = arrivals.get(spec.model) ?? createArrivalForecast();
     arrivals.set(spec.model, forecast);
@@ -246,15 +256,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const candidates: RouteCandidate<Replica>[] = [];
     /** Replicas with nothing to do are alike: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
+    const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     for (const replica of replicas) {
       if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const load = replica.queue.waitingCount() + replica.queue.runningCount();
       if (load >= replica.spec.concurrencyMax) continue;
+      if (leastAlone && candidates[0] !== undefined && load >= candidates[0].load) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
+      if (leastAlone) candidates.length = 0;
       candidates.push({ id: replica, load, without: () => standing(replica, nowMs), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
     }
     return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
@@ -288,11 +301,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Judged once for all jobs that are considered at one instant. */
   function standing(replica: Replica, nowMs: number): Standing {
-    const version = replica.queue.version();
     const known = replica.standing;
-    if (known !== null && known.atMs === nowMs && known.version === version) return known.value;
+    if (known !== null && known.atMs === nowMs && known.version === replica.queue.version()) return known.value;
     const value = standingOf(replica.queue.view(nowMs));
-    replica.standing = { atMs: nowMs, version, value };
+    replica.standing = { atMs: nowMs, version: replica.queue.version(), value };
     return value;
   }
 
@@ -433,7 +445,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           const placement = placements.get(event.jobId);
           if (placement?.kind !== 'sent') return NO_EFFECTS;
           const first = placement.job.firstTokenAtMs === null;
-          placement.replica.queue.tokens(placement.job, event.tokens, nowMs);
+          placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
           return first ? sendQueued(nowMs, false) : NO_EFFECTS;
         }
         case 'ended':

@@ -1,12 +1,13 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
+import assert from 'node:assert/strict';
 import type { JobId, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { limitsOf } from '../engine/batching.ts';
 import { createPhysics, type TruthScale } from '../engine/physics.ts';
-import { createEmulatedReplica, type EmulatedReplica } from '../engine/replica.ts';
+import { createEmulatedReplica } from '../engine/replica.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
 import type { Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
@@ -14,6 +15,7 @@ import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import type { RivalFactory } from './rivals/rival.ts';
+import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
 
 export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
@@ -42,6 +44,8 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
+  readonly tokenEvents?: 'each' | 'first-and-last';
 }
 
 export interface RivalPolicy {
@@ -64,53 +68,31 @@ export interface SimulatedRun {
   readonly clockMhzMean: number;
 }
 
-interface SimulatedReplica {
-  readonly replicaId: ReplicaId;
-  readonly machine: EmulatedReplica<JobId>;
-  /** A demand on its way to the device. */
-  pending: { readonly atMs: number; readonly clockMhz: number | null; readonly pointId: string | null } | null;
-  clockMhzMs: number;
-  busyMs: number;
-  seenAtMs: number;
-}
-
 /** Bytes that a token of the modelled prompts has: the scheduler has to learn it, as it would. */
 const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
+/** What clients ask for, unless they got more. */
+const MAX_OUTPUT_TOKENS = 4096;
+const PROGRESS_EVERY_STEPS = 512;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0 } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last' } = options;
   const physics = createPhysics(options.truth, options.truthScale);
   const belief = createPerformanceModel(options.belief);
-  /** What the machines brought forth in the step under way, told to the scheduler when all of them have got there. */
-  const brought: { readonly jobId: JobId; readonly finished: boolean; readonly outputTokens: number; readonly cachedTokens: number }[] = [];
-  const replicas = Array.from({ length: options.replicas }, (_, index): SimulatedReplica => ({
-    replicaId: `r${index}` as ReplicaId,
-    machine: createEmulatedReplica<JobId>({
-      physics,
-      limits: limitsOf(options.truth),
-      seed: seed + index,
-      startMs: 0,
-      tokenEvents: 'each',
-      deliver: (events) => {
-        for (const { kind, id, outputTokens, cachedTokens } of events) brought.push({ jobId: id, finished: kind === 'finished', outputTokens, cachedTokens });
-      },
-    }),
-    pending: null,
-    clockMhzMs: 0,
-    busyMs: 0,
-    seenAtMs: 0,
-  }));
-  const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
+  const replicaIds = Array.from({ length: options.replicas }, (_, index) => `r${index}` as ReplicaId);
+  const fleet = createSimulatedFleet(replicaIds, (index, deliver) =>
+    createEmulatedReplica<JobId>({ physics, limits: limitsOf(options.truth), seed: seed + index, startMs: 0, tokenEvents, deliver }),
+  );
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicas.map(({ replicaId }) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.concurrencyMax ?? options.belief.serving.maxSequences })),
+    replicas: replicaIds.map((replicaId) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.concurrencyMax ?? options.belief.serving.maxSequences })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
     controlPeriodMs,
     queuedMax: 100_000,
+    bringUpToDate,
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -118,14 +100,13 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   let nowMs = 0;
 
   function rivalOf({ create, margin }: RivalPolicy): Extract<PlannerPolicy, { kind: 'rival' }> {
-    const of = (replicaId: ReplicaId): SimulatedReplica => byId.get(replicaId) as SimulatedReplica;
     return {
       kind: 'rival',
       clocks: create({
         belief,
-        replicaIds: replicas.map(({ replicaId }) => replicaId),
-        energyJ: (replicaId) => meterJ(of(replicaId).machine),
-        busyMs: (replicaId) => of(replicaId).busyMs,
+        replicaIds,
+        energyJ: (replicaId) => fleet.meterJ(replicaId, nowMs),
+        busyMs: (replicaId) => fleet.busyMs(replicaId, nowMs),
         seed,
         margin,
       }),
@@ -139,9 +120,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   function perform(effect: Effect): void {
     switch (effect.kind) {
       case 'dispatch': {
-        const replica = byId.get(effect.replicaId) as SimulatedReplica;
         const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
-        const submitted = replica.machine.submit({ id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) }, nowMs);
+        const submitted = fleet.submit(effect.replicaId, { id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) }, nowMs);
         if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
         return;
       }
@@ -151,7 +131,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       case 'demand': {
         if (effect.change === 'renew') return;
         const clockMhz = effect.point === null ? null : Number(effect.point.knobs['clockMhz']);
-        (byId.get(effect.replicaId) as SimulatedReplica).pending = { atMs: nowMs + controlDelayMs, clockMhz, pointId: effect.point?.id ?? null };
+        fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null }, nowMs + controlDelayMs);
         return;
       }
       case 'report':
@@ -162,71 +142,60 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
   }
 
-  function tellBrought(): void {
-    for (const { jobId, finished, outputTokens, cachedTokens } of brought.splice(0)) {
-      tell({ kind: 'tokens', jobId, tokens: 1 });
-      if (!finished) continue;
-      const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
-      tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
-    }
+  /** The scheduler sees tokens when it looks, as many as have come by then: in between, nobody needs to know. */
+  function bringUpToDate(replicaId: ReplicaId): void {
+    if (!streaming) return;
+    fleet.newTokens(replicaId, nowMs, (jobId, tokens, lastAtMs) => tell({ kind: 'tokens', jobId, tokens, lastAtMs }));
   }
 
-  function applyDemand(replica: SimulatedReplica): void {
-    const { clockMhz, pointId } = replica.pending as NonNullable<SimulatedReplica['pending']>;
-    replica.pending = null;
-    const { machine } = replica;
-    const lowestMhz = machine.clockListMhz[0] as number;
-    for (let device = 0; device < machine.devices; device++) machine.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
-    tell({ kind: 'control', replicaId: replica.replicaId, controlled: true, pointId });
+  function tellBrought(told: Brought): void {
+    const { replicaId, jobId, finished, outputTokens, cachedTokens } = told;
+    bringUpToDate(replicaId);
+    const tokens = fleet.takeTokens(told);
+    if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
+    if (!finished) return;
+    const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+    tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
   }
 
-  for (const { replicaId } of replicas) {
+  function arrive(index: number): void {
+    const { promptTokens, outputTokens } = requests[index] as WorkloadRequest;
+    const { name, slo } = classes[index] as SimulationOptions['classes'][number];
+    tell({
+      kind: 'arrived',
+      job: { jobId: String(index) as JobId, model: MODEL, tenant: 'anonymous', sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
+    });
+  }
+
+  for (const replicaId of replicaIds) {
     tell({ kind: 'control', replicaId, controlled: true, pointId: null });
     tell({ kind: 'replica-health', replicaId, state: 'up' });
   }
   let arriving = 0;
   let tickAtMs = 0;
+  let steps = 0;
   while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    let nextMs = Math.min(arrivalAtMs, tickAtMs);
-    for (const { machine, pending } of replicas) nextMs = Math.min(nextMs, machine.nextEventAtMs(), pending?.atMs ?? Number.POSITIVE_INFINITY);
-    nowMs = nextMs;
-    for (const replica of replicas) {
-      replica.clockMhzMs += replica.machine.clockMhz() * (nowMs - replica.seenAtMs);
-      if (replica.machine.stats().running > 0) replica.busyMs += nowMs - replica.seenAtMs;
-      replica.seenAtMs = nowMs;
-      replica.machine.advanceTo(nowMs);
-      if (replica.pending !== null && replica.pending.atMs <= nowMs) applyDemand(replica);
-    }
-    tellBrought();
+    nowMs = Math.min(arrivalAtMs, tickAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    assert(Number.isFinite(nowMs), 'what has not ended waits for something');
+    const { brought, applied } = fleet.advanceTo(nowMs);
+    for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
+    for (const told of brought) tellBrought(told);
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs += controlPeriodMs;
-      options.onProgress?.(nowMs);
+      tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
-    if (arrivalAtMs <= nowMs) {
-      const request = requests[arriving] as WorkloadRequest;
-      const sloClass = classes[arriving] as SimulationOptions['classes'][number];
-      const job = { jobId: String(arriving) as JobId, model: MODEL, tenant: 'anonymous', sloClass: sloClass.name, slo: sloClass.slo, promptBytes: request.promptTokens * BYTES_PER_TOKEN, maxOutputTokens: 4096, work: 'generate', streaming } as const;
-      arriving += 1;
-      tell({ kind: 'arrived', job });
-    }
+    if (arrivalAtMs <= nowMs) arrive(arriving++);
+    if (++steps % PROGRESS_EVERY_STEPS === 0) options.onProgress?.(nowMs);
   }
-  return {
-    reports,
-    rejected,
-    energyJ: replicas.reduce((sum, { machine }) => sum + machine.energyJ(), 0),
-    durationMs: nowMs,
-    utilisation: replicas.reduce((sum, { busyMs }) => sum + busyMs, 0) / Math.max(1, replicas.length * nowMs),
-    clockMhzMean: replicas.reduce((sum, { clockMhzMs }) => sum + clockMhzMs, 0) / Math.max(1, replicas.length * nowMs),
-  };
+  const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
+  const replicasMs = Math.max(1, replicaIds.length * nowMs);
+  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs };
 }
 
-/** As the devices' counters show it, which move about every 100 ms. */
-function meterJ(machine: EmulatedReplica<JobId>): number {
-  let energyJ = 0;
-  for (let device = 0; device < machine.devices; device++) energyJ += machine.reading(device).tickEnergyJ;
-  return energyJ;
+/** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
+function ticksOnce({ kind }: PlannerPolicy): boolean {
+  return kind === 'max-clock' || kind === 'static';
 }
 
 function indexOf(jobId: JobId): number {

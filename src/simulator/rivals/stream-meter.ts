@@ -45,9 +45,10 @@ export function createStreamMeter(): StreamMeter {
   }
 
   return {
-    observe(event, nowMs) {
+    observe(event, toldAtMs) {
       if (event.kind === 'ended') streams.delete(event.jobId);
       if (event.kind !== 'tokens') return;
+      const nowMs = event.lastAtMs ?? toldAtMs;
       const stream = streams.get(event.jobId);
       if (stream === undefined) return;
       const { totals, lastAtMs } = stream;

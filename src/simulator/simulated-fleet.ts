@@ -1,0 +1,167 @@
+// The modelled machines of a run on virtual time: emulated replicas, each looked at only when something happens there, so
+// that a replica in the middle of a thousand equal steps costs nothing, and a thousand replicas little more than one.
+import type { JobId, ReplicaId } from '../core/job.ts';
+import type { EngineEvent, EngineRequest, Submission } from '../engine/batching.ts';
+import { createIndexedHeap, type HeapItem } from '../engine/indexed-heap.ts';
+import type { EmulatedReplica } from '../engine/replica.ts';
+
+/** What the devices of a replica are to be set to; `null`: default clocks. */
+export interface Setting {
+  readonly clockMhz: number | null;
+  readonly pointId: string | null;
+}
+
+/** What a machine brought: a request's first token, any further one (where the engine tells of each), or its end. */
+export interface Brought {
+  readonly replicaId: ReplicaId;
+  readonly jobId: JobId;
+  readonly finished: boolean;
+  readonly outputTokens: number;
+  readonly cachedTokens: number;
+}
+
+/** Time never goes back from call to call. */
+export interface SimulatedFleet {
+  /** Nothing happens by itself before this instant; `Infinity` when all is idle and settled. */
+  nextAtMs(): number;
+  /** Lets all that is due by then happen; it must be no later than `nextAtMs()`. */
+  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly { readonly replicaId: ReplicaId; readonly pointId: string | null }[] };
+  submit(replicaId: ReplicaId, request: EngineRequest<JobId>, nowMs: number): Submission;
+  /** The latest demand wins over one that has not been applied yet. */
+  set(replicaId: ReplicaId, setting: Setting, atMs: number): void;
+  /** Output tokens of streams there that were not handed out before, and when the last of them came. */
+  newTokens(replicaId: ReplicaId, nowMs: number, each: (jobId: JobId, tokens: number, lastAtMs: number) => void): void;
+  /** The same of one stream, of which the machine has just told; how many. */
+  takeTokens(told: Brought): number;
+  /** Of one replica's devices as their counters show it, which move about every 100 ms. */
+  meterJ(replicaId: ReplicaId, nowMs: number): number;
+  busyMs(replicaId: ReplicaId, nowMs: number): number;
+  /** Over all replicas, up to `nowMs`. */
+  totals(nowMs: number): { readonly energyJ: number; readonly busyMs: number; readonly clockMhzMs: number };
+}
+
+interface FleetReplica extends HeapItem {
+  readonly index: number;
+  readonly replicaId: ReplicaId;
+  readonly machine: EmulatedReplica<JobId>;
+  /** A setting on its way to the devices. */
+  pending: (Setting & { readonly atMs: number }) | null;
+  /** When something next happens here. */
+  nextAtMs: number;
+  /** Tokens handed out of each request that has its first. */
+  readonly handedOut: Map<JobId, number>;
+  clockMhzMs: number;
+  busyMs: number;
+  seenAtMs: number;
+}
+
+/** `create` is given what to deliver to, because events must be known by their replica. */
+export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>): SimulatedFleet {
+  const brought: Brought[] = [];
+  const applied: { replicaId: ReplicaId; pointId: string | null }[] = [];
+  const byNext = createIndexedHeap<FleetReplica>((a, b) => a.nextAtMs < b.nextAtMs || (a.nextAtMs === b.nextAtMs && a.index < b.index));
+  const replicas = replicaIds.map((replicaId, index): FleetReplica => {
+    const machine = create(index, (events) => {
+      for (const { kind, id, outputTokens, cachedTokens } of events) brought.push({ replicaId, jobId: id, finished: kind === 'finished', outputTokens, cachedTokens });
+    });
+    return { index, replicaId, machine, pending: null, nextAtMs: machine.nextEventAtMs(), handedOut: new Map(), clockMhzMs: 0, busyMs: 0, seenAtMs: 0, heapSlot: -1 };
+  });
+  const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
+  for (const replica of replicas) byNext.push(replica);
+
+  /** Clock and load of a machine only change where something happens there, so what passed since is all alike. */
+  function bringTo(replica: FleetReplica, nowMs: number): void {
+    const { machine } = replica;
+    const passedMs = nowMs - replica.seenAtMs;
+    if (passedMs > 0) {
+      replica.clockMhzMs += machine.clockMhz() * passedMs;
+      if (machine.busy()) replica.busyMs += passedMs;
+      replica.seenAtMs = nowMs;
+    }
+    machine.advanceTo(nowMs);
+  }
+  function placeInOrder(replica: FleetReplica): void {
+    const nextAtMs = Math.min(replica.machine.nextEventAtMs(), replica.pending?.atMs ?? Number.POSITIVE_INFINITY);
+    if (nextAtMs === replica.nextAtMs) return;
+    byNext.remove(replica);
+    replica.nextAtMs = nextAtMs;
+    byNext.push(replica);
+  }
+  function of(replicaId: ReplicaId): FleetReplica {
+    return byId.get(replicaId) as FleetReplica;
+  }
+
+  function apply(replica: FleetReplica, { clockMhz, pointId }: Setting, nowMs: number): void {
+    const { machine, replicaId } = replica;
+    replica.pending = null;
+    const lowestMhz = machine.clockListMhz[0] as number;
+    for (let device = 0; device < machine.devices; device++) machine.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
+    applied.push({ replicaId, pointId });
+  }
+
+  return {
+    nextAtMs: () => byNext.first()?.nextAtMs ?? Number.POSITIVE_INFINITY,
+    advanceTo(nowMs) {
+      brought.length = 0;
+      applied.length = 0;
+      for (let replica = byNext.first(); replica !== undefined && replica.nextAtMs <= nowMs; replica = byNext.first()) {
+        bringTo(replica, nowMs);
+        if (replica.pending !== null && replica.pending.atMs <= nowMs) apply(replica, replica.pending, nowMs);
+        placeInOrder(replica);
+      }
+      return { brought, applied };
+    },
+    submit(replicaId, request, nowMs) {
+      const replica = of(replicaId);
+      bringTo(replica, nowMs);
+      const submission = replica.machine.submit(request, nowMs);
+      placeInOrder(replica);
+      return submission;
+    },
+    set(replicaId, setting, atMs) {
+      const replica = of(replicaId);
+      replica.pending = { ...setting, atMs };
+      placeInOrder(replica);
+    },
+    newTokens(replicaId, nowMs, each) {
+      const { handedOut, machine } = of(replicaId);
+      if (handedOut.size === 0) return;
+      bringTo(of(replicaId), nowMs);
+      const lastAtMs = machine.lastStepAtMs();
+      for (const [jobId, known] of handedOut) {
+        const tokens = (machine.outputTokensOf(jobId) ?? known) - known;
+        if (tokens <= 0) continue;
+        handedOut.set(jobId, known + tokens);
+        each(jobId, tokens, lastAtMs);
+      }
+    },
+    takeTokens({ replicaId, jobId, outputTokens, finished }) {
+      const { handedOut } = of(replicaId);
+      const tokens = outputTokens - (handedOut.get(jobId) ?? 0);
+      if (finished) handedOut.delete(jobId);
+      else handedOut.set(jobId, outputTokens);
+      return tokens;
+    },
+    meterJ(replicaId, nowMs) {
+      const { machine } = of(replicaId);
+      bringTo(of(replicaId), nowMs);
+      let energyJ = 0;
+      for (let device = 0; device < machine.devices; device++) energyJ += machine.reading(device).tickEnergyJ;
+      return energyJ;
+    },
+    busyMs(replicaId, nowMs) {
+      bringTo(of(replicaId), nowMs);
+      return of(replicaId).busyMs;
+    },
+    totals(nowMs) {
+      const sums = { energyJ: 0, busyMs: 0, clockMhzMs: 0 };
+      for (const replica of replicas) {
+        bringTo(replica, nowMs);
+        sums.energyJ += replica.machine.energyJ();
+        sums.busyMs += replica.busyMs;
+        sums.clockMhzMs += replica.clockMhzMs;
+      }
+      return sums;
+    },
+  };
+}
