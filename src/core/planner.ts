@@ -47,6 +47,9 @@ interface Verdict {
 /** Share of places and of KV memory beyond which queues no longer settle within a stream's life. */
 const SHARE_MAX = { places: 0.85, kv: 0.9 };
 
+/** Of what a large newcomer's prefill takes from a stream, at the fastest point, so much is kept in the bank of one that may end soon. */
+const RESERVE = 0.3;
+
 /** Relative room in every time prediction: `FIXED + PER_GUARD · guard`. */
 const MARGIN = { fixed: 0.01, perGuard: 0.02 };
 
@@ -154,7 +157,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
   }
 
-  const reserveMs = Number(process.env['RES'] ?? 1) * fastest.interferenceMs * (1 + Math.sqrt(view.forecast.promptUnevenness - 1));
+  const reserveMs = RESERVE * fastest.interferenceMs * (1 + Math.sqrt(view.forecast.promptUnevenness - 1));
   for (const stream of savable.running) {
     const room = roomOf(stream.guard);
     const { tpotLimitMs, bankMs, remainingLow, remainingHigh } = stream;
@@ -190,7 +193,7 @@ function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (!Number.isFinite(costs.settledTpotMs)) return 1;
   const contextTokens = costs.settledSequences * (view.share.promptTokensMean + view.share.outputTokensMean / 2);
   if (costs.settledSequences > SHARE_MAX.places * view.sequencesMax || contextTokens > SHARE_MAX.kv * view.kvTokens) return 1;
-  return process.env['V1'] ? 0 : Math.max(0, costs.settledTpotMs * (1 + MARGIN.fixed) - view.tightestTpotMs);
+  return 0;
 }
 
 /**

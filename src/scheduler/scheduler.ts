@@ -192,7 +192,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function tellHeldBack(): void {
     const waits = queue.all().filter(({ spec, firstDeadlineAtMs }) => {
       const placement = placements.get(spec.jobId);
-      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind !== 'hold' && (!process.env['V2'] || placement.why.kind === 'place');
+      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind === 'place';
     });
     for (const replica of replicas) replica.queue.heldBack(waits.length === 0 ? 0 : waits.filter((job) => replica.spec.models.includes(job.spec.model)).length);
   }
