@@ -55,7 +55,7 @@ const FIRST_ALLOWANCE_MS = 100;
 /** Streams that count as a full batch. */
 const FULL_BATCH_SEQUENCES = 64;
 /** How often the gear to pack in is chosen. */
-const PACK_EVERY_MS = 4_000;
+const PACK_EVERY_MS = 2_000;
 /** What a missed deadline counts when gears are compared: more than any detour. */
 const MISSED_J = 20_000;
 
