@@ -1,7 +1,9 @@
 // paceline simulate: the gateway's own decisions on virtual time over modelled replicas. What-if questions in seconds.
 import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import type { Profile } from '../frontier/profile.ts';
+import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
 import { formatRuns } from '../simulator/format-runs.ts';
+import { lowerBoundReport } from '../simulator/lower-bound.ts';
 import { RIVALS, isRivalName } from '../simulator/rivals/rivals.ts';
 import { type RunReport, runReport } from '../simulator/run-report.ts';
 import { type SimulationOptions, simulate } from '../simulator/simulate.ts';
@@ -9,7 +11,7 @@ import { BEST_EFFORT, drawClasses } from '../workload/slo-classes.ts';
 import { UsageError, defineCommand } from './command.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
-const POLICIES = `max-clock, static:<MHz>, best-static, paceline, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
+const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
 /** Runs are compared over the arrivals and this much more, unless one takes longer. */
 const WINDOW_TAIL_S = 30;
 /** Below two percent of error in either way nobody can tell a machine from its profile. */
@@ -56,6 +58,9 @@ export const command = defineCommand({
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
     const runs = options.policy.split(',').map((name) => {
+      const label = { policy: name.trim(), replicas: options.replicas, seed: options.seed };
+      if (label.policy === 'clairvoyant') return runReport(label, simulateClairvoyant(shared));
+      if (label.policy === 'lower-bound') return lowerBoundReport(label, shared);
       const wanted = policyOf(name.trim(), belief);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
         runReport({ policy: label, replicas: options.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }));
