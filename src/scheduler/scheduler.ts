@@ -229,7 +229,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         idleSeen.add(replica.spec.belief);
       }
       if (leastAlone) candidates.length = 0;
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
     }
     return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
   }
@@ -242,10 +242,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Judged once for all jobs that are considered at one instant. */
-  function standing(replica: Replica, nowMs: number): Standing {
+  function standing(replica: Replica, nowMs: number, controlled: boolean): Standing {
     const known = replica.standing;
     if (known !== null && known.atMs === nowMs && known.version === replica.queue.version()) return known.value;
-    const value = standingOf(replica.queue.view(nowMs));
+    const value = standingOf(replica.queue.view(nowMs), controlled);
     replica.standing = { atMs: nowMs, version: replica.queue.version(), value };
     return value;
   }
