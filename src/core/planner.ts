@@ -54,12 +54,12 @@ const RESERVE = 0.3;
 const MARGIN = { fixed: 0.01, perGuard: 0.02 };
 
 /**
- * The plan for one replica. O(points × (waiting + running)) at worst, and O(points + waiting + running) where one stream
+ * The plan for one replica; where its clocks cannot be driven (`fixed`), only the fastest point is judged. O(points × (waiting + running)) at worst, and O(points + waiting + running) where one stream
  * binds: it is asked first at every point. Nothing is kept between calls.
  * Jobs that cannot be met even at the fastest point bind nothing (they are best effort now); where more is to come the
  * stability constraint still keeps their streams moving.
  */
-export function planReplica(view: ReplicaView): Plan {
+export function planReplica(view: ReplicaView, fixed = false): Plan {
   const { model } = view;
   if (sequencesOf(view) === 0) return idlePlan(view);
   const fastest = costsAt(view, model.fastest);
@@ -71,6 +71,7 @@ export function planReplica(view: ReplicaView): Plan {
   let best: { costs: PointCosts; costW: number; verdict: Verdict } | null = null;
   const refused: { costW: number; verdict: Verdict }[] = [];
   for (let point = 0; point < model.points.length; point++) {
+    if (fixed && point !== model.fastest) continue;
     const costs = point === model.fastest ? fastest : costsAt(view, point);
     const costW = excessPowerW(view, costs);
     if (best !== null && costW >= best.costW) continue;

@@ -17,8 +17,8 @@ export interface Standing {
   readonly risk: LossRisk;
 }
 
-export function standingOf(view: ReplicaView): Standing {
-  return { view, plan: planReplica(view), risk: lossRisk(view) };
+export function standingOf(view: ReplicaView, controlled: boolean): Standing {
+  return { view, plan: planReplica(view, !controlled), risk: lossRisk(view) };
 }
 
 /** A replica as routing sees it: as it is, and as it would be with the job, which is the last of its waiting prompts. */
@@ -80,7 +80,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
   const { id, controlled } = candidate;
   const without = candidate.without();
   const withJob = candidate.withJob();
-  const plan = planReplica(withJob);
+  const plan = planReplica(withJob, !controlled);
   const risk = lossRisk(withJob);
   const { fastest, speedRank } = withJob.model;
   const point: PointIndex = controlled ? plan.point : fastest;

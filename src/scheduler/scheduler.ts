@@ -268,7 +268,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         idleSeen.add(replica.spec.belief);
       }
       if (leastAlone) candidates.length = 0;
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
     }
     return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
   }
@@ -282,7 +282,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Of the replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
   function targetOf({ spec: { belief }, queue: own }: Replica, job: PendingJob, nowMs: number): PointIndex {
-    if (process.env['V0']) return belief.points.map((_, i) => i).sort((a, b) => (belief.speedRank[b] as number) - (belief.speedRank[a] as number))[0] as number;
     const known = targets.get(belief);
     if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
     const serving = replicas.filter(({ state, spec }) => state === 'up' && spec.models.includes(job.spec.model)).length;
@@ -300,10 +299,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Judged once for all jobs that are considered at one instant. */
-  function standing(replica: Replica, nowMs: number): Standing {
+  function standing(replica: Replica, nowMs: number, controlled: boolean): Standing {
     const known = replica.standing;
     if (known !== null && known.atMs === nowMs && known.version === replica.queue.version()) return known.value;
-    const value = standingOf(replica.queue.view(nowMs));
+    const value = standingOf(replica.queue.view(nowMs), controlled);
     replica.standing = { atMs: nowMs, version: replica.queue.version(), value };
     return value;
   }
