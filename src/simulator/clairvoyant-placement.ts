@@ -43,8 +43,9 @@ interface Fleet {
   readonly sent: Dispatch[][] | null;
 }
 
-/** How often held requests are looked at. */
+/** How often held requests are looked at; and where none of them waits for its first token by a limit. */
 const HELD_EVERY_MS = 100;
+const PATIENT_EVERY_MS = 1_000;
 /** Held ones that do not fit in a row, after which the others are not asked. */
 const HELD_REFUSED_MAX = 4;
 /** A held request is sent with this many times the time left that it takes alone in the slowest gear. */
@@ -89,10 +90,21 @@ export function placeRequests(engine: RolloutEngine, physics: Physics, requests:
   function choose({ places }: Fleet, pack: number, request: KnownRequest, nowMs: number): { place: Place; gear: number } {
     const idle = places.find(({ rollout }) => isIdle(rollout));
     const candidates = places.filter((place) => (place === idle || !isIdle(place.rollout)) && engine.hasPlace(place.rollout, request));
-    for (let gear = pack; gear <= fastest; gear++) {
-      const place = candidates.find((candidate) => fits(candidate, gear, request, nowMs));
-      if (place !== undefined) return { place, gear };
+    const inGear = (gear: number): Place | undefined => candidates.find((candidate) => fits(candidate, gear, request, nowMs));
+    let low = pack;
+    let found: { place: Place; gear: number } | null = null;
+    // The gear to pack in first, which is nearly always enough; then the fastest, which says whether any is.
+    for (let high = fastest, gear = pack; low <= high; gear = found === null ? fastest : (low + high) >> 1) {
+      const place = inGear(gear);
+      if (place !== undefined) {
+        found = { place, gear };
+        high = gear - 1;
+      } else {
+        if (gear === fastest) break;
+        low = gear + 1;
+      }
     }
+    if (found !== null) return found;
     return { place: places.reduce((a, b) => (b.rollout.finalTokens < a.rollout.finalTokens ? b : a)), gear: fastest };
   }
   /** A replica that runs anyway and takes the request: for little, where it could as well wait for longer. */
@@ -149,7 +161,7 @@ export function placeRequests(engine: RolloutEngine, physics: Physics, requests:
     while (held.length > 0 && fleet.heldAtMs < toMs) {
       for (const place of places) run(fleet, place, fleet.heldAtMs);
       sendHeld(fleet, pack, fleet.heldAtMs);
-      fleet.heldAtMs += HELD_EVERY_MS;
+      fleet.heldAtMs += held.some(({ request }) => request.firstByMs < Infinity) ? HELD_EVERY_MS : PATIENT_EVERY_MS;
     }
     fleet.heldAtMs = Math.max(fleet.heldAtMs, Math.ceil(toMs / HELD_EVERY_MS) * HELD_EVERY_MS);
     if (toMs < Infinity) for (const place of places) run(fleet, place, toMs);
@@ -165,6 +177,7 @@ export function placeRequests(engine: RolloutEngine, physics: Physics, requests:
       if (where === null) {
         const at = held.findIndex((other) => other.latestAtMs > latestAtMs);
         held.splice(at < 0 ? held.length : at, 0, { request, latestAtMs, firstMs: alone.firstMs });
+        if (request.firstByMs < Infinity) fleet.heldAtMs = Math.min(fleet.heldAtMs, Math.ceil(request.atMs / HELD_EVERY_MS) * HELD_EVERY_MS);
       } else send(fleet, request, where, request.atMs);
     }
     pass(fleet, pack, toMs);

@@ -1,5 +1,6 @@
 // The clairvoyant policy: it knows every arrival, length and the truth of the machines, and plans with all of it before it is
-// played on the same emulated replicas as everyone else. A yardstick: how much there was to save. Not optimal, no bound either.
+// played on the same emulated replicas as everyone else. A yardstick: how much there was to save. Not optimal, no bound either;
+// and made for loads that can be served: with far too much to do it does not look for what to give up.
 import type { JobId, ReplicaId } from '../core/job.ts';
 import { limitsOf } from '../engine/batching.ts';
 import { type Physics, createPhysics } from '../engine/physics.ts';
