@@ -252,7 +252,8 @@ function isRunningLost(view: ReplicaView, fastest: PointCosts, stream: RunningSt
 export function lossRisk(view: ReplicaView): LossRisk {
   if (sequencesOf(view) === 0) return NO_RISK;
   const fastest = costsAt(view, view.model.fastest);
-  const stepMs = fastest.stepWithPrefillsMs;
+  // Without what may yet arrive: that is kept back while it would cost a deadline.
+  const { stepMs } = fastest;
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {

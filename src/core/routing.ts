@@ -2,8 +2,9 @@
 // what the cheapest feasible plan costs with the job, less what it costs without. Packing, spreading and keeping tight
 // streams apart from long prompts all fall out of these two numbers.
 import type { PointIndex } from '../frontier/performance-model.ts';
+import { LOWER_DWELL_MS } from './limits.ts';
 import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
-import { costsAt, tokensTakeMs } from './point-costs.ts';
+import { costsAt, type PointCosts, tokensTakeMs } from './point-costs.ts';
 import type { ReplicaView, WaitingPrompt } from './replica-view.ts';
 import { chargedWorkJ } from './work-energy.ts';
 
@@ -43,10 +44,10 @@ export interface Route<Id> {
   readonly ownRisk: number;
   readonly othersRisk: number;
   readonly marginalJ: number;
-  /** With the job it need not run faster than the fleet does best. */
-  readonly fits: boolean;
   /** The replica has nothing to do, or would have to run faster for it. */
   readonly opens: boolean;
+  /** The least charged on any replica, whatever it puts at risk there now. */
+  readonly cheapestJ: number;
   /** Latest instant at which it could still be sent there, as things stand, at the fastest point; `Infinity` without a deadline. */
   readonly latestStartAtMs: number;
   readonly ttftMs: number;
@@ -67,13 +68,13 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
     return least === null ? null : routeTo(least);
   }
   let best: { route: Route<Id>; load: number } | null = null;
+  let cheapestJ = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
     const route = routeTo(candidate);
-    if (process.env['RD']) { const w = candidate.without(); const m = w.view.model.points; console.log(`   load ${candidate.load} wait ${w.view.waiting.length} pt ${m[w.plan.point]?.id}->${m[route.plan.point]?.id} ${route.plan.kind} ${route.plan.binding} tgt ${m[candidate.target]?.id} own ${route.ownRisk.toFixed(4)} oth ${route.othersRisk.toFixed(4)} dJ ${route.marginalJ.toFixed(0)} fc ${(w.view.forecast.perMs * 1000).toFixed(2)} slack ${route.plan.slackMs.toFixed(0)} ts ${w.view.timeScale.prefill.toFixed(2)} ${w.view.timeScale.decode.toFixed(2)} out ${w.view.outputTokensMean.toFixed(0)} pm ${w.view.forecast.promptTokensMean.toFixed(0)} bank ${w.view.running.map((r) => r.bankMs.toFixed(0)).slice(0, 6)}`); }
+    cheapestJ = Math.min(cheapestJ, route.marginalJ);
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
-  if (process.env['RD']) console.log('=> ', best?.load);
-  return best?.route ?? null;
+  return best === null ? null : { ...best.route, cheapestJ };
 }
 
 function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
@@ -87,19 +88,32 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
   const costs = costsAt(withJob, point);
   const last = withJob.waiting.length - 1;
   const fasterOf = (a: PointIndex, b: PointIndex): PointIndex => ((speedRank[a] as number) <= (speedRank[b] as number) ? a : b);
+  const before = fasterOf(controlled ? without.plan.point : fastest, candidate.target);
+  const after = fasterOf(point, candidate.target);
   return {
     id,
     plan,
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
-    marginalJ: chargedWorkJ(withJob, fasterOf(controlled ? without.plan.point : fastest, candidate.target), fasterOf(point, candidate.target)),
-    fits: (speedRank[point] as number) >= (speedRank[candidate.target] as number),
+    marginalJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
+    cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
     tpotMs: costs.stepWithPrefillsMs,
   };
+}
+
+/**
+ * How long the job would keep the replica faster than at `before`: for all its life where its own TPOT asks for it, else until
+ * its prompt is through and the replica may be lowered again.
+ */
+function raisedMs(withJob: ReplicaView, before: PointIndex, costs: PointCosts): number {
+  const job = withJob.waiting.at(-1) as WaitingPrompt;
+  const transientMs = costs.prefillMs + LOWER_DWELL_MS;
+  if (costsAt(withJob, before).stepWithPrefillsMs <= job.tpotLimitMs) return transientMs;
+  return Math.max(transientMs, job.outputTokensMiddle * costs.stepWithPrefillsMs);
 }
 
 function latestStartAtMs(view: ReplicaView, prompt: WaitingPrompt, index: number): number {
@@ -119,7 +133,6 @@ function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad:
   }
   // Without the margins anywhere, what counts is to get them back, not the energy.
   if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
-  if (process.env['FIT'] && route.fits !== best.fits) return route.fits;
   const difference = route.marginalJ - best.marginalJ;
   // Joules that differ by less than a hundredth are the same number: the models are not that good.
   if (Math.abs(difference) > 0.01 * Math.max(Math.abs(route.marginalJ), Math.abs(best.marginalJ))) return difference < 0;

@@ -28,12 +28,12 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
 /**
  * Energy above parked idling that one more job is charged on a replica: what routing compares. `withJob` has it as the last
  * of its waiting prompts; `before` and `after` are the points the replica runs at without and with it. It is charged its
- * prefill, an equal share of every step it takes part in, and, where it makes the replica run faster, what that adds to
- * the others' remaining steps. Of lengths the middle quantile. Shares, and not what it adds: a step costs nearly as much
+ * prefill, an equal share of every step it takes part in, and, where it makes the replica run faster, the power that this
+ * adds for `raisedMs`: power, since a replica that is never empty gains no rest by being fast. Of lengths the middle quantile. Shares, and not what it adds: a step costs nearly as much
  * for one stream as for thirty, so by what it adds two half-full replicas look as cheap as one full one and neither ever
  * drains; by shares the fuller is the cheaper until it would have to run faster.
  */
-export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex): number {
+export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex, raisedMs: number): number {
   const { model } = withJob;
   const parkedW = parkedPowerW(model);
   const job = withJob.waiting.at(-1) as WaitingPrompt;
@@ -41,17 +41,16 @@ export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: Po
   PREFILL.tokens = Math.max(1, job.promptTokens - job.prefilledTokens);
   const prefillJ = model.prefillEnergyJ(PREFILL, after) - (parkedW * model.prefillTimeMs(PREFILL, after)) / 1000;
   let contextTokens = withJob.contextTokens;
-  let tokens = 0;
-  for (const stream of withJob.running) tokens += stream.remainingMiddle;
-  for (const prompt of withJob.waiting) {
-    tokens += prompt.outputTokensMiddle;
-    contextTokens += prompt.promptTokens;
-  }
-  tokens -= job.outputTokensMiddle;
-  const stepJ = excessStepJ(model, parkedW, sequences, contextTokens, after);
-  const joules = prefillJ + (job.outputTokensMiddle * stepJ) / sequences;
+  for (const prompt of withJob.waiting) contextTokens += prompt.promptTokens;
+  const joules = prefillJ + (job.outputTokensMiddle * excessStepJ(model, parkedW, sequences, contextTokens, after)) / sequences;
   if (before === after || sequences === 1) return joules;
-  return joules + (tokens / (sequences - 1)) * Math.max(0, stepJ - excessStepJ(model, parkedW, sequences, contextTokens, before));
+  return joules + (Math.max(0, busyPowerW(model, sequences, contextTokens, after) - busyPowerW(model, sequences, contextTokens, before)) * raisedMs) / 1000;
+}
+
+function busyPowerW(model: PerformanceModel, sequences: number, contextTokens: number, point: PointIndex): number {
+  DECODE.sequences = sequences;
+  DECODE.contextTokens = contextTokens;
+  return (1000 * model.decodeEnergyJ(DECODE, point)) / model.decodeTimeMs(DECODE, point);
 }
 
 function excessStepJ(model: PerformanceModel, parkedW: number, sequences: number, contextTokens: number, point: PointIndex): number {
@@ -63,7 +62,8 @@ function excessStepJ(model: PerformanceModel, parkedW: number, sequences: number
 const PREFILL = { tokens: 0, contextTokens: 0 };
 const DECODE = { sequences: 0, contextTokens: 0 };
 
-function parkedPowerW(model: PerformanceModel): number {
+/** What a group draws that has nothing to do and may wait at its cheapest point. */
+export function parkedPowerW(model: PerformanceModel): number {
   let parkedW = Number.POSITIVE_INFINITY;
   for (let point = 0; point < model.points.length; point++) parkedW = Math.min(parkedW, model.idlePowerW(point));
   return parkedW;

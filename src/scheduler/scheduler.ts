@@ -247,9 +247,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMax && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
-    const held = holds && route.opens && route.latestStartAtMs !== Number.POSITIVE_INFINITY && slackMs >= HOLD.slackMinMs && nowMs < job.arrivedAtMs + HOLD.shareMax * slackMs;
-    return held ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
+    if (nowMs + controlPeriodMs >= job.arrivedAtMs + HOLD.shareMax * slackMs) return null;
+    // Elsewhere it would be much cheaper, once there is room.
+    if (route.marginalJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
+    return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
