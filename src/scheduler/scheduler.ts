@@ -219,10 +219,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     for (const replica of replicas) {
-      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const load = replica.queue.waitingCount() + replica.queue.runningCount();
-      if (load >= replica.spec.concurrencyMax) continue;
-      if (leastAlone && candidates[0] !== undefined && load >= candidates[0].load) continue;
+      if (load >= (leastAlone ? (candidates[0]?.load ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY) || load >= replica.spec.concurrencyMax) continue;
+      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled) {
         if (idleSeen.has(replica.spec.belief)) continue;
