@@ -48,6 +48,8 @@ export interface SchedulerOptions {
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
   readonly bringUpToDate?: (replicaId: ReplicaId) => void;
+  /** Sees every replica that is weighed for a job, right then; for explanations. */
+  readonly onRoute?: (jobId: JobId, route: Route<ReplicaSpec>) => void;
 }
 
 /** For operator routes and the dashboard: what is going on and why. Plain data. */
@@ -230,7 +232,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (leastAlone) candidates.length = 0;
       candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
     }
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
+    const { onRoute } = options;
+    const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax, seen);
   }
 
   /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */

@@ -7,10 +7,10 @@ import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { TruthScale } from '../engine/physics.ts';
 import { createPerformanceModel, type PerformanceModel } from '../frontier/performance-model.ts';
-import type { Routing } from '../core/routing.ts';
+import type { Route, Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
-import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import { createScheduler, type PlannerPolicy, type ReplicaSpec } from '../scheduler/scheduler.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
 import type { RivalFactory } from './rivals/rival.ts';
@@ -46,8 +46,16 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
+}
+
+/** Told of what is decided, as it is. */
+export interface SimulationObserver {
+  onEffect(effect: Effect, nowMs: number): void;
+  /** Each replica that is weighed for a job. */
+  onRoute(jobId: JobId, route: Route<ReplicaSpec>, nowMs: number): void;
 }
 
 export interface FleetMember {
@@ -73,6 +81,8 @@ export interface SimulatedRun {
   readonly utilisation: number;
   /** Time-weighted over replicas. */
   readonly clockMhzMean: number;
+  /** Prompt tokens that were found in the prefix cache. */
+  readonly cachedPromptTokens?: number;
 }
 
 /** Bytes that a token of the modelled prompts has: the scheduler has to learn it, as it would. */
@@ -83,7 +93,7 @@ const MAX_OUTPUT_TOKENS = 4096;
 const PROGRESS_EVERY_STEPS = 512;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last' } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
@@ -101,10 +111,12 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     controlPeriodMs,
     queuedMax: 100_000,
     bringUpToDate,
+    ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
   let rejected = 0;
+  let cachedPromptTokens = 0;
   let nowMs = 0;
 
   function rivalOf({ create, margin }: RivalPolicy): Extract<PlannerPolicy, { kind: 'rival' }> {
@@ -122,7 +134,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
 
   function tell(event: SchedulerEvent): void {
-    for (const effect of scheduler.handle(event, nowMs)) perform(effect);
+    for (const effect of scheduler.handle(event, nowMs)) {
+      observer?.onEffect(effect, nowMs);
+      perform(effect);
+    }
   }
 
   function perform(effect: Effect): void {
@@ -164,6 +179,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
     if (!finished) return;
     const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+    cachedPromptTokens += cachedTokens;
     tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
   }
 
@@ -199,7 +215,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs };
+  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, cachedPromptTokens };
 }
 
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
