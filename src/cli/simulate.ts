@@ -1,21 +1,26 @@
 // paceline simulate: the gateway's own decisions on virtual time over modelled replicas. What-if questions in seconds.
-import { ProfileFileError, loadProfile } from '../profile-file.ts';
-import type { Profile } from '../frontier/profile.ts';
+import { createPhysics } from '../engine/physics.ts';
 import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
+import { extrapolations, fitsInto, oversized, uncapped } from '../simulator/coverage.ts';
+import { createExplainer } from '../simulator/explanation.ts';
+import { infeasibleAlone } from '../simulator/feasibility.ts';
+import { formatExplanation } from '../simulator/format-explanation.ts';
 import { formatRuns } from '../simulator/format-runs.ts';
 import { lowerBoundReport } from '../simulator/lower-bound.ts';
 import { RIVALS, isRivalName } from '../simulator/rivals/rivals.ts';
 import { type RunReport, runReport } from '../simulator/run-report.ts';
 import { type SimulationOptions, simulate } from '../simulator/simulate.ts';
-import { BEST_EFFORT, drawClasses } from '../workload/slo-classes.ts';
+import type { WorkloadRequest } from '../workload/request.ts';
+import { BEST_EFFORT, drawClasses, mixClasses, scaleSlos, type SloClass } from '../workload/slo-classes.ts';
+import { WorkloadError } from '../workload/workload-error.ts';
 import { UsageError, defineCommand } from './command.ts';
+import { FLEET_OPTIONS, type FleetChoice, readFleet } from './fleet-options.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
 const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
+const POLICIES_DEFAULT = 'max-clock,best-static,paceline';
 /** Runs are compared over the arrivals and this much more, unless one takes longer. */
 const WINDOW_TAIL_S = 30;
-/** Below two percent of error in either way nobody can tell a machine from its profile. */
-const ERROR_PCT = { min: -90, max: 900 };
 const PROGRESS_EVERY_MS = 500;
 
 export const command = defineCommand({
@@ -23,80 +28,155 @@ export const command = defineCommand({
   summary: "Plays a workload on virtual time: the gateway's own decisions over modelled replicas.",
   options: {
     ...WORKLOAD_OPTIONS,
-    policy: { type: 'text', value: 'LIST', help: `separated by commas: ${POLICIES}`, default: 'max-clock,best-static,paceline' },
-    replicas: { type: 'number', value: 'N', help: "replicas, each on the profile's device group", default: 4, min: 1, max: 10_000, integer: true },
-    truth: { type: 'text', value: 'FILE', help: 'profile that the machines follow', default: 'config/profiles/llama-3.1-70b.h100-tp4.json' },
-    belief: { type: 'text', value: 'FILE', help: 'profile that the gateway believes; default: the truth' },
-    'time-error': { type: 'number', value: 'PCT', help: 'the truth is slower than its profile by this; negative: faster', default: 0, ...ERROR_PCT },
-    'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than its profile by this; negative: less', default: 0, ...ERROR_PCT },
+    policy: { type: 'text', value: 'LIST', help: `separated by commas, default ${POLICIES_DEFAULT}: ${POLICIES}` },
+    ...FLEET_OPTIONS,
+    'slo-scale': { type: 'number', value: 'X', help: 'all SLOs times X: below 1 is tighter', default: 1, min: 0.001, max: 1000 },
+    mix: { type: 'text', value: 'LIST', help: 'other shares of the SLO classes: CLASS=SHARE,…; the others keep their proportions' },
+    'skip-oversized': { type: 'flag', help: 'leave out requests that no replica could ever hold; default: refuse the workload' },
     routing: { type: 'text', value: 'HOW', help: "of all policies; default: paceline's energy, the others' least-loaded", oneOf: ['energy', 'least-loaded'] },
     concurrency: { type: 'number', value: 'N', help: "requests on a replica at once; default: the profile's maxSequences", min: 1, max: 100_000, integer: true },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
+    explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
     json: { type: 'flag', help: 'print the runs as a JSON list and nothing else on stdout' },
   },
   examples: [
     'paceline simulate --synthetic poisson --rate 6 --duration 600 --slo config/slo/mixed.json',
     'paceline simulate --trace azure:AzureLLMInferenceTrace_conv.csv --slo config/slo/chat.json --replicas 2',
     'paceline simulate --synthetic bursty --rate 4 --duration 600 --slo config/slo/chat.json --time-error 20 --policy max-clock,paceline',
+    'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
+    'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
+    'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
   ],
   run: async (options) => {
-    const { workload, classes } = await readWorkload('simulate', options);
-    const truth = profileOf('truth', options.truth);
-    const belief = options.belief === undefined ? truth : profileOf('belief', options.belief);
+    const read = await readWorkload('simulate', options);
+    const fleet = readFleet(options);
+    const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
+    const classes = wantedClasses(read.classes, options);
+    const [{ truth, belief }] = fleet.members;
     const lastAtMs = workload.requests.at(-1)?.atMs ?? 0;
     const shared: Omit<SimulationOptions, 'policy'> = {
       requests: workload.requests,
-      classes: drawClasses(classes ?? BEST_EFFORT, workload.requests.length, options.seed),
-      replicas: options.replicas,
+      classes: drawClasses(classes, workload.requests.length, options.seed),
+      replicas: fleet.members.length,
       truth,
-      truthScale: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
+      truthScale: fleet.truthScale,
+      machines: fleet.machines,
       belief,
+      fleet: fleet.members,
       seed: options.seed,
       attainmentTarget: options.target,
       untilMs: lastAtMs + WINDOW_TAIL_S * 1000,
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
-    const runs = options.policy.split(',').map((name) => {
-      const label = { policy: name.trim(), replicas: options.replicas, seed: options.seed };
-      if (label.policy === 'clairvoyant') return runReport(label, simulateClairvoyant(shared));
-      if (label.policy === 'lower-bound') return lowerBoundReport(label, shared);
-      const wanted = policyOf(name.trim(), belief);
+    warn(fleet, workload.requests, options.concurrency);
+    if (options.explain !== undefined) {
+      if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
+      process.stdout.write(explained(options.explain, shared, options.json));
+      return 0;
+    }
+    const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
+    const hopeless = infeasibleAlone(machines, shared.requests, shared.classes);
+    const runs = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => {
+      const label = { policy: name.trim(), replicas: shared.replicas, seed: options.seed };
+      if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
+        onlyPlain(label.policy, fleet);
+        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), hopeless) : lowerBoundReport(label, shared);
+      }
+      const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
-        runReport({ policy: label, replicas: options.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }));
-      return wanted === 'best-static' ? bestStatic(belief, options.target, play) : play(wanted, name.trim());
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), hopeless);
+      return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name.trim());
     });
-    process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${options.replicas} replicas of ${truth.name}, seed ${options.seed}\n\n${formatRuns(runs)}\n`);
+    endProgress();
+    process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}\n\n${formatRuns(runs)}\n`);
     return 0;
   },
 });
 
+function wantedClasses(read: readonly SloClass[] | undefined, { mix, 'slo-scale': scale }: { readonly mix?: string | undefined; readonly 'slo-scale': number }): readonly SloClass[] {
+  if (read === undefined) {
+    if (mix !== undefined) throw new UsageError('--mix: changes the shares of an SLO file; name one with --slo');
+    if (scale !== 1) throw new UsageError('--slo-scale: without --slo nothing is promised that could be tighter; name a file with --slo');
+    return BEST_EFFORT;
+  }
+  try {
+    return scaleSlos(mix === undefined ? read : mixClasses(read, mix, '--mix'), scale);
+  } catch (error) {
+    throw error instanceof WorkloadError ? new UsageError(error.message, { cause: error }) : error;
+  }
+}
+
+/** Without those that can never be held, if that is wanted; a workload of which nothing is left is refused all the same. */
+function holdable(requests: readonly WorkloadRequest[], { members }: FleetChoice, skip: boolean): readonly WorkloadRequest[] {
+  const truths = members.map(({ truth }) => truth);
+  const problem = oversized(requests, truths);
+  if (problem === null) return requests;
+  const kept = skip ? requests.filter((request) => truths.some((truth) => fitsInto(truth, request))) : [];
+  if (kept.length === 0) throw new UsageError(`${problem}; ${skip ? 'nothing is left' : 'take a profile that holds more, or leave such requests out with --skip-oversized'}`);
+  process.stderr.write(`left out ${requests.length - kept.length} of ${requests.length} requests: ${problem}\n`);
+  return kept;
+}
+
+/** One line on stderr for each thing that the profiles do not cover. */
+function warn({ members, machines, truthScale }: FleetChoice, requests: readonly WorkloadRequest[], concurrency: number | undefined): void {
+  const truths = [...new Set(members.map(({ truth }) => truth))];
+  const profiles = new Set([...truths, ...members.map(({ belief }) => belief)]);
+  const lines = [...profiles].flatMap((profile) => extrapolations(profile, requests, concurrency ?? Number.POSITIVE_INFINITY));
+  if (machines.powerCapW !== undefined) for (const truth of truths) lines.push(...[uncapped(createPhysics(truth, truthScale), machines.powerCapW) ?? []].flat());
+  for (const line of lines) process.stderr.write(`warning: ${line}\n`);
+}
+
+function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, json: boolean): string {
+  const asked = shared.requests[request];
+  const sloClass = shared.classes[request];
+  if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
+  const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
+  simulate({ ...shared, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  endProgress();
+  const explanation = explainer.explanation();
+  return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;
+}
+
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */
-function bestStatic(belief: Profile, target: number, play: (policy: SimulationOptions['policy'], label: string) => RunReport): RunReport {
-  const runs = belief.points.map(({ id }) => play({ kind: 'static', pointId: id }, `best-static (${id})`));
+function bestStatic(members: FleetChoice['members'], target: number, play: (policy: SimulationOptions['policy'], label: string) => RunReport): RunReport {
+  const [{ belief }, ...others] = members;
+  const points = belief.points.filter(({ id }) => others.every((other) => other.belief.points.some((point) => point.id === id)));
+  if (points.length === 0) throw new UsageError(`--policy: best-static: ${beliefNames(members)} have no point in common`);
+  const runs = points.map(({ id }) => play({ kind: 'static', pointId: id }, `best-static (${id})`));
   const reaching = runs.filter(({ attainment }) => attainment >= target);
   if (reaching.length > 0) return reaching.reduce((best, run) => (run.energyJ < best.energyJ ? run : best));
   return runs.reduce((best, run) => (run.attainment > best.attainment ? run : best));
 }
 
-function policyOf(name: string, belief: Profile): SimulationOptions['policy'] | 'best-static' {
+/** What knows the machines beforehand knows one kind of them, as their profile has it. */
+function onlyPlain(policy: string, { members, machines }: FleetChoice): void {
+  if (new Set(members.map(({ truth }) => truth)).size > 1) throw new UsageError(`--policy: ${policy} plans for one kind of replica, and the fleet has ${[...new Set(members.map(({ truth }) => truth.name))].join(' and ')}`);
+  const stray = Object.entries(machines).find(([, value]) => value !== undefined);
+  if (stray !== undefined) throw new UsageError(`--policy: ${policy} knows nothing of ${stray[0]}; leave the option out, or the policy`);
+}
+
+function policyOf(name: string, members: FleetChoice['members']): SimulationOptions['policy'] | 'best-static' {
   if (name === 'max-clock' || name === 'paceline') return { kind: name };
   if (name === 'best-static') return name;
   const [, rival = '', margin = '0'] = /^([a-z-]+)(?:@(0(?:\.\d+)?))?$/.exec(name) ?? [];
-  if (isRivalName(rival)) return { kind: 'rival-factory', create: RIVALS[rival], margin: Number(margin) };
+  if (isRivalName(rival)) {
+    if (new Set(members.map(({ belief }) => belief)).size > 1) throw new UsageError(`--policy: ${rival} knows one profile, and the fleet has ${beliefNames(members)}`);
+    return { kind: 'rival-factory', create: RIVALS[rival], margin: Number(margin) };
+  }
   const clock = /^static:(.+)$/.exec(name)?.[1];
   if (clock === undefined) throw new UsageError(`--policy: got '${name}', allowed: ${POLICIES}`);
-  const point = belief.points.find(({ id, knobs }) => id === clock || String(knobs['clockMhz']) === clock);
-  if (point === undefined) throw new UsageError(`--policy: ${name}: ${belief.name} has no such point; it has: ${belief.points.map(({ id }) => id).join(', ')}`);
-  return { kind: 'static', pointId: point.id };
+  const ids = members.map(({ belief }) => {
+    const point = belief.points.find(({ id, knobs }) => id === clock || String(knobs['clockMhz']) === clock);
+    if (point === undefined) throw new UsageError(`--policy: ${name}: ${belief.name} has no such point; it has: ${belief.points.map(({ id }) => id).join(', ')}`);
+    return point.id;
+  });
+  if (new Set(ids).size > 1) throw new UsageError(`--policy: ${name}: ${beliefNames(members)} name that point differently: ${[...new Set(ids)].join(', ')}`);
+  return { kind: 'static', pointId: ids[0] as string };
 }
 
-function profileOf(option: string, path: string): Profile {
-  try {
-    return loadProfile(path);
-  } catch (error) {
-    throw error instanceof ProfileFileError ? new UsageError(`--${option}: ${error.message}`, { cause: error }) : error;
-  }
+function beliefNames(members: FleetChoice['members']): string {
+  return [...new Set(members.map(({ belief }) => belief.name))].join(' and ');
 }
 
 /** Says how far a long run is; nothing where nobody watches. */
@@ -107,4 +187,9 @@ function progressOf(label: string, untilMs: number): (nowMs: number) => void {
     saidAtMs = performance.now();
     process.stderr.write(`\r${label}: ${Math.min(100, Math.round((100 * nowMs) / Math.max(1, untilMs)))} %   `);
   };
+}
+
+/** What is printed next begins on a line of its own. */
+function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
 }

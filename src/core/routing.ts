@@ -60,17 +60,20 @@ const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
 /**
  * With `energy`: of the replicas that put at risk no more than `riskMax` deadlines, the cheapest at which every deadline holds
  * with its margin; if there is none, the one with the most slack. If every replica is put at more risk, the one with the least.
- * `null` when there is no candidate. Ties go to the shorter queue, then to the order given.
+ * `null` when there is no candidate. Ties go to the shorter queue, then to the order given. `onRoute` sees each that is weighed.
  */
-export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number): Route<Id> | null {
+export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number, onRoute?: (route: Route<Id>) => void): Route<Id> | null {
   if (routing === 'least-loaded') {
     const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || candidate.load < best.load ? candidate : best), null);
-    return least === null ? null : routeTo(least);
+    const only = least === null ? null : routeTo(least);
+    if (only !== null) onRoute?.(only);
+    return only;
   }
   let best: { route: Route<Id>; load: number } | null = null;
   let cheapestJ = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
     const route = routeTo(candidate);
+    onRoute?.(route);
     cheapestJ = Math.min(cheapestJ, route.marginalJ);
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }

@@ -49,7 +49,7 @@ export interface EmulatedGroup {
   lock(device: number, lock: ClockLock | null, nowMs: number): void;
   /** Watts of one member; `null` for no limit. Work then runs at the highest clock that keeps within. */
   limitPower(device: number, limitW: number | null, nowMs: number): void;
-  /** Starts work of `repeats` equal iterations (of mean size `work`), `doneShare` of it being done already. */
+  /** Starts work of `repeats` equal iterations (of mean size `work`; not whole where they take longer or shorter), `doneShare` of it being done already. */
   begin(work: IterationWork, repeats: number, nowMs: number, doneShare?: number): void;
   /** When the work in progress ends as things stand; `Infinity` without work. Changes whenever a clock settles. */
   endsAtMs(): number;

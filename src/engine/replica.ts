@@ -6,6 +6,8 @@ import type { EngineEvent, EngineLimits, EngineRequest, EngineStats, Submission 
 import { createBatchingEngine } from './batching.ts';
 import type { ClockLock, DeviceReading, EmulatedGroup, GroupOptions } from './device.ts';
 import { createEmulatedGroup } from './device.ts';
+import { logNormal } from '../random/distributions.ts';
+import { createRandom } from '../random/random.ts';
 
 export interface ReplicaOptions<Id> extends GroupOptions {
   readonly limits: EngineLimits;
@@ -15,6 +17,11 @@ export interface ReplicaOptions<Id> extends GroupOptions {
   readonly deliver: (events: readonly EngineEvent<Id>[], atMs: number) => void;
   /** How late a late caller may still start an iteration in the past; later, the time is lost. Default `Infinity`. */
   readonly catchUpMaxMs?: number;
+  /**
+   * Iterations take a log-normal time around the modelled one, of this coefficient of variation; default 0. It is drawn for a
+   * run of equal steps as a whole, by the variance of their sum.
+   */
+  readonly durationCv?: number;
 }
 
 /** Every `nowMs` must be at or after the one before. */
@@ -45,7 +52,8 @@ export interface EmulatedReplica<Id> {
 }
 
 export function createEmulatedReplica<Id extends string | number>(options: ReplicaOptions<Id>): EmulatedReplica<Id> {
-  const { physics, limits, tokenEvents, deliver, catchUpMaxMs = Infinity } = options;
+  const { physics, limits, tokenEvents, deliver, catchUpMaxMs = Infinity, durationCv = 0 } = options;
+  const random = createRandom(options.seed, 'duration');
   const engine = createBatchingEngine<Id>(limits, tokenEvents);
   const group: EmulatedGroup = createEmulatedGroup(options);
   let nowMs = options.startMs;
@@ -56,6 +64,8 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
    */
   let runSteps = 0;
   let runFromMs = 0;
+  /** Times the modelled time, of the work under way. */
+  let noise = 1;
   let busy = false;
   /** End of the last iteration that the engine was told of. */
   let steppedAtMs = options.startMs;
@@ -77,7 +87,8 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     if (work !== null) begin(work, 0, atMs);
   }
   function begin(work: IterationWork, steps: number, atMs: number, doneShare = 0): void {
-    group.begin(work, Math.max(1, steps), atMs, doneShare);
+    if (durationCv > 0) noise = logNormal(random, 1, durationCv / Math.sqrt(Math.max(1, steps)));
+    group.begin(work, Math.max(1, steps) * noise, atMs, doneShare);
     runSteps = steps;
     runFromMs = atMs;
     busy = true;
@@ -88,7 +99,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
   function wholeStepsOver(): number {
     if (runSteps === 0) return 0;
     if (overAtMs !== nowMs) {
-      stepsOver = Math.min(runSteps - 1, physics.decodeStepsWithin(engine.decodeWork(), group.clockMhz(), nowMs - runFromMs));
+      stepsOver = Math.min(runSteps - 1, physics.decodeStepsWithin(engine.decodeWork(), group.clockMhz(), (nowMs - runFromMs) / noise));
       overAtMs = nowMs;
     }
     return stepsOver;
@@ -98,7 +109,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     const { sequences, contextTokens } = engine.decodeWork();
     runWork.decode.sequences = sequences;
     runWork.decode.contextTokens = contextTokens + (sequences * (steps - 1)) / 2;
-    return steps * physics.iterationTimeMs(runWork, group.clockMhz());
+    return steps * physics.iterationTimeMs(runWork, group.clockMhz()) * noise;
   }
 
   /** Cuts a run at this instant: its whole steps are done, the one under way goes on as a single iteration. */
@@ -113,7 +124,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     if (wholeSteps > 0) steppedAtMs = Math.min(nowMs, runFromMs + wholeStepsMs);
     const work = engine.beginIteration();
     assert(work !== null, 'a run has sequences');
-    begin(work, 0, nowMs, Math.max(0, passedMs - wholeStepsMs) / physics.iterationTimeMs(work, clockMhz));
+    begin(work, 0, nowMs, Math.min(1, Math.max(0, passedMs - wholeStepsMs) / (physics.iterationTimeMs(work, clockMhz) * noise)));
   }
 
   function complete(atMs: number, callerMs: number): void {

@@ -51,6 +51,8 @@ export interface SchedulerOptions {
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
   readonly bringUpToDate?: (replicaId: ReplicaId) => void;
+  /** Sees every replica that is weighed for a job, right then; for explanations. */
+  readonly onRoute?: (jobId: JobId, route: Route<ReplicaSpec>) => void;
 }
 
 /** For operator routes and the dashboard: what is going on and why. Plain data. */
@@ -261,10 +263,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     for (const replica of replicas) {
-      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const load = replica.queue.waitingCount() + replica.queue.runningCount();
-      if (load >= replica.spec.concurrencyMax) continue;
-      if (leastAlone && candidates[0] !== undefined && load >= candidates[0].load) continue;
+      if (load >= (leastAlone ? (candidates[0]?.load ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY) || load >= replica.spec.concurrencyMax) continue;
+      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -273,7 +274,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (leastAlone) candidates.length = 0;
       candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
     }
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax);
+    const { onRoute } = options;
+    const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax, seen);
   }
 
   /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */

@@ -1,4 +1,5 @@
 // Simulated runs as a table for people. Energies are relative to the first run.
+import { tableOf } from './format-table.ts';
 import type { RunReport } from './run-report.ts';
 
 export function formatRuns(runs: readonly RunReport[]): string {
@@ -16,9 +17,8 @@ export function formatRuns(runs: readonly RunReport[]): string {
     ['TPOT p50/p99', ({ tpotMs }) => `${ms(tpotMs.p50)} / ${ms(tpotMs.p99)}`],
     ['rejected', ({ rejected }) => String(rejected)],
   ];
-  const table = [columns.map(([title]) => title), ...runs.map((run) => columns.map(([, cell]) => cell(run)))];
-  const widths = columns.map((_, column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
-  return table.map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  ')).join('\n');
+  const notes = runs.flatMap(({ policy, note }) => (note === null ? [] : [`${policy}: ${note}`]));
+  return [tableOf(columns, runs), ...(notes.length === 0 ? [] : ['', ...notes])].join('\n');
 }
 
 function ms(value: number | null): string {

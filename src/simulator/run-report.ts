@@ -27,14 +27,28 @@ export interface RunReport {
   /** Share of replica time with work on the devices. */
   readonly utilisation: number;
   readonly durationS: number;
+  /** Requests whose SLO nothing could have met: not even alone at the fastest clock. */
+  readonly infeasibleAlone: number;
+  /** Requests that could not be met when they were sent, even at the fastest point, with the load as it was; and those never sent. */
+  readonly infeasibleWhenSent: number;
+  /** Share of prompt tokens that were in the prefix cache. */
+  readonly cachedPromptShare: number;
+  /** What a reader must know of this run, for people; `null` where there is nothing. */
+  readonly note: string | null;
 }
 
-export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun): RunReport {
+/** From this share on a load is called infeasible. */
+const INFEASIBLE_SHARE = 0.01;
+
+/** `infeasibleAlone` is a matter of the workload, not of the run. */
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, infeasibleAlone = 0): RunReport {
   const { reports } = run;
   const finished = reports.filter(({ outcome }) => outcome === 'finished');
   const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
   const requests = reports.length + run.rejected;
   const feasible = reports.filter(({ prediction }) => prediction?.feasible === true);
+  const { cachedPromptTokens = 0 } = run;
+  const infeasibleWhenSent = reports.filter(({ prediction, replicaId }) => prediction?.feasible === false || replicaId === null).length + run.rejected;
   const byClass = Map.groupBy(reports, ({ sloClass }) => sloClass);
   return {
     ...label,
@@ -53,7 +67,18 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     meanPowerW: share(1000 * run.energyJ, run.durationMs),
     utilisation: run.utilisation,
     durationS: run.durationMs / 1000,
+    infeasibleAlone,
+    infeasibleWhenSent,
+    cachedPromptShare: share(cachedPromptTokens, finished.reduce((sum, report) => sum + report.promptTokens, 0)),
+    note: noteOf(requests, infeasibleAlone, infeasibleWhenSent),
   };
+}
+
+function noteOf(requests: number, infeasibleAlone: number, infeasibleWhenSent: number): string | null {
+  const percent = (count: number): string => `${Number(((100 * count) / requests).toFixed(1))} %`;
+  if (share(infeasibleWhenSent, requests) < INFEASIBLE_SHARE) return null;
+  const alone = infeasibleAlone === 0 ? '' : `, ${percent(infeasibleAlone)} not even with a replica of their own`;
+  return `infeasible: ${percent(infeasibleWhenSent)} of requests could not be met even at the fastest point when they were sent${alone}`;
 }
 
 function isMet({ met, outcome }: JobReport): boolean {

@@ -5,15 +5,14 @@ import type { JobId, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
-import { limitsOf } from '../engine/batching.ts';
-import { createPhysics, type TruthScale } from '../engine/physics.ts';
-import { createEmulatedReplica } from '../engine/replica.ts';
-import { createPerformanceModel } from '../frontier/performance-model.ts';
-import type { Routing } from '../core/routing.ts';
+import type { TruthScale } from '../engine/physics.ts';
+import { createPerformanceModel, type PerformanceModel } from '../frontier/performance-model.ts';
+import type { Route, Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
-import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import { createScheduler, type PlannerPolicy, type ReplicaSpec } from '../scheduler/scheduler.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
+import { createMachineFactory, type MachineOptions } from './machines.ts';
 import type { RivalFactory } from './rivals/rival.ts';
 import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
 
@@ -25,8 +24,11 @@ export interface SimulationOptions {
   /** What the machines do. The scheduler never sees it. */
   readonly truth: Profile;
   readonly truthScale?: TruthScale;
+  readonly machines?: MachineOptions;
   /** What the scheduler believes they do. */
   readonly belief: Profile;
+  /** A fleet of unlike replicas; it overrides `replicas`, `truth` and `belief`. */
+  readonly fleet?: readonly FleetMember[];
   /** A rival is made here, because it may read the machines' meters. */
   readonly policy: PlannerPolicy | RivalPolicy;
   readonly routing?: Routing;
@@ -44,8 +46,21 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
+}
+
+/** Told of what is decided, as it is. */
+export interface SimulationObserver {
+  onEffect(effect: Effect, nowMs: number): void;
+  /** Each replica that is weighed for a job. */
+  onRoute(jobId: JobId, route: Route<ReplicaSpec>, nowMs: number): void;
+}
+
+export interface FleetMember {
+  readonly truth: Profile;
+  readonly belief: Profile;
 }
 
 export interface RivalPolicy {
@@ -66,6 +81,8 @@ export interface SimulatedRun {
   readonly utilisation: number;
   /** Time-weighted over replicas. */
   readonly clockMhzMean: number;
+  /** Prompt tokens that were found in the prefix cache. */
+  readonly cachedPromptTokens?: number;
 }
 
 /** Bytes that a token of the modelled prompts has: the scheduler has to learn it, as it would. */
@@ -76,34 +93,37 @@ const MAX_OUTPUT_TOKENS = 4096;
 const PROGRESS_EVERY_STEPS = 512;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last' } = options;
-  const physics = createPhysics(options.truth, options.truthScale);
-  const belief = createPerformanceModel(options.belief);
-  const replicaIds = Array.from({ length: options.replicas }, (_, index) => `r${index}` as ReplicaId);
-  const fleet = createSimulatedFleet(replicaIds, (index, deliver) =>
-    createEmulatedReplica<JobId>({ physics, limits: limitsOf(options.truth), seed: seed + index, startMs: 0, tokenEvents, deliver }),
-  );
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer } = options;
+  const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
+  const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
+  const machines = createMachineFactory(options.truthScale, options.machines ?? {});
+  const fleet = createSimulatedFleet(replicaIds, (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }));
+  // Replicas of one profile share its model: the scheduler takes idle ones for alike by it.
+  const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, createPerformanceModel(profile)]));
+  const beliefOf = (index: number): PerformanceModel => models.get((members[index] as FleetMember).belief) as PerformanceModel;
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicaIds.map((replicaId) => ({ replicaId, models: [MODEL], belief, concurrencyMax: options.concurrencyMax ?? options.belief.serving.maxSequences })),
+    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
     controlPeriodMs,
     queuedMax: 100_000,
     bringUpToDate,
+    ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
   let rejected = 0;
+  let cachedPromptTokens = 0;
   let nowMs = 0;
 
   function rivalOf({ create, margin }: RivalPolicy): Extract<PlannerPolicy, { kind: 'rival' }> {
     return {
       kind: 'rival',
       clocks: create({
-        belief,
+        belief: beliefOf(0),
         replicaIds,
         energyJ: (replicaId) => fleet.meterJ(replicaId, nowMs),
         busyMs: (replicaId) => fleet.busyMs(replicaId, nowMs),
@@ -114,14 +134,18 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
 
   function tell(event: SchedulerEvent): void {
-    for (const effect of scheduler.handle(event, nowMs)) perform(effect);
+    for (const effect of scheduler.handle(event, nowMs)) {
+      observer?.onEffect(effect, nowMs);
+      perform(effect);
+    }
   }
 
   function perform(effect: Effect): void {
     switch (effect.kind) {
       case 'dispatch': {
         const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
-        const submitted = fleet.submit(effect.replicaId, { id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens) }, nowMs);
+        const { prefixBlocks } = request;
+        const submitted = fleet.submit(effect.replicaId, { id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens), ...(prefixBlocks === undefined ? {} : { prefixBlocks }) }, nowMs);
         if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
         return;
       }
@@ -155,6 +179,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
     if (!finished) return;
     const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+    cachedPromptTokens += cachedTokens;
     tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
   }
 
@@ -190,7 +215,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs };
+  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, cachedPromptTokens };
 }
 
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */

@@ -30,6 +30,7 @@ export function readAzureTrace(text: string, file: string): Workload {
       atMs: instant.secondsMs - first.secondsMs + (instant.fractionMs - first.fractionMs),
       promptTokens: tokenCount(contextTokens, { ...at, column: 'ContextTokens' }),
       outputTokens: tokenCount(generatedTokens, { ...at, column: 'GeneratedTokens' }),
+      line: line.number,
     };
     boundedPush(requests, request, file);
   }

@@ -26,7 +26,7 @@ export function readMooncakeTrace(text: string, file: string): Workload {
   const requests: WorkloadRequest[] = [];
   for (const line of traceLines(text)) {
     const { timestamp, input_length, output_length, hash_ids } = readLine(line.text, { file, line: line.number });
-    const request = { atMs: timestamp, promptTokens: input_length, outputTokens: output_length };
+    const request = { atMs: timestamp, promptTokens: input_length, outputTokens: output_length, line: line.number };
     boundedPush(requests, hash_ids === undefined ? request : { ...request, prefixBlocks: hash_ids }, file);
   }
   if (requests.length === 0) throw new WorkloadError(`${file}: no requests; want lines such as {"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}`);

@@ -7,6 +7,8 @@ export interface WorkloadRequest {
   readonly outputTokens: number;
   /** Ids of the prompt's KV blocks (Mooncake: 512 tokens each); equal leading ids share a prefix. */
   readonly prefixBlocks?: readonly number[];
+  /** Line of the trace that it comes from, for messages. */
+  readonly line?: number;
 }
 
 export interface Workload {

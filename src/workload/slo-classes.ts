@@ -71,6 +71,32 @@ export function drawClasses(classes: readonly SloClass[], count: number, seed: n
   });
 }
 
+/** All limits times `factor`: below 1 is tighter. */
+export function scaleSlos(classes: readonly SloClass[], factor: number): readonly SloClass[] {
+  return classes.map(({ name, share, slo }) => ({ name, share, slo: Object.fromEntries(Object.entries(slo).map(([limit, limitMs]) => [limit, limitMs * factor])) }));
+}
+
+/**
+ * Other shares, from `premium=0.5,chat=0.5`. Classes that are not named have what is left, in the proportions they had. A
+ * class with the share 0 is gone. `name` is what messages call it.
+ */
+export function mixClasses(classes: readonly SloClass[], text: string, name: string): readonly SloClass[] {
+  const shares = new Map<string, number>();
+  for (const part of text.split(',')) {
+    const [, className = '', shareText = ''] = /^\s*([^=]+?)\s*=\s*([0-9.]+)\s*$/.exec(part) ?? [];
+    const share = shareText === '' ? Number.NaN : Number(shareText);
+    if (!(share >= 0 && share <= 1)) throw new WorkloadError(`${name}: got ${quoted(part)}, want CLASS=SHARE with a share from 0 to 1`);
+    if (!classes.some((known) => known.name === className)) throw new WorkloadError(`${name}: no class ${quoted(className)}; there are: ${classes.map((known) => known.name).join(', ')}`);
+    if (shares.has(className)) throw new WorkloadError(`${name}: class ${quoted(className)} stands twice`);
+    shares.set(className, share);
+  }
+  const named = [...shares.values()].reduce((sum, share) => sum + share, 0);
+  const unnamed = classes.reduce((sum, known) => sum + (shares.has(known.name) ? 0 : known.share), 0);
+  const wanted = unnamed > 0 ? 'at most 1' : '1, since they are all classes';
+  if (named > 1 + SHARE_SUM_TOLERANCE || (unnamed === 0 && named < 1 - SHARE_SUM_TOLERANCE)) throw new WorkloadError(`${name}: shares sum to ${Number(named.toFixed(6))}, want ${wanted}`);
+  return classes.map((known) => ({ ...known, share: shares.get(known.name) ?? (known.share / unnamed) * Math.max(0, 1 - named) })).filter(({ share }) => share > 0);
+}
+
 function pathName(path: readonly PropertyKey[]): string {
   return path.reduce<string>((name, part) => (typeof part === 'number' ? `${name}[${part}]` : name === '' ? String(part) : `${name}.${String(part)}`), '') || 'file';
 }

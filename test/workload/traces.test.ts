@@ -16,12 +16,12 @@ describe('azure', () => {
 
   test('reads CRLF, a byte order mark, the zone of the 2024 trace and times without a fraction', () => {
     const { requests } = readAzureTrace(`\uFEFF${HEADER}\r\n2024-05-10 00:00:00+00:00,1,2\r\n2024-05-10 00:00:01.5+00:00,3,4\r\n\r\n`, 'a.csv');
-    expect(requests).toEqual([{ atMs: 0, promptTokens: 1, outputTokens: 2 }, { atMs: 1500, promptTokens: 3, outputTokens: 4 }]);
+    expect(requests).toEqual([{ atMs: 0, promptTokens: 1, outputTokens: 2, line: 2 }, { atMs: 1500, promptTokens: 3, outputTokens: 4, line: 3 }]);
   });
 
   test('puts late lines where they belong', () => {
     const { requests } = readAzureTrace(`${HEADER}\n2023-11-16 18:17:05.0,1,1\n2023-11-16 18:17:03.0,2,2\n`, 'a.csv');
-    expect(requests).toEqual([{ atMs: 0, promptTokens: 2, outputTokens: 2 }, { atMs: 2000, promptTokens: 1, outputTokens: 1 }]);
+    expect(requests).toEqual([{ atMs: 0, promptTokens: 2, outputTokens: 2, line: 3 }, { atMs: 2000, promptTokens: 1, outputTokens: 1, line: 2 }]);
   });
 
   test.each([
@@ -62,8 +62,8 @@ describe('mooncake', () => {
   test('reads times, sizes and block ids; blocks may be missing and further fields present', () => {
     const text = '{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}\n{"timestamp": 3000.5, "input_length": 1, "output_length": 2, "type": "text"}\n';
     expect(readMooncakeTrace(text, 'm.jsonl').requests).toEqual([
-      { atMs: 0, promptTokens: 6758, outputTokens: 500, prefixBlocks: [0, 1] },
-      { atMs: 3000.5, promptTokens: 1, outputTokens: 2 },
+      { atMs: 0, promptTokens: 6758, outputTokens: 500, prefixBlocks: [0, 1], line: 1 },
+      { atMs: 3000.5, promptTokens: 1, outputTokens: 2, line: 2 },
     ]);
   });
 

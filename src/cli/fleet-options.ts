@@ -1,0 +1,128 @@
+// Which machines a simulation has: replicas of one profile, or a mixed fleet; what they do and what is believed of them.
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import type { Profile } from '../frontier/profile.ts';
+import { ProfileFileError, loadProfile } from '../profile-file.ts';
+import type { MachineOptions } from '../simulator/machines.ts';
+import type { FleetMember } from '../simulator/simulate.ts';
+import { type OptionValues, UsageError } from './command.ts';
+
+const DEFAULT = { replicas: 4, truth: 'config/profiles/llama-3.1-70b.h100-tp4.json' };
+const REPLICAS_MAX = 10_000;
+/** Below -90 % nothing is left, above 900 % it is another machine. */
+const ERROR_PCT = { min: -90, max: 900 };
+
+export const FLEET_OPTIONS = {
+  replicas: { type: 'number', value: 'N', help: `replicas, each on the profile's device group, default ${DEFAULT.replicas}`, min: 1, max: REPLICAS_MAX, integer: true },
+  truth: { type: 'text', value: 'FILE', help: `profile that the machines follow, default ${DEFAULT.truth}` },
+  belief: { type: 'text', value: 'FILE', help: 'profile that the gateway believes; default: the truth' },
+  fleet: { type: 'text', value: 'LIST', help: 'replicas of several profiles instead: [Nx]TRUTH[=BELIEF],…, or a file {"fleet": [{"replicas": N, "truth": FILE, "belief": FILE}]}' },
+  'time-error': { type: 'number', value: 'PCT', help: 'the truth is slower than its profile by this; negative: faster', default: 0, ...ERROR_PCT },
+  'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than its profile by this; negative: less', default: 0, ...ERROR_PCT },
+  noise: { type: 'number', value: 'PCT', help: 'each iteration takes a log-normal time around the truth, spread by this', default: 0, min: 0, max: 200 },
+  'switch-outliers': { type: 'text', value: 'SHARE:MS', help: "share of clock switches that take up to so long; default: the truth profile's" },
+  'power-cap': { type: 'number', value: 'W', help: 'limit of each device group; the gateway is not told', min: 1 },
+} as const;
+
+export interface FleetChoice {
+  readonly members: readonly [FleetMember, ...FleetMember[]];
+  readonly truthScale: { readonly time: number; readonly power: number };
+  readonly machines: MachineOptions;
+  /** `4 replicas of a`, `2 x a, 2 x b`. */
+  readonly name: string;
+}
+
+/** Throws `UsageError` for what cannot be read or makes no sense. */
+export function readFleet(options: OptionValues<typeof FLEET_OPTIONS>): FleetChoice {
+  const members = options.fleet === undefined ? uniform(options) : mixed(options.fleet, options);
+  return {
+    members,
+    truthScale: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
+    machines: {
+      durationCv: options.noise / 100,
+      ...(options['switch-outliers'] === undefined ? {} : { switchOutliers: outliersOf(options['switch-outliers']) }),
+      ...(options['power-cap'] === undefined ? {} : { powerCapW: options['power-cap'] }),
+    },
+    name: nameOf(members),
+  };
+}
+
+function uniform({ replicas = DEFAULT.replicas, truth, belief }: { readonly replicas?: number | undefined; readonly truth?: string | undefined; readonly belief?: string | undefined }): FleetChoice['members'] {
+  const followed = profileOf('--truth', truth ?? DEFAULT.truth);
+  const member = { truth: followed, belief: belief === undefined ? followed : profileOf('--belief', belief) };
+  return [member, ...Array.from({ length: replicas - 1 }, () => member)];
+}
+
+function mixed(text: string, options: { readonly replicas?: number | undefined; readonly truth?: string | undefined; readonly belief?: string | undefined }): FleetChoice['members'] {
+  for (const name of ['replicas', 'truth', 'belief'] as const) {
+    if (options[name] !== undefined) throw new UsageError(`--${name}: --fleet says ${name === 'replicas' ? 'how many replicas there are (2xTRUTH)' : name === 'truth' ? 'what the machines follow' : 'what is believed of each (TRUTH=BELIEF)'}; leave one of the two out`);
+  }
+  // Files are read once however often they are named, so that replicas of one profile share it.
+  const profiles = new Map<string, Profile>();
+  const read = (path: string): Profile => {
+    const known = profiles.get(path) ?? profileOf('--fleet', path);
+    profiles.set(path, known);
+    return known;
+  };
+  const members = (fleetFile(text) ?? text.split(',').map(entryOf)).flatMap(({ replicas, truth, belief }): FleetMember[] => {
+    const member = { truth: read(truth), belief: read(belief ?? truth) };
+    return Array.from({ length: replicas }, () => member);
+  });
+  const [first, ...others] = members;
+  if (first === undefined || members.length > REPLICAS_MAX) throw new UsageError(`--fleet: got ${members.length} replicas, want 1 to ${REPLICAS_MAX}`);
+  return [first, ...others];
+}
+
+interface Entry {
+  readonly replicas: number;
+  readonly truth: string;
+  readonly belief?: string | undefined;
+}
+
+function entryOf(text: string): Entry {
+  const [, count = '1', truth = '', belief] = /^\s*(?:(\d{1,6})x)?([^=]+?)(?:=([^=]+?))?\s*$/.exec(text) ?? [];
+  if (truth === '' || Number(count) < 1) throw new UsageError(`--fleet: got '${text}', want [Nx]TRUTH[=BELIEF], for example 2xconfig/profiles/a.json`);
+  return { replicas: Number(count), truth, belief };
+}
+
+const FleetFile = z.strictObject({ fleet: z.array(z.strictObject({ replicas: z.int().min(1).max(REPLICAS_MAX).default(1), truth: z.string().min(1), belief: z.string().min(1).optional() })).min(1) });
+
+/** `null` where the text names no fleet file. Its paths count from where it lies. */
+function fleetFile(text: string): readonly Entry[] | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(text, 'utf8'));
+  } catch {
+    return null;
+  }
+  if (typeof value !== 'object' || value === null || !('fleet' in value)) return null;
+  const parsed = FleetFile.safeParse(value);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new UsageError(`--fleet: ${text} ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a fleet file'}`);
+  }
+  const from = dirname(text);
+  return parsed.data.fleet.map(({ replicas, truth, belief }) => ({ replicas, truth: resolve(from, truth), belief: belief === undefined ? undefined : resolve(from, belief) }));
+}
+
+function profileOf(option: string, path: string): Profile {
+  try {
+    return loadProfile(path);
+  } catch (error) {
+    throw error instanceof ProfileFileError ? new UsageError(`${option}: ${error.message}`, { cause: error }) : error;
+  }
+}
+
+function outliersOf(text: string): { share: number; latencyMs: number } {
+  const [, shareText = '', msText = ''] = /^([0-9.]+):([0-9.]+)$/.exec(text) ?? [];
+  const [share, latencyMs] = [Number(shareText || Number.NaN), Number(msText || Number.NaN)];
+  if (!(share >= 0 && share <= 1 && latencyMs >= 0 && latencyMs <= 60_000)) throw new UsageError(`--switch-outliers: got '${text}', want SHARE:MS such as 0.01:480, with a share from 0 to 1 and up to 60000 ms`);
+  return { share, latencyMs };
+}
+
+function nameOf(members: readonly FleetMember[]): string {
+  const groups = [...Map.groupBy(members, ({ truth }) => truth.name)];
+  const [only] = groups;
+  return groups.length === 1 && only !== undefined ? `${members.length} replica${members.length === 1 ? '' : 's'} of ${only[0]}` : groups.map(([name, { length }]) => `${length} x ${name}`).join(', ');
+}
