@@ -5,7 +5,7 @@ import type { Demand } from '../src/runtime.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../src/scheduler/events.ts';
 
 const REPLICA = 'r0' as ReplicaId;
-const PREDICTION = { ttftMs: 1, e2eMs: 2, slackMs: null, feasible: true };
+const PREDICTION = { ttftMs: 1, tpotMs: 1, e2eMs: 2, ttftP90Ms: 1, tpotP90Ms: 1, slackMs: null, feasible: true };
 const job = (jobId: string): JobSpec => ({ jobId: jobId as JobId, model: 'm', tenant: 't', sloClass: 'c', slo: {}, promptBytes: 1, work: 'generate', streaming: true });
 const dispatch = (jobId: JobId): Effect => ({ kind: 'dispatch', jobId, replicaId: REPLICA, prediction: PREDICTION });
 

@@ -69,48 +69,61 @@ const RECORDED: Readonly<Record<WorkloadName, Recorded>> = {
 export const LOADS = { low: 0.15, middle: 0.4, high: 0.7 } as const;
 export type Load = keyof typeof LOADS;
 
-const REQUESTS_WANTED = 600;
-const DURATION_MAX_S = 1800;
+/** A cell's length in virtual time: long enough to speak of a percent of the requests, short enough to try ninety cells. */
+const LENGTH = { leastS: 150, mostS: 1800, requestsWanted: 800, requestsMost: 6000, leastOfManyS: 45 };
 
 export interface LoadedWorkload {
-  readonly name: WorkloadName;
   readonly recorded: boolean;
   readonly requests: readonly WorkloadRequest[];
   readonly ratePerS: number;
   readonly durationS: number;
+  /** Requests that a replica of this size would not be offered, see `fitting`. */
   readonly leftOut: number;
-  readonly slos: readonly SloClass[];
+  readonly classes: readonly SloClass[];
+}
+
+/** A workload on a fleet, before its rate is chosen. */
+export interface Source {
+  readonly name: WorkloadName;
+  readonly recorded: boolean;
+  readonly requests: readonly WorkloadRequest[];
+  readonly lengthS: number;
+  readonly leftOut: number;
+  readonly classes: readonly SloClass[];
+  /** Per replica, steady arrivals assumed. */
+  readonly steadyPerS: number;
 }
 
 /**
- * The workload at a load level: `durationS` of virtual time, `replicas` of the model's group. Requests whose prompt and
- * answer take more than a quarter of the KV cache are left out (and counted): a model of that size would not be offered them.
+ * Requests whose prompt and answer take more than a quarter of the KV cache are left out (and counted): a model of that size
+ * would not be offered them. Prefix hashes are left out, too: the clairvoyant policy and the bound do not model the cache.
  */
-export async function workloadAt(name: WorkloadName, model: PerformanceModel, replicas: number, load: Load, leastS: number, seed: number): Promise<LoadedWorkload> {
+export async function sourceOf(name: WorkloadName, model: PerformanceModel, seed: number): Promise<Source> {
   const recorded = RECORDED[name];
   const isRecorded = recorded.path !== '' && existsSync(recorded.path);
-  const source = isRecorded ? recorded.source : recorded.generated;
-  const all = (await loadWorkload(source, { fromS: isRecorded ? recorded.fromS : 0, durationS: recorded.lengthS }, seed)).requests;
-  const fits = ({ promptTokens, outputTokens }: WorkloadRequest): boolean => promptTokens + outputTokens <= model.profile.serving.kvTokens / 4;
-  const fitting = all.filter(fits);
-  const slos = slosOf(name, model, fitting);
-  const ratePerS = LOADS[load] * replicas * capacityPerS(model, fitting, tightestTpotMs(slos));
-  // Long enough to speak of a percent of the requests.
-  const durationS = Math.min(DURATION_MAX_S, Math.max(leastS, REQUESTS_WANTED / ratePerS));
-  const ownRatePerS = fitting.length / recorded.lengthS;
-  const speed = ratePerS / ownRatePerS;
-  // A trace too short for the rate is played again from its start, with fresh prefixes nobody shares.
+  const all = (await loadWorkload(isRecorded ? recorded.source : recorded.generated, { fromS: isRecorded ? recorded.fromS : 0, durationS: recorded.lengthS }, seed)).requests;
+  const requests = all
+    .filter(({ promptTokens, outputTokens }) => promptTokens + outputTokens <= model.profile.serving.kvTokens / 4)
+    .map(({ atMs, promptTokens, outputTokens }) => ({ atMs, promptTokens, outputTokens }));
+  const classes = slosOf(name, model, requests);
+  return { name, recorded: isRecorded, requests, lengthS: recorded.lengthS, leftOut: all.length - requests.length, classes, steadyPerS: capacityPerS(model, requests, tightestTpotMs(classes)) };
+}
+
+/** The source played at a rate; a trace too short for it is played again from its start. */
+export function played(source: Source, ratePerS: number): LoadedWorkload {
+  const { requests: own, lengthS, recorded, leftOut, classes } = source;
+  const wantedS = Math.min(LENGTH.mostS, Math.max(LENGTH.leastS, LENGTH.requestsWanted / ratePerS));
+  const durationS = Math.max(Math.min(wantedS, LENGTH.leastOfManyS), Math.min(wantedS, LENGTH.requestsMost / ratePerS));
+  const speed = ratePerS / (own.length / lengthS);
   const requests: WorkloadRequest[] = [];
-  for (let round = 0; requests.length === 0 || (requests.at(-1)?.atMs ?? 0) < durationS * 1000; round++) {
-    const offsetMs = (round * recorded.lengthS * 1000) / speed;
-    if (offsetMs >= durationS * 1000) break;
-    for (const request of fitting) {
+  for (let offsetMs = 0; offsetMs < durationS * 1000; offsetMs += (lengthS * 1000) / speed) {
+    for (const request of own) {
       const atMs = offsetMs + request.atMs / speed;
       if (atMs >= durationS * 1000) break;
       requests.push({ ...request, atMs });
     }
   }
-  return { name, recorded: isRecorded, requests, ratePerS, durationS, leftOut: all.length - fitting.length, slos };
+  return { recorded, requests, ratePerS, durationS, leftOut, classes };
 }
 
 function tightestTpotMs(classes: readonly SloClass[]): number {
@@ -157,7 +170,7 @@ function prefillAloneMs(model: PerformanceModel, promptTokens: number): number {
  * step s = α + β·B, batch B = λ·n·s (Little) and prefills taking ρ = λ·p of the time, s/(1 − ρ) reaches the limit at
  * λ = (1 − α/(limit − β)) / (p + β·n). Bounded by the places on the server.
  */
-export function capacityPerS(model: PerformanceModel, requests: readonly WorkloadRequest[], tpotMs: number): number {
+function capacityPerS(model: PerformanceModel, requests: readonly WorkloadRequest[], tpotMs: number): number {
   const mean = (of: (request: WorkloadRequest) => number): number => requests.reduce((sum, request) => sum + of(request), 0) / requests.length;
   const outputTokens = mean((request) => request.outputTokens);
   const contextEach = mean((request) => request.promptTokens) + outputTokens / 2;

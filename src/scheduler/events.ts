@@ -20,8 +20,13 @@ export type SchedulerEvent =
 
 /** What was predicted when a job was sent to a replica; goes into the response headers and the prediction metrics. */
 export interface Prediction {
+  /** Medians; time in our own queue included. */
   readonly ttftMs: number;
+  readonly tpotMs: number;
   readonly e2eMs: number;
+  /** What nine of ten are expected to stay below. */
+  readonly ttftP90Ms: number;
+  readonly tpotP90Ms: number;
   /** Least slack over the job's deadlines at the planned point; `null` where it carries no SLO. May be negative. */
   readonly slackMs: number | null;
   /** False where some deadline could not be met even at the fastest point with the load as it was. */

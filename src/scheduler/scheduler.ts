@@ -8,6 +8,7 @@ import { createLengthPredictor } from '../core/length-predictor.ts';
 import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
+import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
 import type { FleetShare } from '../core/replica-view.ts';
@@ -95,7 +96,7 @@ interface Replica {
 /** Where a job is. */
 type Placement =
   | { readonly kind: 'queued'; readonly job: PendingJob; readonly why: Kept }
-  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction };
+  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number } };
 
 /** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
 type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number };
@@ -121,6 +122,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
   const lengths = createLengthPredictor();
   const prompts = createPromptEstimator();
+  const firstTokenErrors = createPredictionErrors();
+  const perTokenErrors = createPredictionErrors();
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const queue = createDeadlineQueue(options.queuedMax);
   /** Apart from the others, whom they do not stand in the way of: jobs that wait for a cheaper moment. */
@@ -261,7 +264,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
-    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction });
+    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs } });
     replica.queue.add(tracked, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && replica.controlled) {
@@ -358,18 +361,29 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {
-    const { ttftMs, tpotMs, e2eMs } = job.spec.slo;
+    const { slo, sloClass, work, maxOutputTokens } = job.spec;
+    const { ttftMs, tpotMs, e2eMs } = slo;
     const waitedMs = nowMs - job.arrivedAtMs;
-    const outputTokens = job.spec.work === 'embed' ? 1 : lengths.remaining(job.key, 0, 0.5, job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
-    const predictedTtftMs = waitedMs + route.ttftMs;
-    const predictedE2eMs = predictedTtftMs + (outputTokens - 1) * route.tpotMs;
+    const outputTokens = work === 'embed' ? 1 : lengths.remaining(job.key, 0, 0.5, maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const first = firstTokenErrors.corrected(sloClass, route.ttftMs);
+    const perToken = perTokenErrors.corrected(sloClass, route.tpotMs);
+    const predictedTtftMs = waitedMs + first.medianMs;
+    const predictedE2eMs = predictedTtftMs + (outputTokens - 1) * perToken.medianMs;
     const slacks = [
       ttftMs === undefined ? Number.POSITIVE_INFINITY : ttftMs - predictedTtftMs,
-      tpotMs === undefined ? Number.POSITIVE_INFINITY : (tpotMs - route.tpotMs) * Math.max(1, outputTokens - 1),
+      tpotMs === undefined ? Number.POSITIVE_INFINITY : (tpotMs - perToken.medianMs) * Math.max(1, outputTokens - 1),
       e2eMs === undefined ? Number.POSITIVE_INFINITY : e2eMs - predictedE2eMs,
     ];
     const slackMs = Math.min(...slacks);
-    return { ttftMs: predictedTtftMs, e2eMs: predictedE2eMs, slackMs: Number.isFinite(slackMs) ? slackMs : null, feasible: route.feasible };
+    return {
+      ttftMs: predictedTtftMs,
+      tpotMs: perToken.medianMs,
+      e2eMs: predictedE2eMs,
+      ttftP90Ms: waitedMs + first.upperMs,
+      tpotP90Ms: perToken.upperMs,
+      slackMs: Number.isFinite(slackMs) ? slackMs : null,
+      feasible: route.feasible,
+    };
   }
 
   function ended(event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number): readonly Effect[] {
@@ -380,10 +394,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       dequeue(placement.job, placement.why, false);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
-    const { job, replica, prediction } = placement;
+    const { job, replica, prediction, raw } = placement;
     replica.queue.remove(job, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
     learnFrom(job, report, event);
+    if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
+    if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
   }
 

@@ -141,6 +141,6 @@ function reportOf(request: KnownRequest, sloClass: string, replica: number, time
     promptTokens,
     outputTokens: done ? outputTokens : 0,
     met: slo.ttftMs === undefined && slo.tpotMs === undefined && slo.e2eMs === undefined ? null : done && isMet(request, times),
-    prediction: { ttftMs: alone.firstMs, e2eMs: alone.firstMs + alone.restMs, slackMs: null, feasible },
+    prediction: { ttftMs: alone.firstMs, tpotMs: alone.restMs / Math.max(1, outputTokens - 1), e2eMs: alone.firstMs + alone.restMs, ttftP90Ms: alone.firstMs, tpotP90Ms: alone.restMs / Math.max(1, outputTokens - 1), slackMs: null, feasible },
   };
 }
