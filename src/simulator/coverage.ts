@@ -20,7 +20,7 @@ export function oversized(requests: readonly WorkloadRequest[], truths: readonly
   if (request === undefined) return null;
   const more = requests.filter((other) => !fitsInto(largest, other)).length - 1;
   const where = request.line === undefined ? `request ${index}` : `request ${index} (trace line ${request.line})`;
-  return `${where}: ${request.promptTokens}+${request.outputTokens} tokens, ${largest.name} holds kvTokens ${largest.serving.kvTokens}${more === 0 ? '' : `, and ${more} more requests are too large`}`;
+  return `${where}: ${request.promptTokens}+${request.outputTokens} tokens, ${largest.name} holds kvTokens ${largest.serving.kvTokens}${more === 0 ? '' : `, and ${more} more like it`}`;
 }
 
 /** One line for each kind of work that is extrapolated, with the clock whose measurements end first. */
