@@ -4,8 +4,8 @@ import type { Physics } from '../engine/physics.ts';
 import { KV_BLOCK_TOKENS } from '../engine/kv-cache.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 
-/** Fits are linear in the work and have been checked where rows are; up to this many times the largest, that is near enough. */
-const BEYOND_MEASURED = 1.25;
+/** Fits are linear in the work, so that up to this many times the largest measured they are near enough to say nothing. */
+const BEYOND_MEASURED = 2;
 
 /** Prompt and output together must fit into the KV memory of a server that holds nothing else. */
 export function fitsInto({ serving }: Profile, { promptTokens, outputTokens }: WorkloadRequest): boolean {
