@@ -1,10 +1,12 @@
 // paceline simulate: the gateway's own decisions on virtual time over modelled replicas. What-if questions in seconds.
 import { createPhysics } from '../engine/physics.ts';
+import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
 import { extrapolations, fitsInto, oversized, uncapped } from '../simulator/coverage.ts';
 import { createExplainer } from '../simulator/explanation.ts';
 import { infeasibleAlone } from '../simulator/feasibility.ts';
 import { formatExplanation } from '../simulator/format-explanation.ts';
 import { formatRuns } from '../simulator/format-runs.ts';
+import { lowerBoundReport } from '../simulator/lower-bound.ts';
 import { RIVALS, isRivalName } from '../simulator/rivals/rivals.ts';
 import { type RunReport, runReport } from '../simulator/run-report.ts';
 import { type SimulationOptions, simulate } from '../simulator/simulate.ts';
@@ -15,7 +17,7 @@ import { UsageError, defineCommand } from './command.ts';
 import { FLEET_OPTIONS, type FleetChoice, readFleet } from './fleet-options.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
-const POLICIES = `max-clock, static:<MHz>, best-static, paceline, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
+const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
 const POLICIES_DEFAULT = 'max-clock,best-static,paceline';
 /** Runs are compared over the arrivals and this much more, unless one takes longer. */
 const WINDOW_TAIL_S = 30;
@@ -76,7 +78,12 @@ export const command = defineCommand({
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const hopeless = infeasibleAlone(machines, shared.requests, shared.classes);
     const runs = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => {
-      const wanted = policyOf(name.trim(), fleet.members);
+      const label = { policy: name.trim(), replicas: shared.replicas, seed: options.seed };
+      if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
+        onlyPlain(label.policy, fleet);
+        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), hopeless) : lowerBoundReport(label, shared);
+      }
+      const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
         runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), hopeless);
       return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name.trim());
@@ -140,6 +147,13 @@ function bestStatic(members: FleetChoice['members'], target: number, play: (poli
   const reaching = runs.filter(({ attainment }) => attainment >= target);
   if (reaching.length > 0) return reaching.reduce((best, run) => (run.energyJ < best.energyJ ? run : best));
   return runs.reduce((best, run) => (run.attainment > best.attainment ? run : best));
+}
+
+/** What knows the machines beforehand knows one kind of them, as their profile has it. */
+function onlyPlain(policy: string, { members, machines }: FleetChoice): void {
+  if (new Set(members.map(({ truth }) => truth)).size > 1) throw new UsageError(`--policy: ${policy} plans for one kind of replica, and the fleet has ${[...new Set(members.map(({ truth }) => truth.name))].join(' and ')}`);
+  const stray = Object.entries(machines).find(([, value]) => value !== undefined);
+  if (stray !== undefined) throw new UsageError(`--policy: ${policy} knows nothing of ${stray[0]}; leave the option out, or the policy`);
 }
 
 function policyOf(name: string, members: FleetChoice['members']): SimulationOptions['policy'] | 'best-static' {

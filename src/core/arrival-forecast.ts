@@ -18,6 +18,8 @@ export interface Forecast {
 
 const SLOW_MS = 20_000;
 const FAST_MS = 3_000;
+/** No rate is told from less time than this: the first arrivals often come together. */
+const YOUNG_MS = 5_000;
 /** Sizes before the first arrival: a middling chat prompt. */
 const PROMPT_TOKENS_PRIOR = 500;
 
@@ -55,7 +57,7 @@ export function createArrivalForecast(): ArrivalForecast {
       if (Number.isNaN(startedAtMs)) return { perMs: 0, upperPerMs: 0, promptTokensMean: tokens, promptUnevenness: 1.5 };
       decayTo(nowMs);
       // A young window has not filled yet: divided by what it could hold by now, so that the first seconds are no underestimate.
-      const ageMs = Math.max(1000, nowMs - startedAtMs);
+      const ageMs = Math.max(YOUNG_MS, nowMs - startedAtMs);
       const slowPerMs = slow / (SLOW_MS * (1 - Math.exp(-ageMs / SLOW_MS)));
       const fastPerMs = fast / (FAST_MS * (1 - Math.exp(-ageMs / FAST_MS)));
       return { perMs: slowPerMs, upperPerMs: Math.max(slowPerMs, fastPerMs), promptTokensMean: tokens, promptUnevenness: Math.max(1, squares / tokens ** 2) };

@@ -8,7 +8,7 @@ export interface GuardBands {
   observe(sloClass: string, met: boolean): void;
 }
 
-const BAND = { start: 2, min: 0.3, max: 4 };
+const BAND = { start: 1, min: 0.3, max: 4 };
 /** A miss moves the band by about this much. */
 const STEP = 0.25;
 

@@ -28,8 +28,11 @@ export const PATIENCE_MS = 1_000;
 /** One whose own deadline is lost gives way to those that are not, but for no longer than this. */
 export const LATE_PATIENCE_MS = 10_000;
 
-/** Only a job with at least this much slack is held for a cheaper moment, and for no longer than this share of it. */
-export const HOLD = { slackMinMs: 5_000, shareMax: 0.5 };
+/**
+ * A job waits for a cheaper moment no longer than this share of its slack: for a replica where it is `dearerRatio` times cheaper to
+ * have room for it, and with at least `slackMinMs` for one that runs anyway and need not run faster.
+ */
+export const HOLD = { shareMax: 0.6, dearerRatio: 2, slackMinMs: 5_000 };
 
 /** Jobs of our queue that are looked at again when something changes: those behind find less room, not more. */
 export const RECONSIDERED_MAX = 16;

@@ -47,6 +47,9 @@ interface Verdict {
 /** Share of places and of KV memory beyond which queues no longer settle within a stream's life. */
 const SHARE_MAX = { places: 0.85, kv: 0.9 };
 
+/** Of what a large newcomer's prefill takes from a stream, at the fastest point, so much is kept in the bank of one that may end soon. */
+const RESERVE = 0.3;
+
 /** Relative room in every time prediction: `FIXED + PER_GUARD · guard`. */
 const MARGIN = { fixed: 0.01, perGuard: 0.02 };
 
@@ -155,6 +158,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
   }
 
+  const reserveMs = RESERVE * fastest.interferenceMs * (1 + Math.sqrt(view.forecast.promptUnevenness - 1));
   for (const stream of savable.running) {
     const room = roomOf(stream.guard);
     const { tpotLimitMs, bankMs, remainingLow, remainingHigh } = stream;
@@ -162,7 +166,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
       if (!view.mechanisms.bankedSlack) {
         if (note(tpotLimitMs - costs.stepWithPrefillsMs * room, 'tpot', stream.jobId)) return verdict();
       } else {
-        if (note(streamSlackMs(view, costs, fastest, remainingLow * tpotLimitMs + bankMs, remainingLow, room), 'tpot', stream.jobId)) return verdict();
+        if (note(streamSlackMs(view, costs, fastest, remainingLow * tpotLimitMs + bankMs - reserveMs, remainingLow, room), 'tpot', stream.jobId)) return verdict();
         if (note(streamSlackMs(view, costs, fastest, remainingHigh * tpotLimitMs + bankMs, remainingHigh, room), 'tpot', stream.jobId)) return verdict();
       }
     }
@@ -186,11 +190,11 @@ function roomOf(guard: number): number {
  */
 function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (view.heldBackJobs > 0) return 1;
-  if (view.forecast.perMs <= 0 || !view.mechanisms.forecast) return 0;
+  if (view.share.perMs <= 0 || !view.mechanisms.forecast) return 0;
   if (!Number.isFinite(costs.settledTpotMs)) return 1;
-  const contextTokens = costs.settledSequences * (view.forecast.promptTokensMean + view.outputTokensMean / 2);
+  const contextTokens = costs.settledSequences * (view.share.promptTokensMean + view.share.outputTokensMean / 2);
   if (costs.settledSequences > SHARE_MAX.places * view.sequencesMax || contextTokens > SHARE_MAX.kv * view.kvTokens) return 1;
-  return Math.max(0, costs.settledTpotMs * (1 + MARGIN.fixed) - view.tightestTpotMs);
+  return 0;
 }
 
 /**
@@ -248,7 +252,8 @@ function isRunningLost(view: ReplicaView, fastest: PointCosts, stream: RunningSt
 export function lossRisk(view: ReplicaView): LossRisk {
   if (sequencesOf(view) === 0) return NO_RISK;
   const fastest = costsAt(view, view.model.fastest);
-  const stepMs = fastest.stepWithPrefillsMs;
+  // Without what may yet arrive: that is kept back while it would cost a deadline.
+  const { stepMs } = fastest;
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {

@@ -1,7 +1,7 @@
 // What one operating point means for a replica as it is: step times, prompts' first tokens, where the forecast settles.
 import type { PointIndex } from '../frontier/performance-model.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
-import { type ReplicaView, sequencesOf } from './replica-view.ts';
+import { type ReplicaView, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 
 /** Share of time that may be spent before queues no longer settle within a stream's life. */
 export const TIME_SHARE_MAX = 0.95;
@@ -63,12 +63,16 @@ export function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
   const prefillShare = perMs * interferenceMs;
 
   // Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B.
-  const outPerMs = perMs * view.outputTokensMean;
-  const contextPerSequence = forecast.promptTokensMean + view.outputTokensMean / 2;
+  const { promptTokensMean, outputTokensMean } = view.share;
+  const sharePerMs = mechanisms.forecast ? view.share.perMs : 0;
+  const outPerMs = sharePerMs * outputTokensMean;
+  const contextPerSequence = promptTokensMean + outputTokensMean / 2;
   const manyMs = decodeStepMs(view, point, MANY, MANY * contextPerSequence);
   const oneMs = decodeStepMs(view, point, 1, contextPerSequence);
   const perSequenceMs = (manyMs - oneMs) / (MANY - 1);
-  const utilisation = prefillShare + perSequenceMs * outPerMs;
+  WORK.prefill.tokens = mechanisms.interference ? promptTokensMean : 0;
+  const prefillOfShareMs = model.iterationTimeMs(WORK, point) * timeScale.prefill - oneMs;
+  const utilisation = sharePerMs * Math.max(0, prefillOfShareMs) + perSequenceMs * outPerMs;
   const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs - perSequenceMs) / (1 - utilisation) + perSequenceMs;
   return {
     point,
@@ -95,39 +99,63 @@ function decodeStepMs({ model, timeScale }: ReplicaView, point: PointIndex, sequ
 }
 
 /**
- * When each waiting prompt gets its first token, and how long the running streams share their iterations with prefills. In
- * order of arrival: the step under way, the switch if one is still needed, all prompts up to it; for each batch of
- * `maxBatchTokens` one decode step rides along, and the pass over the weights is paid once.
+ * When each waiting prompt gets its first token, and how long the running streams share their iterations with prefills. As a
+ * continuous-batching engine does it: after the step under way (and the switch, if one is still needed) each iteration takes a
+ * token for every stream and fills up with prompts in order of arrival; who is through joins the streams.
  */
 function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick<PointCosts, 'firstTokenMs' | 'firstTokenIteration' | 'prefillIterations' | 'prefillMs'> {
-  const { model, timeScale } = view;
-  if (view.waiting.length === 0) return NO_PROMPTS;
+  const { model, timeScale, waiting } = view;
+  if (waiting.length === 0) return NO_PROMPTS;
   const { maxBatchTokens } = model.profile.serving;
-  const passMs = model.prefillTimeMs(ONE_TOKEN, point) * timeScale.prefill;
-  const decoding = view.running.length + view.foreignSequences > 0;
-  const perBatchMs = Math.max(decoding ? stepMs : 0, passMs + model.profile.launchOverheadMs);
-  const startMs = switchMs(view, point) + (decoding ? stepMs / 2 : 0);
+  const decoding = view.running.length + view.foreignSequences;
+  const startMs = switchMs(view, point) + (decoding > 0 ? stepMs / 2 : 0);
   const firstTokenMs: number[] = [];
   const firstTokenIteration: number[] = [];
-  let tokens = 0;
-  let workMs = 0;
-  for (const prompt of view.waiting) {
-    const left = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
-    tokens += left;
-    PREFILL.tokens = left;
-    PREFILL.contextTokens = prompt.prefilledTokens;
-    workMs += model.prefillTimeMs(PREFILL, point) * timeScale.prefill - passMs;
-    const iteration = Math.ceil(tokens / maxBatchTokens);
-    firstTokenIteration.push(iteration);
-    firstTokenMs.push(startMs + workMs + perBatchMs * iteration);
+  let prefillMs = 0;
+  let prefillIterations = 0;
+  let next = 0;
+  let left = tokensLeft(waiting[0] as WaitingPrompt);
+  let sequences = decoding;
+  let contextTokens = view.contextTokens;
+  while (next < waiting.length) {
+    let budget = Math.max(1, maxBatchTokens - sequences);
+    let attention = 0;
+    let tokens = 0;
+    const from = next;
+    while (budget > 0 && next < waiting.length) {
+      const prompt = waiting[next] as WaitingPrompt;
+      const chunk = Math.min(left, budget);
+      attention += chunk * (chunk / 2 + prompt.promptTokens - left);
+      tokens += chunk;
+      budget -= chunk;
+      left -= chunk;
+      if (left > 0) break;
+      next += 1;
+      if (next < waiting.length) left = tokensLeft(waiting[next] as WaitingPrompt);
+    }
+    WORK.prefill.tokens = tokens;
+    // The context with which one prefill of so many tokens has the attention work of these chunks.
+    WORK.prefill.contextTokens = attention / tokens - tokens / 2;
+    WORK.decode.sequences = sequences;
+    WORK.decode.contextTokens = contextTokens;
+    prefillMs += model.iterationTimeMs(WORK, point) * timeScale.prefill;
+    prefillIterations += 1;
+    for (let done = from; done < next; done++) {
+      firstTokenMs.push(startMs + prefillMs);
+      firstTokenIteration.push(prefillIterations);
+      sequences += 1;
+      contextTokens += (waiting[done] as WaitingPrompt).promptTokens;
+    }
   }
-  const prefillIterations = Math.ceil(tokens / maxBatchTokens);
-  return { firstTokenMs, firstTokenIteration, prefillIterations, prefillMs: workMs + perBatchMs * prefillIterations };
+  WORK.prefill.contextTokens = 0;
+  return { firstTokenMs, firstTokenIteration, prefillIterations, prefillMs };
+}
+
+function tokensLeft(prompt: WaitingPrompt): number {
+  return Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
 }
 
 const NO_PROMPTS = { firstTokenMs: [], firstTokenIteration: [], prefillIterations: 0, prefillMs: 0 };
-const ONE_TOKEN = { tokens: 1, contextTokens: 0 };
-const PREFILL = { tokens: 0, contextTokens: 0 };
 
 /** Allowance for a raise that is still to come. A lowering costs no deadline: until it lands we are faster than planned. */
 export function switchMs(view: ReplicaView, point: PointIndex): number {

@@ -5,7 +5,7 @@ import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
-import type { ReplicaView, RunningStream, WaitingPrompt } from './replica-view.ts';
+import type { FleetShare, ReplicaView, RunningStream, WaitingPrompt } from './replica-view.ts';
 import type { TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
@@ -37,6 +37,8 @@ export interface ReplicaQueueOptions {
   readonly controlPeriodMs: number;
   /** Jobs sent at once at most. */
   readonly concurrencyMax: number;
+  /** What falls to this replica if all take their part of what the fleet is sent. Default: its own arrivals. */
+  readonly share?: (nowMs: number) => FleetShare;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
   /** Called at the start of `view`: tokens that came since may be told now. */
@@ -252,6 +254,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     view(nowMs, candidate) {
       options.bringUpToDate?.();
       progressTo(nowMs);
+      const expected = forecast.at(nowMs);
       const jobs = candidate === undefined ? waiting : [...waiting, candidate];
       return {
         nowMs,
@@ -263,7 +266,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
         running: runningStreams(nowMs),
         foreignSequences,
         contextTokens,
-        forecast: forecast.at(nowMs),
+        forecast: expected,
+        share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, outputTokensMean },
         outputTokensMean,
         tightestTpotMs: tightestTpot.at(nowMs),
         tightestTtftMs: tightestTtft.at(nowMs),

@@ -41,6 +41,13 @@ export interface RunningStream {
   readonly guard: number;
 }
 
+/** A replica's part of what the whole fleet is sent: sizes are the fleet's, since routing sends small and large prompts apart. */
+export interface FleetShare {
+  readonly perMs: number;
+  readonly promptTokensMean: number;
+  readonly outputTokensMean: number;
+}
+
 /** Its lists belong to the queue it was made by: good until the queue is told the next thing. */
 export interface ReplicaView {
   readonly nowMs: number;
@@ -58,6 +65,8 @@ export interface ReplicaView {
   /** Tokens in the KV cache of all running streams. */
   readonly contextTokens: number;
   readonly forecast: Forecast;
+  /** What would arrive here if every replica that could serve it took its part: what a point must be able to sustain. */
+  readonly share: FleetShare;
   readonly outputTokensMean: number;
   /** The tightest TPOT limit of those seen lately; what newcomers will want. `Infinity` when none carried one. */
   readonly tightestTpotMs: number;

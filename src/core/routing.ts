@@ -2,10 +2,11 @@
 // what the cheapest feasible plan costs with the job, less what it costs without. Packing, spreading and keeping tight
 // streams apart from long prompts all fall out of these two numbers.
 import type { PointIndex } from '../frontier/performance-model.ts';
+import { LOWER_DWELL_MS } from './limits.ts';
 import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
-import { costsAt, tokensTakeMs } from './point-costs.ts';
+import { costsAt, type PointCosts, tokensTakeMs } from './point-costs.ts';
 import type { ReplicaView, WaitingPrompt } from './replica-view.ts';
-import { knownWorkJ } from './work-energy.ts';
+import { chargedWorkJ } from './work-energy.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';
@@ -30,6 +31,8 @@ export interface RouteCandidate<Id> {
   readonly withJob: () => ReplicaView;
   /** False where clocks cannot be driven: the job then runs at the fastest point whatever the plan says. */
   readonly controlled: boolean;
+  /** The point that the fleet's load is served at for the least (`targetPoint`): a replica slower than that is priced as if at it. */
+  readonly target: PointIndex;
 }
 
 export interface Route<Id> {
@@ -43,6 +46,8 @@ export interface Route<Id> {
   readonly marginalJ: number;
   /** The replica has nothing to do, or would have to run faster for it. */
   readonly opens: boolean;
+  /** The least charged on any replica, whatever it puts at risk there now. */
+  readonly cheapestJ: number;
   /** Latest instant at which it could still be sent there, as things stand, at the fastest point; `Infinity` without a deadline. */
   readonly latestStartAtMs: number;
   readonly ttftMs: number;
@@ -65,12 +70,14 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
     return only;
   }
   let best: { route: Route<Id>; load: number } | null = null;
+  let cheapestJ = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
     const route = routeTo(candidate);
     onRoute?.(route);
+    cheapestJ = Math.min(cheapestJ, route.marginalJ);
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
-  return best?.route ?? null;
+  return best === null ? null : { ...best.route, cheapestJ };
 }
 
 function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
@@ -83,18 +90,33 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
   const point: PointIndex = controlled ? plan.point : fastest;
   const costs = costsAt(withJob, point);
   const last = withJob.waiting.length - 1;
+  const fasterOf = (a: PointIndex, b: PointIndex): PointIndex => ((speedRank[a] as number) <= (speedRank[b] as number) ? a : b);
+  const before = fasterOf(controlled ? without.plan.point : fastest, candidate.target);
+  const after = fasterOf(point, candidate.target);
   return {
     id,
     plan,
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
-    marginalJ: knownWorkJ(withJob, point) - knownWorkJ(without.view, controlled ? without.plan.point : fastest),
+    marginalJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
+    cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
     tpotMs: costs.stepWithPrefillsMs,
   };
+}
+
+/**
+ * How long the job would keep the replica faster than at `before`: for all its life where its own TPOT asks for it, else until
+ * its prompt is through and the replica may be lowered again.
+ */
+function raisedMs(withJob: ReplicaView, before: PointIndex, costs: PointCosts): number {
+  const job = withJob.waiting.at(-1) as WaitingPrompt;
+  const transientMs = costs.prefillMs + LOWER_DWELL_MS;
+  if (costsAt(withJob, before).stepWithPrefillsMs <= job.tpotLimitMs) return transientMs;
+  return Math.max(transientMs, job.outputTokensMiddle * costs.stepWithPrefillsMs);
 }
 
 function latestStartAtMs(view: ReplicaView, prompt: WaitingPrompt, index: number): number {

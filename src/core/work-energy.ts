@@ -1,7 +1,7 @@
 // What work costs at an operating point, above what idling parked would burn anyway. Plans compare power, routes joules.
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { PointCosts } from './point-costs.ts';
-import { type ReplicaView, sequencesOf } from './replica-view.ts';
+import { type ReplicaView, type WaitingPrompt, sequencesOf } from './replica-view.ts';
 
 /**
  * Expected power above parked idling when the forecast is served at this point: energy of the work that arrives per
@@ -26,30 +26,44 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
 }
 
 /**
- * Energy above parked idling to finish everything known at a point: what routing compares. Streams share their steps, so a
- * fuller batch is cheaper per token. Lengths are planned at their middle quantile.
+ * Energy above parked idling that one more job is charged on a replica: what routing compares. `withJob` has it as the last
+ * of its waiting prompts; `before` and `after` are the points the replica runs at without and with it. It is charged its
+ * prefill, an equal share of every step it takes part in, and, where it makes the replica run faster, the power that this
+ * adds for `raisedMs`: power, since a replica that is never empty gains no rest by being fast. Of lengths the middle quantile. Shares, and not what it adds: a step costs nearly as much
+ * for one stream as for thirty, so by what it adds two half-full replicas look as cheap as one full one and neither ever
+ * drains; by shares the fuller is the cheaper until it would have to run faster.
  */
-export function knownWorkJ(view: ReplicaView, point: PointIndex): number {
-  const { model } = view;
+export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex, raisedMs: number): number {
+  const { model } = withJob;
   const parkedW = parkedPowerW(model);
-  const sequences = sequencesOf(view);
-  if (sequences === 0) return 0;
-  let joules = 0;
-  let tokens = 0;
-  let contextTokens = view.contextTokens;
-  for (const prompt of view.waiting) {
-    const work = { tokens: Math.max(1, prompt.promptTokens - prompt.prefilledTokens), contextTokens: prompt.prefilledTokens };
-    joules += model.prefillEnergyJ(work, point) - (parkedW * model.prefillTimeMs(work, point)) / 1000;
-    tokens += prompt.outputTokensMiddle;
-    contextTokens += prompt.promptTokens;
-  }
-  for (const stream of view.running) tokens += stream.remainingMiddle;
-  const decode = { sequences, contextTokens };
-  const stepJ = model.decodeEnergyJ(decode, point) - (parkedW * model.decodeTimeMs(decode, point)) / 1000;
-  return joules + (tokens / sequences) * stepJ;
+  const job = withJob.waiting.at(-1) as WaitingPrompt;
+  const sequences = sequencesOf(withJob);
+  PREFILL.tokens = Math.max(1, job.promptTokens - job.prefilledTokens);
+  const prefillJ = model.prefillEnergyJ(PREFILL, after) - (parkedW * model.prefillTimeMs(PREFILL, after)) / 1000;
+  let contextTokens = withJob.contextTokens;
+  for (const prompt of withJob.waiting) contextTokens += prompt.promptTokens;
+  const joules = prefillJ + (job.outputTokensMiddle * excessStepJ(model, parkedW, sequences, contextTokens, after)) / sequences;
+  if (before === after || sequences === 1) return joules;
+  return joules + (Math.max(0, busyPowerW(model, sequences, contextTokens, after) - busyPowerW(model, sequences, contextTokens, before)) * raisedMs) / 1000;
 }
 
-function parkedPowerW(model: PerformanceModel): number {
+function busyPowerW(model: PerformanceModel, sequences: number, contextTokens: number, point: PointIndex): number {
+  DECODE.sequences = sequences;
+  DECODE.contextTokens = contextTokens;
+  return (1000 * model.decodeEnergyJ(DECODE, point)) / model.decodeTimeMs(DECODE, point);
+}
+
+function excessStepJ(model: PerformanceModel, parkedW: number, sequences: number, contextTokens: number, point: PointIndex): number {
+  DECODE.sequences = sequences;
+  DECODE.contextTokens = contextTokens;
+  return model.decodeEnergyJ(DECODE, point) - (parkedW * model.decodeTimeMs(DECODE, point)) / 1000;
+}
+
+const PREFILL = { tokens: 0, contextTokens: 0 };
+const DECODE = { sequences: 0, contextTokens: 0 };
+
+/** What a group draws that has nothing to do and may wait at its cheapest point. */
+export function parkedPowerW(model: PerformanceModel): number {
   let parkedW = Number.POSITIVE_INFINITY;
   for (let point = 0; point < model.points.length; point++) parkedW = Math.min(parkedW, model.idlePowerW(point));
   return parkedW;

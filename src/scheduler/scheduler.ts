@@ -1,6 +1,7 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
@@ -9,9 +10,11 @@ import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
+import type { FleetShare } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
+import { targetPoint } from '../core/target-point.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue } from './deadline-queue.ts';
@@ -103,6 +106,8 @@ type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | 
 /** How often a job that is held is looked at again; it has seconds to wait. */
 const HOLD_LOOK_MS = 500;
 
+const TARGET_EVERY_MS = 1_000;
+
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
@@ -120,7 +125,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const replicas: Replica[] = options.replicas.map((spec, index) => ({
     spec,
     index,
-    queue: createReplicaQueue({ model: spec.belief, lengths, guards, controlPeriodMs, concurrencyMax: spec.concurrencyMax, mechanisms, bringUpToDate: () => options.bringUpToDate?.(spec.replicaId) }),
+    queue: createReplicaQueue({
+      model: spec.belief,
+      lengths,
+      guards,
+      controlPeriodMs,
+      concurrencyMax: spec.concurrencyMax,
+      mechanisms,
+      share: (nowMs) => shareOf(spec, nowMs),
+      bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
+    }),
     standing: null,
     state: 'down',
     controlled: false,
@@ -132,12 +146,47 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
+  const serving = new Map<string, number>();
+  const arrivals = new Map<string, ArrivalForecast>();
+  const targets = new Map<PerformanceModel, { readonly atMs: number; readonly point: PointIndex }>();
+  /** Of what arrives: mean output tokens, and mean of 1/TPOT (so that jobs without a limit count, too). */
+  let outputTokensMean = 0;
+  let perTpot = 0;
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
+
+  /** Replicas that are up for a model. Asked for every view, and counted again only when a replica's health has changed. */
+  function servingOf(model: string): number {
+    const known = serving.get(model);
+    if (known !== undefined) return known;
+    const count = replicas.reduce((sum, replica) => sum + (replica.state === 'up' && replica.spec.models.includes(model) ? 1 : 0), 0);
+    serving.set(model, count);
+    return count;
+  }
+
+  /** What falls to a replica if every one that is up takes its part of the models it serves. */
+  function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
+    let perMs = 0;
+    let promptTokensPerMs = 0;
+    for (const model of spec.models) {
+      const forecast = arrivals.get(model)?.at(nowMs);
+      if (forecast === undefined) continue;
+      const sharedBy = Math.max(1, servingOf(model));
+      perMs += forecast.perMs / sharedBy;
+      promptTokensPerMs += (forecast.perMs * forecast.promptTokensMean) / sharedBy;
+    }
+    return { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean };
+  }
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (!replicas.some((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model))) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
+    const forecast = arrivals.get(spec.model) ?? createArrivalForecast();
+    arrivals.set(spec.model, forecast);
+    forecast.observe(job.promptTokens, nowMs);
+    const expected = Math.min(lengths.mean(job.key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    outputTokensMean += (expected - outputTokensMean) * (outputTokensMean === 0 ? 1 : 0.02);
+    perTpot += ((spec.slo.tpotMs === undefined ? 0 : 1 / spec.slo.tpotMs) - perTpot) * (perTpot === 0 ? 1 : 0.02);
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
     if (!hasQueued(spec.model)) {
       const outcome = trySend(job, nowMs);
@@ -160,7 +209,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function tellHeldBack(): void {
     const waits = queue.all().filter(({ spec, firstDeadlineAtMs }) => {
       const placement = placements.get(spec.jobId);
-      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind !== 'hold';
+      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind === 'place';
     });
     for (const replica of replicas) replica.queue.heldBack(waits.length === 0 ? 0 : waits.filter((job) => replica.spec.models.includes(job.spec.model)).length);
   }
@@ -216,9 +265,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMax && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
-    const held = holds && route.opens && route.latestStartAtMs !== Number.POSITIVE_INFINITY && slackMs >= HOLD.slackMinMs && nowMs < job.arrivedAtMs + HOLD.shareMax * slackMs;
-    return held ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
+    if (nowMs + controlPeriodMs >= job.arrivedAtMs + HOLD.shareMax * slackMs) return null;
+    // Elsewhere it would be much cheaper, once there is room.
+    if (route.marginalJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
+    return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
@@ -241,7 +293,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
@@ -253,6 +305,23 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (policy.kind !== 'rival' || policy.clocks.route === undefined || options.routing !== undefined) return null;
     const replicaId = policy.clocks.route(candidates.map(({ id }) => ({ replicaId: id.spec.replicaId, view: id.queue.view(nowMs) })), job);
     return replicaId === null ? null : candidates.filter(({ id }) => id.spec.replicaId === replicaId);
+  }
+
+  /** Of the replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
+  function targetOf({ spec: { belief }, queue: own }: Replica, job: PendingJob, nowMs: number): PointIndex {
+    const known = targets.get(belief);
+    if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
+    const forecast = arrivals.get(job.spec.model)?.at(nowMs);
+    const point = targetPoint(belief, {
+      arrivalsPerMs: forecast?.perMs ?? 0,
+      replicas: servingOf(job.spec.model),
+      promptTokensMean: forecast?.promptTokensMean ?? job.promptTokens,
+      outputTokensMean: outputTokensMean,
+      tpotMs: perTpot <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpot,
+      timeScale: own.timeScale(),
+    });
+    targets.set(belief, { atMs: nowMs, point });
+    return point;
   }
 
   /** Judged once for all jobs that are considered at one instant. */
@@ -368,6 +437,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
     replica.state = event.state;
+    serving.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));

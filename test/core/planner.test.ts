@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest';
 import type { JobId } from '../../src/core/job.ts';
 import { planReplica } from '../../src/core/planner.ts';
 import { predictFirstTokenMs } from '../../src/core/point-costs.ts';
+import { LENGTH_LEVELS } from '../../src/core/length-predictor.ts';
+import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import type { ReplicaView, RunningStream, WaitingPrompt } from '../../src/core/replica-view.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE, madeProfile } from '../fixtures/profiles.ts';
@@ -11,25 +13,46 @@ const model = createPerformanceModel(CLOCK_PROFILE);
 const SLOWEST = 0;
 const FASTEST = model.fastest;
 
+/** Whole lengths by level: as many tokens as the level says of a spread around the given quantiles. */
+function totals(low: number, middle: number, high: number): Float64Array {
+  return Float64Array.from(LENGTH_LEVELS, (level) => (level <= 0.5 ? low + ((middle - low) * (level - 0.05)) / 0.45 : middle + ((high - middle) * (level - 0.5)) / 0.4)).map((tokens) => Math.max(2, tokens));
+}
+
 function stream(over: Partial<RunningStream> = {}): RunningStream {
-  return { jobId: 's' as JobId, tpotLimitMs: 50, bankMs: 0, e2eDeadlineAtMs: Infinity, remainingLow: 20, remainingMiddle: 120, remainingHigh: 300, guard: 1, ...over };
+  const { tokensOut = 40, remainingLow = 20, remainingMiddle = 120, remainingHigh = 300 } = over;
+  return {
+    jobId: 's' as JobId,
+    tpotLimitMs: 50,
+    bankMs: 0,
+    e2eDeadlineAtMs: Infinity,
+    tokensOut,
+    remainingLow,
+    remainingMiddle,
+    remainingHigh,
+    totals: totals(tokensOut + remainingLow, tokensOut + remainingMiddle, tokensOut + remainingHigh),
+    guard: 1,
+    ...over,
+  };
 }
 
 function prompt(over: Partial<WaitingPrompt> = {}): WaitingPrompt {
-  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensMiddle: 150, outputTokensHigh: 400, guard: 1, ...over };
+  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensMiddle: 150, outputTokensHigh: 400, totals: totals(30, 150, 400), guard: 1, ...over };
 }
 
 function view(over: Partial<ReplicaView> = {}): ReplicaView {
+  const { forecast = { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 } } = over;
   return {
     nowMs: 0,
     model,
+    mechanisms: ALL_MECHANISMS,
     timeScale: { prefill: 1, decode: 1 },
     appliedPoint: null,
     waiting: [],
     running: [],
     foreignSequences: 0,
     contextTokens: 1000 * (over.running?.length ?? 0),
-    forecast: { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 },
+    forecast,
+    share: { perMs: forecast.perMs, promptTokensMean: forecast.promptTokensMean, outputTokensMean: 150 },
     outputTokensMean: 150,
     tightestTpotMs: Infinity,
     tightestTtftMs: Infinity,
