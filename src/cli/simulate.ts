@@ -152,7 +152,7 @@ function bestStatic(members: FleetChoice['members'], target: number, play: (poli
 /** What knows the machines beforehand knows one kind of them, as their profile has it. */
 function onlyPlain(policy: string, { members, machines }: FleetChoice): void {
   if (new Set(members.map(({ truth }) => truth)).size > 1) throw new UsageError(`--policy: ${policy} plans for one kind of replica, and the fleet has ${[...new Set(members.map(({ truth }) => truth.name))].join(' and ')}`);
-  const stray = Object.entries(machines).find(([, value]) => value !== undefined);
+  const stray = Object.entries(machines).find(([, value]) => value !== undefined && value !== 0);
   if (stray !== undefined) throw new UsageError(`--policy: ${policy} knows nothing of ${stray[0]}; leave the option out, or the policy`);
 }
 

@@ -34,7 +34,13 @@ export const LATE_PATIENCE_MS = 10_000;
  */
 export const HOLD = { shareMax: 0.6, dearerRatio: 2, slackMinMs: 5_000 };
 
-/** Jobs of our queue that are looked at again when something changes: those behind find less room, not more. */
-export const RECONSIDERED_MAX = 16;
+/** Replicas that are weighed for one job; a plan for each takes some microseconds, and an arrival must not wait for hundreds. */
+export const CANDIDATES_MAX = 16;
+
+/**
+ * Jobs kept in our queue that are looked at again: at every control period, and when a job ends or begins to stream, which
+ * thousands do a second in a large fleet. Those behind find less room, not more.
+ */
+export const RECONSIDERED_MAX = { perPeriod: 16, perEvent: 2 };
 
 assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

@@ -70,11 +70,17 @@ export function planReplica(view: ReplicaView, fixed = false): Plan {
 
   let best: { costs: PointCosts; costW: number; verdict: Verdict } | null = null;
   const refused: { costW: number; verdict: Verdict }[] = [];
-  for (let point = 0; point < model.points.length; point++) {
-    if (fixed && point !== model.fastest) continue;
+  // From the slowest on. Of those that hold the slowest is nearly always the cheapest: past it the cost falls no further
+  // once it has risen twice.
+  let dearer = 0;
+  for (const point of fixed ? [model.fastest] : model.bySlowness) {
     const costs = point === model.fastest ? fastest : costsAt(view, point);
     const costW = excessPowerW(view, costs);
-    if (best !== null && costW >= best.costW) continue;
+    if (best !== null && costW >= best.costW) {
+      dearer += 1;
+      if (dearer >= 2) break;
+      continue;
+    }
     const verdict = judge(view, savable, costs, fastest, false);
     if (verdict.slackMs >= 0) best = { costs, costW, verdict };
     else {

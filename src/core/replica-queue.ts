@@ -14,6 +14,8 @@ export interface ReplicaQueue {
   readonly runningCount: () => number;
   /** Another number after every change that a view would show. */
   readonly version: () => number;
+  /** The same, but for tokens of streams that run already. */
+  readonly structure: () => number;
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
@@ -63,6 +65,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const forecast: ArrivalForecast = createArrivalForecast();
   const scale = { prefill: 1, decode: 1 };
   let version = 0;
+  let structure = 0;
+  /** The last view, good for as long as neither time nor version has moved on. */
+  let seen: ReplicaView | null = null;
+  let seenVersion = -1;
   let contextTokens = 0;
   let appliedPoint: PointIndex | null = null;
   /** By the server's metrics, and by what other gateways say: the larger counts. */
@@ -183,9 +189,11 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     waitingCount: () => waiting.length,
     runningCount: () => running.size,
     version: () => version,
+    structure: () => structure,
     timeScale: () => scale,
     add(job, nowMs) {
       version += 1;
+      structure += 1;
       progressTo(nowMs);
       stretch = null;
       if (waiting.length === 0) headSinceMs = nowMs;
@@ -203,6 +211,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (tokens <= 0) return;
       const first = job.firstTokenAtMs === null;
       if (first) {
+        structure += 1;
         progressTo(nowMs);
         learnPrefill(job, nowMs);
         startDecode(job, nowMs);
@@ -220,6 +229,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     remove(job, nowMs) {
       version += 1;
+      structure += 1;
       progressTo(nowMs);
       endStretch();
       if (running.delete(job)) {
@@ -228,8 +238,9 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       } else leaveQueue(job, nowMs);
     },
     applied(point, nowMs) {
-      version += 1;
       if (point === appliedPoint) return;
+      version += 1;
+      structure += 1;
       progressTo(nowMs);
       stretch = null;
       appliedPoint = point;
@@ -237,6 +248,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     load(serverRunning, serverWaiting) {
       version += 1;
+      structure += 1;
       // Smoothed: the server's figures and ours are never of the same instant.
       const foreign = Math.max(0, serverRunning + serverWaiting - running.size - waiting.length);
       measuredForeign = foreign === 0 ? 0 : measuredForeign + 0.5 * (foreign - measuredForeign);
@@ -244,40 +256,50 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     peerLoad(sequences) {
       version += 1;
+      structure += 1;
       peerSequences = Math.max(0, sequences);
       updateForeign();
     },
     heldBack(jobs) {
+      if (jobs === heldBackJobs) return;
       version += 1;
+      structure += 1;
       heldBackJobs = jobs;
     },
     view(nowMs, candidate) {
       options.bringUpToDate?.();
       progressTo(nowMs);
-      const expected = forecast.at(nowMs);
-      const jobs = candidate === undefined ? waiting : [...waiting, candidate];
-      return {
-        nowMs,
-        model,
-        mechanisms,
-        timeScale: { ...scale },
-        appliedPoint,
-        waiting: jobs.map((job) => waitingPrompt(job, tableOf(job), guards)),
-        running: runningStreams(nowMs),
-        foreignSequences,
-        contextTokens,
-        forecast: expected,
-        share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, outputTokensMean },
-        outputTokensMean,
-        tightestTpotMs: tightestTpot.at(nowMs),
-        tightestTtftMs: tightestTtft.at(nowMs),
-        heldBackJobs,
-        sequencesMax,
-        kvTokens,
-        controlPeriodMs,
-      };
+      if (seen === null || seen.nowMs !== nowMs || seenVersion !== version) {
+        seen = viewNow(nowMs);
+        seenVersion = version;
+      }
+      return candidate === undefined ? seen : { ...seen, waiting: [...seen.waiting, waitingPrompt(candidate, tableOf(candidate), guards)] };
     },
   };
+
+  function viewNow(nowMs: number): ReplicaView {
+    const expected = forecast.at(nowMs);
+    return {
+      nowMs,
+      model,
+      mechanisms,
+      timeScale: { ...scale },
+      appliedPoint,
+      waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),
+      running: runningStreams(nowMs),
+      foreignSequences,
+      contextTokens,
+      forecast: expected,
+      share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, outputTokensMean },
+      outputTokensMean,
+      tightestTpotMs: tightestTpot.at(nowMs),
+      tightestTtftMs: tightestTtft.at(nowMs),
+      heldBackJobs,
+      sequencesMax,
+      kvTokens,
+      controlPeriodMs,
+    };
+  }
 }
 
 const NO_PREFILL = { tokens: 0, contextTokens: 0 };

@@ -31,6 +31,8 @@ export interface PerformanceModel {
   readonly fastest: PointIndex;
   /** Place of each point by that same measure, 0 for the fastest: which of two points is the slower one. */
   readonly speedRank: readonly number[];
+  /** All points, the slowest first. */
+  readonly bySlowness: readonly PointIndex[];
   readonly fitError: Readonly<Record<Phase, FitError>>;
   prefillTimeMs(work: PrefillWork, point: PointIndex): number;
   prefillEnergyJ(work: PrefillWork, point: PointIndex): number;
@@ -131,6 +133,7 @@ export function createPerformanceModel(profile: Profile): PerformanceModel {
     points,
     fastest: bySpeed[0] as PointIndex,
     speedRank,
+    bySlowness: bySpeed.toReversed(),
     fitError,
     prefillTimeMs,
     prefillEnergyJ,

@@ -5,9 +5,9 @@ import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-for
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, PATIENCE_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
-import { planReplica } from '../core/planner.ts';
+import { type Plan, planReplica } from '../core/planner.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
 import type { FleetShare } from '../core/replica-view.ts';
@@ -83,6 +83,7 @@ interface Replica {
   readonly index: number;
   /** Judged at this instant, in this state of the queue. */
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
+  planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
   controlled: boolean;
   /** What the devices were last told; `null` = default clocks. */
@@ -107,6 +108,9 @@ type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | 
 const HOLD_LOOK_MS = 500;
 
 const TARGET_EVERY_MS = 1_000;
+
+/** A plan that meets everything is looked over again after so many control periods, whatever happens. */
+const PLAN_HOLDS_PERIODS = 4;
 
 const NO_EFFECTS: readonly Effect[] = [];
 
@@ -136,6 +140,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
     }),
     standing: null,
+    planned: null,
     state: 'down',
     controlled: false,
     demanded: null,
@@ -146,40 +151,48 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
-  const serving = new Map<string, number>();
   const arrivals = new Map<string, ArrivalForecast>();
+  const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
+  /** Emptied whenever a replica comes or goes. */
+  const servingByModel = new Map<string, number>();
   const targets = new Map<PerformanceModel, { readonly atMs: number; readonly point: PointIndex }>();
   /** Of what arrives: mean output tokens, and mean of 1/TPOT (so that jobs without a limit count, too). */
   let outputTokensMean = 0;
   let perTpot = 0;
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
 
-  /** Replicas that are up for a model. Asked for every view, and counted again only when a replica's health has changed. */
-  function servingOf(model: string): number {
-    const known = serving.get(model);
-    if (known !== undefined) return known;
-    const count = replicas.reduce((sum, replica) => sum + (replica.state === 'up' && replica.spec.models.includes(model) ? 1 : 0), 0);
-    serving.set(model, count);
-    return count;
-  }
-
-  /** What falls to a replica if every one that is up takes its part of the models it serves. */
+  /** What falls to a replica if every one that is up takes its part of the models it serves. Looked up once for all replicas that serve the same. */
   function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
+    const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
+    const known = shares.get(key);
+    if (known !== undefined && known.atMs === nowMs) return known.share;
     let perMs = 0;
     let promptTokensPerMs = 0;
     for (const model of spec.models) {
       const forecast = arrivals.get(model)?.at(nowMs);
       if (forecast === undefined) continue;
-      const sharedBy = Math.max(1, servingOf(model));
-      perMs += forecast.perMs / sharedBy;
-      promptTokensPerMs += (forecast.perMs * forecast.promptTokensMean) / sharedBy;
+      const part = forecast.perMs / Math.max(1, servingOf(model));
+      perMs += part;
+      promptTokensPerMs += part * forecast.promptTokensMean;
     }
-    return { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean };
+    const share = { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean };
+    shares.set(key, { atMs: nowMs, share });
+    return share;
+  }
+
+  /** Replicas that are up and serve a model. */
+  function servingOf(model: string): number {
+    let serving = servingByModel.get(model);
+    if (serving === undefined) {
+      serving = replicas.reduce((count, replica) => count + (replica.state === 'up' && replica.spec.models.includes(model) ? 1 : 0), 0);
+      servingByModel.set(model, serving);
+    }
+    return serving;
   }
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
-    if (!replicas.some((replica) => replica.state === 'up' && replica.spec.models.includes(spec.model))) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (servingOf(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
     const forecast = arrivals.get(spec.model) ?? createArrivalForecast();
     arrivals.set(spec.model, forecast);
@@ -297,7 +310,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? candidates, routing, riskMax, seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates), routing, riskMax, seen);
+  }
+
+  /** Of a large fleet a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
+  function weighed(candidates: readonly RouteCandidate<Replica>[]): readonly RouteCandidate<Replica>[] {
+    if (candidates.length <= CANDIDATES_MAX) return candidates;
+    const byLoad = candidates.toSorted((a, b) => b.load - a.load);
+    return Array.from({ length: CANDIDATES_MAX }, (_, index) => byLoad[Math.round((index * (byLoad.length - 1)) / (CANDIDATES_MAX - 1))] as RouteCandidate<Replica>);
   }
 
   /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */
@@ -383,7 +403,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(job.spec.jobId);
       return placement?.kind !== 'queued' || placement.why.kind !== 'hold' || (held && placement.why.lookAgainAtMs <= nowMs);
     };
-    for (let job = queue.next(mayGo, nowMs); job !== null && kept.size < RECONSIDERED_MAX; job = queue.next(mayGo, nowMs)) {
+    const keptMax = held ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent;
+    for (let job = queue.next(mayGo, nowMs); job !== null && kept.size < keptMax; job = queue.next(mayGo, nowMs)) {
       const sending = trySend(job, nowMs);
       if (sending.kind === 'sent') {
         queue.remove(job, true);
@@ -413,13 +434,29 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(demand(replica, point ?? replica.demanded ?? replica.spec.belief.fastest, { binding: 'policy' }, nowMs));
         continue;
       }
-      const plan = planReplica(replica.queue.view(nowMs));
+      const plan = planOf(replica, nowMs);
       const current = replica.demanded ?? replica.spec.belief.fastest;
       const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
       const dwelling = mechanisms.dwell && lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
       effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
     }
     return effects;
+  }
+
+  /**
+   * The plan is judged anew when a job came, went or began to stream, when the point was changed, and now and then. Between
+   * these the streams run as was planned, so that what held still holds; and what an idle replica waits at hardly changes.
+   */
+  function planOf(replica: Replica, nowMs: number): Plan {
+    const { queue: own } = replica;
+    const structure = own.structure();
+    const known = replica.planned;
+    const idle = own.waitingCount() + own.runningCount() === 0;
+    const holds = known !== null && known.structure === structure && (idle || known.plan.kind === 'meets') && nowMs - known.atMs < (idle ? TARGET_EVERY_MS : PLAN_HOLDS_PERIODS * controlPeriodMs);
+    if (holds) return known.plan;
+    const plan = planReplica(own.view(nowMs));
+    replica.planned = { atMs: nowMs, structure, plan };
+    return plan;
   }
 
   function demand(replica: Replica, point: PointIndex, why: Explanation, nowMs: number): Effect {
@@ -437,7 +474,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
     replica.state = event.state;
-    serving.clear();
+    servingByModel.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));
