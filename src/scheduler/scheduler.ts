@@ -155,6 +155,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
   /** Emptied whenever a replica comes or goes. */
   const servingByModel = new Map<string, number>();
+  /** Jobs by model, as the replicas were last told. */
+  let toldHeldBack: ReadonlyMap<string, number> = new Map();
   const targets = new Map<PerformanceModel, { readonly atMs: number; readonly point: PointIndex }>();
   /** Of what arrives: mean output tokens, and mean of 1/TPOT (so that jobs without a limit count, too). */
   let outputTokensMean = 0;
@@ -220,11 +222,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Whoever could take a job that waits here, and not by our choice, must not run slowly meanwhile. */
   function tellHeldBack(): void {
-    const waits = queue.all().filter(({ spec, firstDeadlineAtMs }) => {
+    const held = new Map<string, number>();
+    for (const { spec, firstDeadlineAtMs } of queue.all()) {
       const placement = placements.get(spec.jobId);
-      return firstDeadlineAtMs !== Number.POSITIVE_INFINITY && placement?.kind === 'queued' && placement.why.kind === 'place';
-    });
-    for (const replica of replicas) replica.queue.heldBack(waits.length === 0 ? 0 : waits.filter((job) => replica.spec.models.includes(job.spec.model)).length);
+      if (firstDeadlineAtMs === Number.POSITIVE_INFINITY || placement?.kind !== 'queued' || placement.why.kind !== 'place') continue;
+      held.set(spec.model, (held.get(spec.model) ?? 0) + 1);
+    }
+    // Mostly nothing has changed, and a fleet may be a thousand replicas.
+    if (held.size === toldHeldBack.size && [...held].every(([model, jobs]) => toldHeldBack.get(model) === jobs)) return;
+    toldHeldBack = held;
+    for (const replica of replicas) replica.queue.heldBack(replica.spec.models.reduce((sum, model) => sum + (held.get(model) ?? 0), 0));
   }
 
   function track(spec: JobSpec, nowMs: number): PendingJob {
