@@ -68,10 +68,12 @@ function measure(policy: string, replicas: number): Measurement {
     const options: SimulationOptions = { requests, classes: drawClasses(sloClasses, requests.length, SEED), replicas, truth: profile, belief: profile, policy: policyOf(policy), seed: SEED };
     const [fromMs, cpuFrom] = [performance.now(), process.cpuUsage()];
     let plays = 0;
-    do {
+    let again = true;
+    while (again) {
       simulate(options);
       plays += 1;
-    } while (pieceS >= PIECE_MAX_S && performance.now() - fromMs < WALL_MIN_S * 1000);
+      again = pieceS >= PIECE_MAX_S && performance.now() - fromMs < WALL_MIN_S * 1000;
+    }
     const wallS = (performance.now() - fromMs) / 1000;
     const cpu = process.cpuUsage(cpuFrom);
     const cpuS = (cpu.user + cpu.system) / 1e6;

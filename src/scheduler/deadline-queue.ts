@@ -14,6 +14,8 @@ export interface DeadlineQueue {
   /** Takes it out; `sent` says that it goes to a replica, which is what turns are counted by. */
   remove(job: PendingJob, sent: boolean): boolean;
   all(): readonly PendingJob[];
+  /** How many of a model. */
+  countOf(model: string): number;
 }
 
 const LATE_TURN = 8;
@@ -21,7 +23,13 @@ const LATE_TURN = 8;
 /** Kept sorted: a queue is short whenever things go well, and at its bound an insertion moves a few thousand references. */
 export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
   const jobs: PendingJob[] = [];
+  const counts = new Map<string, number>();
   let sentSinceLate = 0;
+
+  function count(job: PendingJob, by: 1 | -1): void {
+    counts.set(job.spec.model, (counts.get(job.spec.model) ?? 0) + by);
+  }
+
   return {
     size: () => jobs.length,
     push(job) {
@@ -34,6 +42,7 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
         else high = middle;
       }
       jobs.splice(low, 0, job);
+      count(job, 1);
       return true;
     },
     next(mayGo, nowMs) {
@@ -45,9 +54,11 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
       const index = jobs.indexOf(job);
       if (index < 0) return false;
       jobs.splice(index, 1);
+      count(job, -1);
       if (sent) sentSinceLate = index === 0 ? 0 : sentSinceLate + 1;
       return true;
     },
     all: () => jobs,
+    countOf: (model) => counts.get(model) ?? 0,
   };
 }

@@ -17,7 +17,7 @@ import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { targetPoint } from '../core/target-point.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { ClockPolicy } from './clock-policy.ts';
-import { createDeadlineQueue } from './deadline-queue.ts';
+import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 
@@ -125,6 +125,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const prompts = createPromptEstimator();
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const queue = createDeadlineQueue(options.queuedMax);
+  /** Apart from the others, whom they do not stand in the way of: jobs that wait for a cheaper moment. */
+  const held = createDeadlineQueue(options.queuedMax);
+  /** Jobs with a deadline that no replica has a place for, by model. */
+  const placesWanted = new Map<string, number>();
   const placements = new Map<JobId, Placement>();
   const replicas: Replica[] = options.replicas.map((spec, index) => ({
     spec,
@@ -155,8 +159,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
   /** Emptied whenever a replica comes or goes. */
   const servingByModel = new Map<string, number>();
-  /** Jobs by model, as the replicas were last told. */
-  let toldHeldBack: ReadonlyMap<string, number> = new Map();
   const targets = new Map<PerformanceModel, { readonly atMs: number; readonly point: PointIndex }>();
   /** Of what arrives: mean output tokens, and mean of 1/TPOT (so that jobs without a limit count, too). */
   let outputTokensMean = 0;
@@ -203,7 +205,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     outputTokensMean += (expected - outputTokensMean) * (outputTokensMean === 0 ? 1 : 0.02);
     perTpot += ((spec.slo.tpotMs === undefined ? 0 : 1 / spec.slo.tpotMs) - perTpot) * (perTpot === 0 ? 1 : 0.02);
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
-    if (!hasQueued(spec.model)) {
+    if (queue.countOf(spec.model) === 0) {
       const outcome = trySend(job, nowMs);
       if (outcome.kind === 'sent') return outcome.effects;
       return keep(job, outcome);
@@ -214,24 +216,32 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function keep(job: PendingJob, why: Kept): readonly Effect[] {
     assert(!placements.has(job.spec.jobId), 'a job arrives once');
-    if (!queue.push(job)) return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
-    placements.set(job.spec.jobId, { kind: 'queued', job, why });
-    tellHeldBack();
+    if (queue.size() + held.size() >= options.queuedMax) return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
+    enqueue(job, why);
     return NO_EFFECTS;
   }
 
-  /** Whoever could take a job that waits here, and not by our choice, must not run slowly meanwhile. */
-  function tellHeldBack(): void {
-    const held = new Map<string, number>();
-    for (const { spec, firstDeadlineAtMs } of queue.all()) {
-      const placement = placements.get(spec.jobId);
-      if (firstDeadlineAtMs === Number.POSITIVE_INFINITY || placement?.kind !== 'queued' || placement.why.kind !== 'place') continue;
-      held.set(spec.model, (held.get(spec.model) ?? 0) + 1);
+  function enqueue(job: PendingJob, why: Kept): void {
+    (why.kind === 'hold' ? held : queue).push(job);
+    placements.set(job.spec.jobId, { kind: 'queued', job, why });
+    countPlaces(job, why, 1);
+  }
+
+  /** Out of our queue; `sent` as in `DeadlineQueue.remove`. */
+  function dequeue(job: PendingJob, why: Kept, wasSent: boolean): void {
+    (why.kind === 'hold' ? held : queue).remove(job, wasSent);
+    countPlaces(job, why, -1);
+  }
+
+  /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
+  function countPlaces(job: PendingJob, why: Kept, by: 1 | -1): void {
+    if (why.kind !== 'place' || job.firstDeadlineAtMs === Number.POSITIVE_INFINITY) return;
+    const { model } = job.spec;
+    placesWanted.set(model, (placesWanted.get(model) ?? 0) + by);
+    for (const replica of replicas) {
+      if (!replica.spec.models.includes(model)) continue;
+      replica.queue.heldBack(replica.spec.models.reduce((sum, served) => sum + (placesWanted.get(served) ?? 0), 0));
     }
-    // Mostly nothing has changed, and a fleet may be a thousand replicas.
-    if (held.size === toldHeldBack.size && [...held].every(([model, jobs]) => toldHeldBack.get(model) === jobs)) return;
-    toldHeldBack = held;
-    for (const replica of replicas) replica.queue.heldBack(replica.spec.models.reduce((sum, model) => sum + (held.get(model) ?? 0), 0));
   }
 
   function track(spec: JobSpec, nowMs: number): PendingJob {
@@ -245,10 +255,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       arrivedAtMs: nowMs,
       firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
     };
-  }
-
-  function hasQueued(model: string): boolean {
-    return queue.size() > 0 && queue.all().some((job) => job.spec.model === model);
   }
 
   /** To the replica that routing names, unless there is none with room, or it had better wait. */
@@ -287,7 +293,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (paced && atRisk > riskMax && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
-    if (nowMs + controlPeriodMs >= job.arrivedAtMs + HOLD.shareMax * slackMs) return null;
+    const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
+    // Nothing to wait for where nobody else comes.
+    if (heldMs <= controlPeriodMs || (arrivals.get(job.spec.model)?.at(nowMs).perMs ?? 0) * heldMs < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
     if (route.marginalJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
@@ -380,8 +388,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement === undefined) return NO_EFFECTS;
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
-      queue.remove(placement.job, false);
-      tellHeldBack();
+      dequeue(placement.job, placement.why, false);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction } = placement;
@@ -399,31 +406,48 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (report.met !== null && job.feasible) guards.observe(job.spec.sloClass, report.met);
   }
 
-  /** Sends what may go now, earliest deadline first. Jobs held for a cheaper moment are looked at when `held` says so, now and then. */
-  function sendQueued(nowMs: number, held: boolean): Effect[] {
+  /**
+   * Sends what may go now, earliest deadline first. `periodic`: at a control period also those held for a cheaper moment, and
+   * more of all.
+   */
+  function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
-    if (queue.size() === 0) return effects;
+    if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
+    if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+    return effects;
+  }
+
+  function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+    let keptMax = unwillingMax;
     const full = new Set<string>();
     const kept = new Set<PendingJob>();
     const mayGo = (job: PendingJob): boolean => {
       if (full.has(job.spec.model) || kept.has(job)) return false;
       const placement = placements.get(job.spec.jobId);
-      return placement?.kind !== 'queued' || placement.why.kind !== 'hold' || (held && placement.why.lookAgainAtMs <= nowMs);
+      return placement?.kind !== 'queued' || placement.why.kind !== 'hold' || placement.why.lookAgainAtMs <= nowMs;
     };
-    const keptMax = held ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent;
-    for (let job = queue.next(mayGo, nowMs); job !== null && kept.size < keptMax; job = queue.next(mayGo, nowMs)) {
+    for (let job = from.next(mayGo, nowMs); job !== null && kept.size < keptMax; job = from.next(mayGo, nowMs)) {
+      const placement = placements.get(job.spec.jobId);
+      assert(placement?.kind === 'queued', 'what is in the queue is placed there');
       const sending = trySend(job, nowMs);
+      if (sending.kind === 'place') full.add(job.spec.model);
       if (sending.kind === 'sent') {
-        queue.remove(job, true);
+        dequeue(job, placement.why, true);
         effects.push(...sending.effects);
         continue;
       }
-      if (sending.kind === 'place') full.add(job.spec.model);
       kept.add(job);
-      placements.set(job.spec.jobId, { kind: 'queued', job, why: sending });
+      if (sending.kind === 'hold') keptMax += 1;
+      // Where it stays in the same queue it keeps its place among equals.
+      if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
+        countPlaces(job, placement.why, -1);
+        countPlaces(job, sending, 1);
+        placements.set(job.spec.jobId, { kind: 'queued', job, why: sending });
+      } else {
+        dequeue(job, placement.why, false);
+        enqueue(job, sending);
+      }
     }
-    tellHeldBack();
-    return effects;
   }
 
   function tick(nowMs: number): readonly Effect[] {
@@ -484,12 +508,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     servingByModel.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
-    const orphaned = queue.all().filter((job) => !replicas.some((other) => other.state === 'up' && other.spec.models.includes(job.spec.model)));
+    const orphaned = [...queue.all(), ...held.all()].filter((job) => servingOf(job.spec.model) === 0);
     for (const job of orphaned) {
-      queue.remove(job, false);
+      const placement = placements.get(job.spec.jobId);
+      if (placement?.kind === 'queued') dequeue(job, placement.why, false);
       placements.delete(job.spec.jobId);
     }
-    tellHeldBack();
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
   }
 
@@ -550,7 +574,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           runningStreams: replica.queue.runningCount(),
           stepTimeResidual: replica.queue.timeScale().decode,
         })),
-        queued: queue.size(),
+        queued: queue.size() + held.size(),
       };
     },
   };

@@ -3,65 +3,20 @@ import { describe, expect, test } from 'vitest';
 import type { JobId } from '../../src/core/job.ts';
 import { planReplica } from '../../src/core/planner.ts';
 import { predictFirstTokenMs } from '../../src/core/point-costs.ts';
-import { LENGTH_LEVELS } from '../../src/core/length-predictor.ts';
-import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
-import type { ReplicaView, RunningStream, WaitingPrompt } from '../../src/core/replica-view.ts';
+import type { ReplicaView } from '../../src/core/replica-view.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE, madeProfile } from '../fixtures/profiles.ts';
+import { replicaView, runningStream, waitingPrompt } from '../fixtures/views.ts';
 
 const model = createPerformanceModel(CLOCK_PROFILE);
 const SLOWEST = 0;
 const FASTEST = model.fastest;
 
-/** Whole lengths by level: as many tokens as the level says of a spread around the given quantiles. */
-function totals(low: number, middle: number, high: number): Float64Array {
-  return Float64Array.from(LENGTH_LEVELS, (level) => (level <= 0.5 ? low + ((middle - low) * (level - 0.05)) / 0.45 : middle + ((high - middle) * (level - 0.5)) / 0.4)).map((tokens) => Math.max(2, tokens));
-}
-
-function stream(over: Partial<RunningStream> = {}): RunningStream {
-  const { tokensOut = 40, remainingLow = 20, remainingMiddle = 120, remainingHigh = 300 } = over;
-  return {
-    jobId: 's' as JobId,
-    tpotLimitMs: 50,
-    bankMs: 0,
-    e2eDeadlineAtMs: Infinity,
-    tokensOut,
-    remainingLow,
-    remainingMiddle,
-    remainingHigh,
-    totals: totals(tokensOut + remainingLow, tokensOut + remainingMiddle, tokensOut + remainingHigh),
-    guard: 1,
-    ...over,
-  };
-}
-
-function prompt(over: Partial<WaitingPrompt> = {}): WaitingPrompt {
-  return { jobId: 'p' as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensMiddle: 150, outputTokensHigh: 400, totals: totals(30, 150, 400), guard: 1, ...over };
-}
+const stream = runningStream;
+const prompt = waitingPrompt;
 
 function view(over: Partial<ReplicaView> = {}): ReplicaView {
-  const { forecast = { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 } } = over;
-  return {
-    nowMs: 0,
-    model,
-    mechanisms: ALL_MECHANISMS,
-    timeScale: { prefill: 1, decode: 1 },
-    appliedPoint: null,
-    waiting: [],
-    running: [],
-    foreignSequences: 0,
-    contextTokens: 1000 * (over.running?.length ?? 0),
-    forecast,
-    share: { perMs: forecast.perMs, promptTokensMean: forecast.promptTokensMean, outputTokensMean: 150 },
-    outputTokensMean: 150,
-    tightestTpotMs: Infinity,
-    tightestTtftMs: Infinity,
-    heldBackJobs: 0,
-    sequencesMax: 256,
-    kvTokens: 400_000,
-    controlPeriodMs: 100,
-    ...over,
-  };
+  return replicaView(model, over);
 }
 
 function clockOf(replica: ReplicaView): number {
@@ -73,10 +28,11 @@ describe('the plan for a replica', () => {
     expect(planReplica(view())).toMatchObject({ kind: 'meets', point: SLOWEST, binding: 'idle' });
   });
 
-  test.each([100, 24, 21, 19])('runs a stream with a TPOT of %d ms at the slowest point whose step keeps it, a margin of 4 % included', (tpotLimitMs) => {
+  test.each([100, 24, 21, 19])('runs a stream with a TPOT of %d ms at the slowest point whose step keeps it, a margin of 3 % included', (tpotLimitMs) => {
     const decode = { sequences: 1, contextTokens: 1000 };
-    const inTime = model.points.findIndex((_, point) => model.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode }, point) * 1.04 <= tpotLimitMs);
-    expect(planReplica(view({ running: [stream({ tpotLimitMs })] })).point).toBe(inTime);
+    const inTime = model.points.findIndex((_, point) => model.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode }, point) * 1.03 <= tpotLimitMs);
+    // A long answer, for which what is kept back for newcomers is nothing.
+    expect(planReplica(view({ running: [stream({ tpotLimitMs, remainingLow: 300 })] })).point).toBe(inTime);
   });
 
   test('spends what a stream has banked, and hurries one that is behind', () => {
@@ -97,7 +53,7 @@ describe('the plan for a replica', () => {
     const alone = view({ waiting: [prompt({ ttftDeadlineAtMs: 600 })] });
     const behind = view({ waiting: [prompt(), prompt(), prompt(), prompt({ ttftDeadlineAtMs: 600 })] });
     expect(clockOf(behind)).toBeGreaterThan(clockOf(alone));
-    expect(predictFirstTokenMs(behind, FASTEST, 3)).toBeGreaterThan(3.5 * predictFirstTokenMs(behind, FASTEST, 0) - 60);
+    expect(predictFirstTokenMs(behind, FASTEST, 3)).toBeGreaterThan(3.5 * predictFirstTokenMs(alone, FASTEST, 0) - 60);
   });
 
   test('is tight, and the fastest point, when a deadline holds there but without its margin', () => {
@@ -108,7 +64,7 @@ describe('the plan for a replica', () => {
   test('is infeasible, not the fastest point dressed as a plan, when a deadline fails even there; what is lost binds nothing', () => {
     expect(planReplica(view({ waiting: [prompt({ ttftDeadlineAtMs: -1 })] }))).toMatchObject({ kind: 'infeasible', point: SLOWEST, lost: 1 });
     expect(planReplica(view({ running: [stream({ bankMs: -100_000 })] }))).toMatchObject({ kind: 'infeasible', point: SLOWEST, lost: 1 });
-    const saved = prompt({ jobId: 'saved' as JobId, ttftDeadlineAtMs: 130 });
+    const saved = prompt({ jobId: 'saved' as JobId, promptTokens: 2048, ttftDeadlineAtMs: 250 });
     const both = planReplica(view({ waiting: [saved, prompt({ ttftDeadlineAtMs: -1 })] }));
     expect(both).toMatchObject({ kind: 'infeasible', lost: 1, point: planReplica(view({ waiting: [saved] })).point });
   });

@@ -69,9 +69,9 @@ describe('an arrival', () => {
     const scheduler = started({ queuedMax: 40 }, [R0], 1);
     scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
     for (let index = 0; index < 2; index++) scheduler.handle({ kind: 'arrived', job: job(`late${index}`, { slo: { ttftMs: 50 } }) }, 1);
-    for (let index = 0; index < 12; index++) scheduler.handle({ kind: 'arrived', job: job(`soon${index}`, { slo: { ttftMs: 90_000 } }) }, 2 + index);
+    for (let index = 0; index < 12; index++) scheduler.handle({ kind: 'arrived', job: job(`soon${index}`, { slo: { ttftMs: 4500 } }) }, 2 + index);
     const order: string[] = [];
-    for (let current = 'running', atMs = 1000; current !== ''; atMs += 1000) {
+    for (let current = 'running', atMs = 100; current !== ''; atMs += 100) {
       current = sentBy(scheduler.handle({ kind: 'ended', jobId: current as JobId, outcome: 'finished' }, atMs)) ?? '';
       if (current !== '') order.push(current);
     }
@@ -91,7 +91,7 @@ describe('an arrival', () => {
 
   test('held back for want of place keeps the replica at its fastest meanwhile', () => {
     const scheduler = started({}, [R0], 1);
-    scheduler.handle({ kind: 'arrived', job: job('running', { slo: { ttftMs: 60_000 } }) }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
     scheduler.handle({ kind: 'arrived', job: job('held', { slo: { ttftMs: 60_000 } }) }, 1);
     const [held] = demands(scheduler.handle({ kind: 'tick' }, 100));
     expect(held).toMatchObject({ point: { id: '1830' }, change: 'renew', why: { binding: 'stability' } });

@@ -1,6 +1,6 @@
 // What a server settles at under a steady load, by the belief: what a published system would have measured by running its
 // server at each load and clock. Pure.
-import { poissonQuantile } from '../../core/poisson.ts';
+import { poissonQuantile } from './poisson.ts';
 import type { PerformanceModel, PointIndex } from '../../frontier/performance-model.ts';
 import { decodeStepMs } from './predictions.ts';
 

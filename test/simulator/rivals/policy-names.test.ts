@@ -24,5 +24,5 @@ test('paceline simulate plays every rival by its name, and with its margin', asy
 test.each(['greenllm@1', 'greenllm@-0.1', 'max-clock@0.1', 'nobody'])('%s is refused with the names that there are', async (name) => {
   const { code, stderr } = await simulate(name);
   expect(code).toBe(2);
-  expect(stderr).toContain(`--policy: got '${name}', allowed: max-clock, static:<MHz>, best-static, paceline, driver, ondemand,`);
+  expect(stderr).toContain(`--policy: got '${name}', allowed: max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, driver, ondemand,`);
 }, 60_000);

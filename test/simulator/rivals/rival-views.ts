@@ -5,6 +5,7 @@ import { createPerformanceModel, type PointIndex } from '../../../src/frontier/p
 import type { ClockPolicy } from '../../../src/scheduler/clock-policy.ts';
 import type { RivalContext } from '../../../src/simulator/rivals/rival.ts';
 import { CLOCK_PROFILE } from '../../fixtures/profiles.ts';
+import { replicaView, runningStream, waitingPrompt } from '../../fixtures/views.ts';
 
 export const MODEL = createPerformanceModel(CLOCK_PROFILE);
 export const SLOWEST: PointIndex = 0;
@@ -17,12 +18,12 @@ export function context(over: Partial<RivalContext> = {}): RivalContext {
 
 export function stream(over: Partial<RunningStream> & { readonly id?: string } = {}): RunningStream {
   const { id = 'stream', ...fields } = over;
-  return { jobId: id as JobId, tpotLimitMs: Infinity, bankMs: 0, e2eDeadlineAtMs: Infinity, remainingLow: 20, remainingMiddle: 100, remainingHigh: 200, guard: 2.3, ...fields };
+  return runningStream({ jobId: id as JobId, tpotLimitMs: Infinity, remainingMiddle: 100, remainingHigh: 200, guard: 2.3, ...fields });
 }
 
 export function prompt(over: Partial<WaitingPrompt> & { readonly id?: string } = {}): WaitingPrompt {
   const { id = 'prompt', ...fields } = over;
-  return { jobId: id as JobId, promptTokens: 1000, prefilledTokens: 0, ttftDeadlineAtMs: Infinity, e2eDeadlineAtMs: Infinity, tpotLimitMs: Infinity, outputTokensMiddle: 100, outputTokensHigh: 300, guard: 2.3, ...fields };
+  return waitingPrompt({ jobId: id as JobId, outputTokensMiddle: 100, outputTokensHigh: 300, guard: 2.3, ...fields });
 }
 
 export function streams(count: number, over: Partial<RunningStream> = {}): RunningStream[] {
@@ -30,25 +31,7 @@ export function streams(count: number, over: Partial<RunningStream> = {}): Runni
 }
 
 export function view(over: Partial<ReplicaView> = {}): ReplicaView {
-  return {
-    nowMs: 0,
-    model: MODEL,
-    timeScale: { prefill: 1, decode: 1 },
-    appliedPoint: null,
-    waiting: [],
-    running: [],
-    foreignSequences: 0,
-    contextTokens: 1000 * (over.running?.length ?? 0),
-    forecast: { perMs: 0, upperPerMs: 0, promptTokensMean: 800, promptUnevenness: 1.5 },
-    outputTokensMean: 150,
-    tightestTpotMs: Infinity,
-    tightestTtftMs: Infinity,
-    heldBackJobs: 0,
-    sequencesMax: 256,
-    kvTokens: 400_000,
-    controlPeriodMs: 100,
-    ...over,
-  };
+  return replicaView(MODEL, over);
 }
 
 export function job(id: string, slo: JobSpec['slo'] = {}): JobSpec {
