@@ -262,6 +262,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     heldBack(jobs) {
       if (jobs === heldBackJobs) return;
+      if (jobs === heldBackJobs) return;
       version += 1;
       structure += 1;
       heldBackJobs = jobs;

@@ -150,11 +150,18 @@ export function createEmulatedGroup({ physics, seed, startMs, initial = [] }: Gr
     clockMhz = Infinity;
     settlesAtMs = Infinity;
     capped = false;
+    // Members mostly stand at one clock: its power is worked out once for all of them.
+    let powerAtMhz = Number.NaN;
+    let powerW = 0;
     for (const member of members) {
       const runsAtMhz = member.limitW === Infinity ? member.clockMhz : cappedClockMhz(member);
       if (runsAtMhz < member.clockMhz) capped = true;
       // A member with a higher clock waits in each collective for the slowest, but waits spinning, at its own power.
-      member.powerW = busy ? busyPowerW(runsAtMhz) : physics.idlePowerW(runsAtMhz) / members.length;
+      if (runsAtMhz !== powerAtMhz) {
+        powerAtMhz = runsAtMhz;
+        powerW = busy ? busyPowerW(runsAtMhz) : physics.idlePowerW(runsAtMhz) / members.length;
+      }
+      member.powerW = powerW;
       clockMhz = Math.min(clockMhz, runsAtMhz);
       settlesAtMs = Math.min(settlesAtMs, member.settlesAtMs);
     }
@@ -165,12 +172,13 @@ export function createEmulatedGroup({ physics, seed, startMs, initial = [] }: Gr
   function advance(toMs: number): void {
     const passedMs = toMs - nowMs;
     if (passedMs <= 0) return;
+    const cooling = Math.exp(-passedMs / THERMAL_TIME_MS);
     for (const member of members) {
       tick(member, toMs);
       member.energyJ += (member.powerW * passedMs) / 1000;
       if (busy) member.busyMs += Math.min(passedMs, toMs - member.tickAtMs);
       const steadyC = AMBIENT_C + HEATING_C_PER_W * member.powerW;
-      member.temperatureC = steadyC + (member.temperatureC - steadyC) * Math.exp(-passedMs / THERMAL_TIME_MS);
+      member.temperatureC = steadyC + (member.temperatureC - steadyC) * cooling;
     }
     nowMs = toMs;
   }

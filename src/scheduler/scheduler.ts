@@ -80,6 +80,8 @@ export interface Scheduler {
 interface Replica {
   readonly spec: ReplicaSpec;
   readonly queue: ReplicaQueue;
+  /** Place in the list. */
+  readonly index: number;
   /** Judged at this instant, in this state of the queue. */
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
@@ -131,8 +133,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Jobs with a deadline that no replica has a place for, by model. */
   const placesWanted = new Map<string, number>();
   const placements = new Map<JobId, Placement>();
-  const replicas: Replica[] = options.replicas.map((spec) => ({
+  const replicas: Replica[] = options.replicas.map((spec, index) => ({
     spec,
+    index,
     queue: createReplicaQueue({
       model: spec.belief,
       lengths,
@@ -152,6 +155,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     changedAtMs: Number.NEGATIVE_INFINITY,
     why: { binding: 'uncontrolled' },
   }));
+  /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
+  const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
   const arrivals = new Map<string, ArrivalForecast>();
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
@@ -266,6 +271,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const tracked = sent(job, route.feasible, nowMs);
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs } });
     replica.queue.add(tracked, nowMs);
+    loads[replica.index] = (loads[replica.index] as number) + 1;
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && replica.controlled) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
@@ -303,16 +309,21 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     /** Replicas with nothing to do are alike: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
-    for (const replica of replicas) {
-      const load = replica.queue.waitingCount() + replica.queue.runningCount();
-      if (load >= (leastAlone ? (candidates[0]?.load ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY) || load >= replica.spec.concurrencyMax) continue;
-      if (replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
+    let below = Number.POSITIVE_INFINITY;
+    for (let index = 0; index < replicas.length; index++) {
+      const load = loads[index] as number;
+      if (load >= below) continue;
+      const replica = replicas[index] as Replica;
+      if (load >= replica.spec.concurrencyMax || replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
-      if (leastAlone) candidates.length = 0;
+      if (leastAlone) {
+        candidates.length = 0;
+        below = load;
+      }
       candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
     }
     const { onRoute } = options;
@@ -396,6 +407,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { job, replica, prediction, raw } = placement;
     replica.queue.remove(job, nowMs);
+    loads[replica.index] = (loads[replica.index] as number) - 1;
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
     learnFrom(job, report, event);
     if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));

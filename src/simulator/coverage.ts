@@ -4,8 +4,8 @@ import type { Physics } from '../engine/physics.ts';
 import { KV_BLOCK_TOKENS } from '../engine/kv-cache.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 
-/** Fits are linear in the work and have been checked where rows are; up to this many times the largest, that is near enough. */
-const BEYOND_MEASURED = 1.25;
+/** Fits are linear in the work, so that up to this many times the largest measured they are near enough to say nothing. */
+const BEYOND_MEASURED = 2;
 
 /** Prompt and output together must fit into the KV memory of a server that holds nothing else. */
 export function fitsInto({ serving }: Profile, { promptTokens, outputTokens }: WorkloadRequest): boolean {
@@ -20,7 +20,7 @@ export function oversized(requests: readonly WorkloadRequest[], truths: readonly
   if (request === undefined) return null;
   const more = requests.filter((other) => !fitsInto(largest, other)).length - 1;
   const where = request.line === undefined ? `request ${index}` : `request ${index} (trace line ${request.line})`;
-  return `${where}: ${request.promptTokens}+${request.outputTokens} tokens, ${largest.name} holds kvTokens ${largest.serving.kvTokens}${more === 0 ? '' : `, and ${more} more requests are too large`}`;
+  return `${where}: ${request.promptTokens}+${request.outputTokens} tokens, ${largest.name} holds kvTokens ${largest.serving.kvTokens}${more === 0 ? '' : `, and ${more} more like it`}`;
 }
 
 /** One line for each kind of work that is extrapolated, with the clock whose measurements end first. */

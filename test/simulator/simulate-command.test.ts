@@ -1,8 +1,14 @@
 import { execFile } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import type { RequestExplanation } from '../../src/simulator/explanation.ts';
 import type { RunReport } from '../../src/simulator/run-report.ts';
 
+const PROFILE = 'config/profiles/llama-3.1-70b.h100-tp4.json';
+const SMALL = 'config/profiles/mistral-7b.v100.json';
 const LOAD = ['--synthetic', 'poisson', '--rate', '3', '--duration', '60', '--slo', 'config/slo/mixed.json', '--replicas', '2'];
 
 async function simulate(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -40,12 +46,91 @@ describe('paceline simulate', () => {
     const [run] = JSON.parse(stdout) as RunReport[];
     expect(run?.completed).toBe(run?.requests);
     expect(run?.attainment).toBeLessThan(0.6);
+    expect(run?.infeasibleAlone).toBe(0);
+    expect(run?.infeasibleWhenSent).toBeGreaterThan(0.4 * (run?.requests ?? 0));
+    expect(run?.note).toMatch(/^infeasible: [\d.]+ % of requests could not be met even at the fastest point when they were sent$/);
   }, 60_000);
+
+  test('limits that nothing could keep are said to be so, under the table and in the JSON', async () => {
+    const { stdout } = await simulate(...LOAD, '--policy', 'max-clock', '--slo-scale', '0.2');
+    expect(stdout).toMatch(/\n\nmax-clock: infeasible: [\d.]+ % of requests could not .*, [\d.]+ % not even with a replica of their own\n$/);
+  });
+
+  test('one option each asks what if: tighter SLOs, another mix, a power cap, noise, a mixed fleet', async () => {
+    const ask = async (...args: string[]): Promise<RunReport> => {
+      const { stdout, stderr, code } = await simulate(...LOAD.slice(0, -2), '--policy', 'max-clock', '--json', ...args);
+      expect(code, stderr).toBe(0);
+      return (JSON.parse(stdout) as RunReport[])[0] as RunReport;
+    };
+    const two = ['--replicas', '2'];
+    const [asIs, tighter, mixed, capped, noisy, fleet] = await Promise.all([
+      ask(...two),
+      ask(...two, '--slo-scale', '0.3'),
+      ask(...two, '--mix', 'premium=0.75'),
+      ask(...two, '--power-cap', '1500'),
+      ask(...two, '--noise', '40', '--switch-outliers', '0.5:400'),
+      ask('--fleet', `${PROFILE},${SMALL}`, '--concurrency', '64'),
+    ]);
+    expect(asIs).toMatchObject({ replicas: 2, attainment: 1, infeasibleAlone: 0, note: null, cachedPromptShare: 0 });
+    expect(tighter.attainment).toBeLessThan(0.9);
+    expect(Object.keys(mixed.attainmentByClass)).toEqual(['batch', 'chat', 'premium']);
+    expect(capped.clockMhzMean).toBeLessThan(asIs.clockMhzMean);
+    expect((noisy.tpotMs.p99 ?? 0) - (noisy.tpotMs.p50 ?? 0)).toBeGreaterThan((asIs.tpotMs.p99 ?? 0) - (asIs.tpotMs.p50 ?? 0));
+    expect(fleet.replicas).toBe(2);
+    expect(fleet.meanPowerW).toBeLessThan(0.8 * asIs.meanPowerW);
+  }, 60_000);
+
+  test('tells of one request what was decided and why, in the same words each time', async () => {
+    const [text, again, json] = await Promise.all([simulate(...LOAD, '--explain', '20'), simulate(...LOAD, '--explain', '20'), simulate(...LOAD, '--explain', '20', '--json')]);
+    expect(again.stdout).toBe(text.stdout);
+    expect(text.stdout).toMatch(/^request 20: arrived at [\d.]+ s, 1000 prompt tokens, 100 output tokens, class \w+ \(/);
+    expect(text.stdout).toMatch(/sent to r\d at [\d.]+ s, [\d.]+ ms after its arrival\npredicted: TTFT .*\nhappened: {2}TTFT /);
+    expect(text.stdout).toContain('<- chosen');
+    expect(text.stdout).toContain('clock decisions for r');
+    const explanation = JSON.parse(json.stdout) as RequestExplanation;
+    expect(explanation).toMatchObject({ request: 20, rejected: null, sent: { prediction: { feasible: true } }, report: { jobId: '20', outcome: 'finished' } });
+    expect(explanation.considered?.replicas.map(({ replicaId }) => replicaId)).toContain(explanation.sent?.replicaId);
+    const [from, until] = [explanation.sent?.atMs ?? 0, explanation.atMs + (explanation.report?.e2eMs ?? 0)];
+    expect(explanation.clocks.slice(1).every(({ atMs }) => atMs >= from && atMs <= until)).toBe(true);
+  }, 60_000);
+
+  test('work that the profile was not measured for is said to be extrapolated, and stdout stays clean', async () => {
+    const { stderr, stdout } = await simulate('--synthetic', 'poisson', '--duration', '10', '--prompt-tokens', '60000', '--policy', 'max-clock', '--json', '--truth', SMALL);
+    expect(stderr).toBe(
+      'warning: mistral-7b.v100: largest measured prompt 12288 tokens at point 750, asked up to 60000: extrapolated\n' +
+        'warning: mistral-7b.v100: largest measured context of a decoding sequence 1024 tokens at point 750, asked up to 60100: extrapolated\n',
+    );
+    expect(JSON.parse(stdout)).toHaveLength(1);
+  });
+
+  test('requests that no replica could ever hold are named with their line, or left out if so asked', async () => {
+    const trace = join(mkdtempSync(join(tmpdir(), 'paceline-trace-')), 'long.csv');
+    writeFileSync(trace, 'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,100,10\n2023-11-16 18:17:04,200000,500\n2023-11-16 18:17:05,300000,500\n');
+    const load = ['--trace', `azure:${trace}`, '--policy', 'max-clock', '--truth', SMALL];
+    const [refused, skipped] = await Promise.all([simulate(...load), simulate(...load, '--skip-oversized', '--json')]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toBe('paceline: request 1 (trace line 3): 200000+500 tokens, mistral-7b.v100 holds kvTokens 110944, and 1 more like it; take a profile that holds more, or leave such requests out with --skip-oversized\n');
+    expect(skipped.code).toBe(0);
+    expect(skipped.stderr).toContain('left out 2 of 3 requests');
+    expect(JSON.parse(skipped.stdout)).toMatchObject([{ requests: 1, completed: 1 }]);
+  });
 
   test.each([
     { args: ['--synthetic', 'poisson', '--policy', 'fastest'], says: "--policy: got 'fastest', allowed: max-clock, static:<MHz>, best-static, paceline" },
     { args: ['--synthetic', 'poisson', '--policy', 'static:1'], says: 'has no such point; it has: 780' },
     { args: ['--synthetic', 'poisson', '--truth', 'nowhere.json'], says: '--truth:' },
+    { args: ['--synthetic', 'poisson', '--fleet', `2x${PROFILE}`, '--replicas', '2'], says: '--replicas: --fleet says how many replicas there are (2xTRUTH); leave one of the two out' },
+    { args: ['--synthetic', 'poisson', '--fleet', `2x${PROFILE}`, '--truth', PROFILE], says: '--truth: --fleet says what the machines follow' },
+    { args: ['--synthetic', 'poisson', '--fleet', '2xnowhere.json'], says: '--fleet: nowhere.json' },
+    { args: ['--synthetic', 'poisson', '--fleet', `0x${PROFILE}`], says: `--fleet: got '0x${PROFILE}', want [Nx]TRUTH[=BELIEF]` },
+    { args: ['--synthetic', 'poisson', '--fleet', `${PROFILE},${SMALL}`, '--policy', 'static:1380'], says: '--policy: static:1380: mistral-7b.v100 has no such point; it has: 750' },
+    { args: ['--synthetic', 'poisson', '--fleet', `${PROFILE},${SMALL}`, '--policy', 'greenllm'], says: '--policy: greenllm knows one profile, and the fleet has llama-3.1-70b.h100-tp4 and mistral-7b.v100' },
+    { args: ['--synthetic', 'poisson', '--switch-outliers', '2:480'], says: "--switch-outliers: got '2:480', want SHARE:MS such as 0.01:480" },
+    { args: ['--synthetic', 'poisson', '--mix', 'a=1'], says: '--mix: changes the shares of an SLO file; name one with --slo' },
+    { args: ['--synthetic', 'poisson', '--slo-scale', '0.5'], says: '--slo-scale: without --slo nothing is promised' },
+    { args: ['--synthetic', 'poisson', '--slo', 'config/slo/mixed.json', '--mix', 'gold=0.5'], says: '--mix: no class "gold"; there are: premium, chat, batch' },
+    { args: ['--synthetic', 'poisson', '--explain', '100000'], says: '--explain: got 100000, the workload has the requests 0 to' },
+    { args: ['--synthetic', 'poisson', '--explain', '1', '--policy', 'max-clock'], says: '--explain: tells of the policy paceline, got --policy max-clock; leave it out' },
     { args: [], says: 'want either --trace or --synthetic; see: paceline simulate --help' },
   ])('wrong use is one line with the way out: $says', async ({ args, says }) => {
     const { code, stderr } = await simulate(...args);
