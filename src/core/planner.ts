@@ -68,23 +68,28 @@ export function planReplica(view: ReplicaView, fixed = false): Plan {
   for (const stream of view.running) if (!isRunningLost(view, fastest, stream)) savable.running.push(stream);
   const lost = view.waiting.length - savable.waiting.length + view.running.length - savable.running.length;
 
-  let best: { costs: PointCosts; costW: number; verdict: Verdict } | null = null;
-  const refused: { costW: number; verdict: Verdict }[] = [];
-  // From the slowest on. Of those that hold the slowest is nearly always the cheapest: past it the cost falls no further
-  // once it has risen twice.
+  // From the slowest on: what forbids the last point before one that holds is what binds. Of those that hold the slowest is
+  // nearly always the cheapest, and once the cost has risen twice it falls no further.
+  let best: { costs: PointCosts; costW: number; verdict: Verdict; refused: Verdict | null } | null = null;
+  let refused: Verdict | null = null;
   let dearer = 0;
   for (const point of fixed ? [model.fastest] : model.bySlowness) {
     const costs = point === model.fastest ? fastest : costsAt(view, point);
-    const costW = excessPowerW(view, costs);
-    if (best !== null && costW >= best.costW) {
-      dearer += 1;
-      if (dearer >= 2) break;
+    if (best !== null) {
+      const costW = excessPowerW(view, costs);
+      if (costW >= best.costW) {
+        dearer += 1;
+        if (dearer >= 2) break;
+        continue;
+      }
+      const verdict = judge(view, savable, costs, fastest, false);
+      if (verdict.slackMs >= 0) best = { costs, costW, verdict, refused: null };
       continue;
     }
     const verdict = judge(view, savable, costs, fastest, false);
-    if (verdict.slackMs >= 0) best = { costs, costW, verdict };
+    if (verdict.slackMs >= 0) best = { costs, costW: excessPowerW(view, costs), verdict, refused };
     else {
-      refused.push({ costW, verdict });
+      refused = verdict;
       askFirst(savable, verdict.jobId);
     }
   }
@@ -93,10 +98,8 @@ export function planReplica(view: ReplicaView, fixed = false): Plan {
     const { slackMs, jobId } = judge(view, savable, fastest, fastest, true);
     return { kind, point: model.fastest, binding: 'none-feasible', bindingJobId: jobId, slackMs, lost };
   }
-  const { costs, costW } = best;
-  const nextCheaper = refused.filter((other) => other.costW < costW).reduce<(typeof refused)[number] | null>((next, other) => (next === null || other.costW > next.costW ? other : next), null);
-  const { binding, jobId } = nextCheaper?.verdict ?? { binding: 'energy', jobId: null };
-  return { kind, point: costs.point, binding, bindingJobId: jobId, slackMs: best.verdict.slackMs, lost };
+  const { binding, jobId } = best.refused ?? { binding: 'energy', jobId: null };
+  return { kind, point: best.costs.point, binding, bindingJobId: jobId, slackMs: best.verdict.slackMs, lost };
 }
 
 /** What forbade one point most likely forbids the next. */

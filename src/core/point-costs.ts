@@ -1,7 +1,7 @@
 // What one operating point means for a replica as it is: step times, prompts' first tokens, where the forecast settles.
-import type { PointIndex } from '../frontier/performance-model.ts';
+import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
-import { type ReplicaView, sequencesOf, type WaitingPrompt } from './replica-view.ts';
+import { type FleetShare, type ReplicaView, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 
 /** Share of time that may be spent before queues no longer settle within a stream's life. */
 export const TIME_SHARE_MAX = 0.95;
@@ -62,27 +62,55 @@ export function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
   const perMs = mechanisms.forecast ? forecast.perMs : 0;
   const prefillShare = perMs * interferenceMs;
 
-  // Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B.
-  const { promptTokensMean, outputTokensMean } = view.share;
-  const sharePerMs = mechanisms.forecast ? view.share.perMs : 0;
-  const outPerMs = sharePerMs * outputTokensMean;
-  const contextPerSequence = promptTokensMean + outputTokensMean / 2;
-  const manyMs = decodeStepMs(view, point, MANY, MANY * contextPerSequence);
-  const oneMs = decodeStepMs(view, point, 1, contextPerSequence);
-  const perSequenceMs = (manyMs - oneMs) / (MANY - 1);
-  WORK.prefill.tokens = mechanisms.interference ? promptTokensMean : 0;
-  const prefillOfShareMs = model.iterationTimeMs(WORK, point) * timeScale.prefill - oneMs;
-  const utilisation = sharePerMs * Math.max(0, prefillOfShareMs) + perSequenceMs * outPerMs;
-  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs - perSequenceMs) / (1 - utilisation) + perSequenceMs;
+  const settled = settledAt(view, point);
   return {
     point,
     stepMs,
     interferenceMs,
     stepWithPrefillsMs: stepMs / (1 - Math.min(TIME_SHARE_MAX, prefillShare)),
     ...promptTimes(view, point, stepMs),
-    settledTpotMs,
-    settledSequences: outPerMs * settledTpotMs,
+    ...settled,
   };
+}
+
+/**
+ * Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B. Of the fleet's
+ * share, so that what the model says of it is worked out once for all replicas and for as long as the share stands.
+ */
+function settledAt({ model, share, timeScale, mechanisms }: ReplicaView, point: PointIndex): Pick<PointCosts, 'settledTpotMs' | 'settledSequences'> {
+  let times = shareTimes.get(share);
+  if (times === undefined || times.model !== model) {
+    times = { model, points: [] };
+    shareTimes.set(share, times);
+  }
+  const { oneMs, perSequenceMs, prefillMs } = (times.points[point] ??= shareTimesAt(model, share, point));
+  const perMs = mechanisms.forecast ? share.perMs : 0;
+  const outPerMs = perMs * share.outputTokensMean;
+  const perSequence = perSequenceMs * timeScale.decode;
+  const utilisation = (mechanisms.interference ? perMs * prefillMs * timeScale.prefill : 0) + perSequence * outPerMs;
+  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs * timeScale.decode - perSequence) / (1 - utilisation) + perSequence;
+  return { settledTpotMs, settledSequences: outPerMs * settledTpotMs };
+}
+
+interface ShareTimes {
+  readonly oneMs: number;
+  readonly perSequenceMs: number;
+  readonly prefillMs: number;
+}
+
+const shareTimes = new WeakMap<FleetShare, { readonly model: PerformanceModel; readonly points: ShareTimes[] }>();
+
+/** As believed: one step of one sequence, what a further one adds, and what a prefill adds to it. */
+function shareTimesAt(model: PerformanceModel, { promptTokensMean, outputTokensMean }: FleetShare, point: PointIndex): ShareTimes {
+  const contextEach = promptTokensMean + outputTokensMean / 2;
+  const at = (sequences: number, tokens: number): number => {
+    WORK.prefill.tokens = tokens;
+    WORK.decode.sequences = sequences;
+    WORK.decode.contextTokens = sequences * contextEach;
+    return model.iterationTimeMs(WORK, point);
+  };
+  const oneMs = at(1, 0);
+  return { oneMs, perSequenceMs: (at(MANY, 0) - oneMs) / (MANY - 1), prefillMs: Math.max(0, at(1, promptTokensMean) - oneMs) };
 }
 
 /** Batch at which the slope of the step time is read. */
@@ -90,13 +118,6 @@ const MANY = 65;
 
 /** One for all calls: decisions are made one at a time, and thousands of them a second should leave no garbage. */
 const WORK = { prefill: { tokens: 0, contextTokens: 0 }, decode: { sequences: 0, contextTokens: 0 } };
-
-function decodeStepMs({ model, timeScale }: ReplicaView, point: PointIndex, sequences: number, contextTokens: number): number {
-  WORK.prefill.tokens = 0;
-  WORK.decode.sequences = sequences;
-  WORK.decode.contextTokens = contextTokens;
-  return model.iterationTimeMs(WORK, point) * timeScale.decode;
-}
 
 /**
  * When each waiting prompt gets its first token, and how long the running streams share their iterations with prefills. As a

@@ -110,6 +110,9 @@ const HOLD_LOOK_MS = 500;
 
 const TARGET_EVERY_MS = 1_000;
 
+/** The fleet's rate and sizes move over seconds. */
+const SHARE_EVERY_MS = 250;
+
 /** A plan that meets everything is looked over again after so many control periods, whatever happens. */
 const PLAN_HOLDS_PERIODS = 4;
 
@@ -172,7 +175,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
     const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
     const known = shares.get(key);
-    if (known !== undefined && known.atMs === nowMs) return known.share;
+    if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
     let perMs = 0;
     let promptTokensPerMs = 0;
     for (const model of spec.models) {
@@ -306,6 +309,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
+    const candidate = sent(job, true, nowMs);
     /** Replicas with nothing to do are alike: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
@@ -324,7 +328,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, sent(job, true, nowMs)), controlled, target: targetOf(replica, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, candidate), controlled, target: targetOf(replica, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
