@@ -346,23 +346,42 @@ function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands
   };
 }
 
+/** One object per job, brought up to date in place: thousands a second would else be garbage. */
+type StreamRecord = {
+  -readonly [Field in keyof RunningStream]: RunningStream[Field];
+};
+
+const streams = new WeakMap<TrackedJob, StreamRecord>();
+
 function runningStream(job: TrackedJob, nowMs: number, totals: Float64Array, guard: number): RunningStream {
   const { slo, jobId } = job.spec;
   const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
   const tokensOut = Math.floor(job.tokensOut);
   const limitMs = tpotLimitOf(job);
-  // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
-  const missed = firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
-  return {
-    jobId,
-    tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
-    bankMs: limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs),
-    e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
-    tokensOut,
-    remainingLow: Math.max(1, (totals[LEVEL.low] as number) - tokensOut),
-    remainingMiddle: Math.max(1, (totals[LEVEL.middle] as number) - tokensOut),
-    remainingHigh: Math.max(1, (totals[LEVEL.high] as number) - tokensOut),
-    totals,
-    guard,
-  };
+  let record = streams.get(job);
+  if (record === undefined) {
+    // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
+    const missed = firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
+    record = {
+      jobId,
+      tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
+      e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
+      bankMs: 0,
+      tokensOut,
+      remainingLow: 1,
+      remainingMiddle: 1,
+      remainingHigh: 1,
+      totals,
+      guard,
+    };
+    streams.set(job, record);
+  }
+  record.bankMs = limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs);
+  record.tokensOut = tokensOut;
+  record.remainingLow = Math.max(1, (totals[LEVEL.low] as number) - tokensOut);
+  record.remainingMiddle = Math.max(1, (totals[LEVEL.middle] as number) - tokensOut);
+  record.remainingHigh = Math.max(1, (totals[LEVEL.high] as number) - tokensOut);
+  record.totals = totals;
+  record.guard = guard;
+  return record;
 }

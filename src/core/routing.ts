@@ -18,8 +18,9 @@ export interface Standing {
   readonly risk: LossRisk;
 }
 
-export function standingOf(view: ReplicaView, controlled: boolean): Standing {
-  return { view, plan: planReplica(view, !controlled), risk: lossRisk(view) };
+/** With the plan as it stands, where one does. */
+export function standingOf(view: ReplicaView, controlled: boolean, plan: Plan | null): Standing {
+  return { view, plan: plan ?? planReplica(view, !controlled), risk: lossRisk(view) };
 }
 
 /** A replica as routing sees it: as it is, and as it would be with the job, which is the last of its waiting prompts. */

@@ -370,7 +370,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function standing(replica: Replica, nowMs: number, controlled: boolean): Standing {
     const known = replica.standing;
     if (known !== null && known.atMs === nowMs && known.version === replica.queue.version()) return known.value;
-    const value = standingOf(replica.queue.view(nowMs), controlled);
+    const view = replica.queue.view(nowMs);
+    const value = standingOf(view, controlled, policy.kind === 'paceline' && controlled ? planOf(replica, nowMs) : null);
     replica.standing = { atMs: nowMs, version: replica.queue.version(), value };
     return value;
   }
