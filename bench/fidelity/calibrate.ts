@@ -2,7 +2,7 @@
 // `config/profiles/make/llama-3.1-70b.h100.ts`. With `--folds` it does so without some of the rows, and prints how well the
 // rows that were left out are met.
 //
-//   node bench/fidelity/calibrate.ts [--table PATH] [--folds] [--iterations 10]
+//   node bench/fidelity/calibrate.ts [--table PATH] [--folds row|clock|degree] [--iterations 10]
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { H100Degree, H100Parameters } from '../../config/profiles/make/llama-3.1-70b.h100.ts';
@@ -51,13 +51,11 @@ const ROW_FOLDS = 5;
 /** The search moves logarithms, and of the shares that must stay below 1 the log-odds. */
 const SHARES: ReadonlySet<keyof H100Parameters> = new Set(['linearShare', 'exchangeClockShare']);
 
-if (import.meta.main) main();
-
 function main(): void {
   const { values } = parseArgs({
     options: {
       table: { type: 'string', default: TABLE },
-      folds: { type: 'boolean', default: false },
+      folds: { type: 'string' },
       iterations: { type: 'string', default: '10' },
     },
   });
@@ -67,7 +65,7 @@ function main(): void {
   }
   const rows = readLoadTests(values.table, H100_DEGREES);
   const iterations = Number(values.iterations);
-  if (values.folds) printFolds(rows, iterations);
+  if (values.folds !== undefined) printFolds(rows, values.folds, iterations);
   else {
     const found = calibrated(rows, iterations);
     console.log(Object.fromEntries(NAMES.map((name) => [name, Number(found[name].toPrecision(3))])));
@@ -75,19 +73,38 @@ function main(): void {
   }
 }
 
-/** Every row is left out once by row and once with its whole clock. */
-function printFolds(rows: readonly LoadTestRow[], iterations: number): void {
+/** Every row is left out once, and judged by what the others gave. */
+function printFolds(rows: readonly LoadTestRow[], by: string, iterations: number): void {
+  const parts = foldsBy(rows, by);
   console.log(SUMMARY_HEADER);
-  const leftOut = (name: string, parts: readonly (readonly LoadTestRow[])[]): void => {
-    const errors = parts.map((part) => errorsOf(part, calibrated(rows.filter((row) => !part.includes(row)), iterations)));
-    parts.forEach((part, index) => console.log(summaryLine(`  ${parts.length > ROW_FOLDS || name === 'clock' ? `${part[0]?.clockMhz} MHz` : `fold ${index + 1}`}`, errors[index] as Outcome[])));
-    console.log(summaryLine(`left out by ${name}`, errors.flat()));
-  };
-  leftOut('row', Array.from({ length: ROW_FOLDS }, (_, fold) => rows.filter((_row, index) => index % ROW_FOLDS === fold)));
-  leftOut('clock', [...new Set(rows.map(({ clockMhz }) => clockMhz))].sort((a, b) => a - b).map((clockMhz) => rows.filter((row) => row.clockMhz === clockMhz)));
+  const errors = parts.map(({ name, leftOut }) => {
+    const foldErrors = errorsOf(leftOut, calibrated(rows.filter((row) => !leftOut.includes(row)), iterations));
+    console.log(summaryLine(`  ${name} left out`, foldErrors));
+    return foldErrors;
+  });
+  console.log(summaryLine(`left out by ${by}`, errors.flat()));
 }
 
-export function calibrated(rows: readonly LoadTestRow[], iterations: number): H100Parameters {
+interface Fold {
+  readonly name: string;
+  readonly leftOut: readonly LoadTestRow[];
+}
+
+function foldsBy(rows: readonly LoadTestRow[], by: string): Fold[] {
+  const among = (values: readonly number[], of: (row: LoadTestRow) => number, unit: string): Fold[] => values.map((value) => ({ name: `${value} ${unit}`, leftOut: rows.filter((row) => of(row) === value) }));
+  switch (by) {
+    case 'row':
+      return Array.from({ length: ROW_FOLDS }, (_, fold) => ({ name: `every fifth row from ${fold + 1}`, leftOut: rows.filter((_row, index) => index % ROW_FOLDS === fold) }));
+    case 'clock':
+      return among([...new Set(rows.map(({ clockMhz }) => clockMhz))].sort((a, b) => a - b), ({ clockMhz }) => clockMhz, 'MHz');
+    case 'degree':
+      return among(H100_DEGREES, ({ devices }) => devices, 'devices');
+    default:
+      throw new Error(`--folds: got ${JSON.stringify(by)}, want row, clock or degree`);
+  }
+}
+
+function calibrated(rows: readonly LoadTestRow[], iterations: number): H100Parameters {
   const start = NAMES.map((name) => coordinate(name, START[name]));
   const residuals = (x: readonly number[]): number[] => {
     const parameters = parametersOf(x);
@@ -132,3 +149,6 @@ function bounded(error: number): number {
   const size = Math.abs(error);
   return size < 1 ? error : Math.sign(error) * Math.sqrt(2 * size - 1);
 }
+
+// Last: what `main` uses is a constant above.
+if (import.meta.main) main();

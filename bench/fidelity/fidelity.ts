@@ -1,7 +1,7 @@
 // How far the emulated engine is from public measurements: load tests of Llama-70B on H100 (power, TTFT p99, TPOT p99), kernels
 // of Llama-8B on H200, a clock sweep of Mistral-7B on V100. Prints errors; `README.md` beside this says how to read them.
 //
-//   node bench/fidelity/fidelity.ts [--rows FILE.csv] [--json] [--requests 200] [--tests 30] [--seed 7]
+//   node bench/fidelity/fidelity.ts [--rows FILE.csv] [--json] [--requests 200] [--tests 60] [--seed 7]
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { H100Degree } from '../../config/profiles/make/llama-3.1-70b.h100.ts';
@@ -51,7 +51,7 @@ function run(): void {
       rows: { type: 'string' },
       json: { type: 'boolean', default: false },
       requests: { type: 'string', default: '200' },
-      tests: { type: 'string', default: '30' },
+      tests: { type: 'string', default: '60' },
       seed: { type: 'string', default: '7' },
     },
   });

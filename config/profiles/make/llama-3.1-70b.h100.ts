@@ -47,21 +47,21 @@ export interface H100Parameters {
 
 /** Found by `bench/fidelity/calibrate.ts`, rounded. */
 export const H100_LLAMA_70B: H100Parameters = {
-  weightPassMs: 46.6,
-  computeRatio: 0.67,
-  sharpness: 6,
-  perSequenceMs: 0.0563,
-  exchangeMs: 2.58,
-  exchangePerPeerMs: 0.54,
-  prefillFixedMs: 8.15,
-  prefillPerTokenMs: 0.1653,
-  prefillExchangePerTokenMs: 0.0121,
-  exchangeClockShare: 0.706,
-  linearShare: 0.461,
-  decodeMemoryW: 121.6,
-  decodeLoadW: 253.3,
-  prefillLoadW: 1050,
-  exchangeLoadShare: 0.05,
+  weightPassMs: 45.9,
+  computeRatio: 0.782,
+  sharpness: 5.03,
+  perSequenceMs: 0.0517,
+  exchangeMs: 2,
+  exchangePerPeerMs: 0.668,
+  prefillFixedMs: 7.69,
+  prefillPerTokenMs: 0.169,
+  prefillExchangePerTokenMs: 0.0122,
+  exchangeClockShare: 0.492,
+  linearShare: 0.521,
+  decodeMemoryW: 112,
+  decodeLoadW: 260,
+  prefillLoadW: 1110,
+  exchangeLoadShare: 0.075,
 };
 
 /**
