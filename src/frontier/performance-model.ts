@@ -40,8 +40,9 @@ export interface PerformanceModel {
   decodeEnergyJ(work: DecodeWork, point: PointIndex): number;
   /**
    * A mixed batch (chunked prefill + decode), launch overhead included. Both parts read the weights in one pass, so the
-   * decode fit's constant term is paid once; the energy saved with it is what the group would have idled away in that time.
-   * An iteration without work costs nothing.
+   * decode fit's constant term is paid once, and so is its energy, at the lower of the two powers: a mixed batch then costs no
+   * less than either part, and draws no more than the hungrier one, which keeps it below a board limit that both were measured
+   * under. An iteration without work costs nothing.
    */
   iterationTimeMs(work: IterationWork, point: PointIndex): number;
   iterationEnergyJ(work: IterationWork, point: PointIndex): number;
@@ -105,9 +106,13 @@ export function createPerformanceModel(profile: Profile): PerformanceModel {
     return timeMs > 0 ? timeMs + launchOverheadMs : 0;
   }
   function iterationEnergyJ(work: IterationWork, point: PointIndex): number {
-    const energyJ = prefillEnergyJ(work.prefill, point) + decodeEnergyJ(work.decode, point);
+    const prefillJ = prefillEnergyJ(work.prefill, point);
+    const decodeJ = decodeEnergyJ(work.decode, point);
+    const energyJ = prefillJ + decodeJ;
     if (energyJ <= 0) return 0;
-    return energyJ + (idlePowerW(point) * (launchOverheadMs - sharedTimeMs(work, point))) / 1000;
+    const sharedMs = sharedTimeMs(work, point);
+    const sharedJ = sharedMs > 0 ? sharedMs * Math.min(prefillJ / prefillTimeMs(work.prefill, point), decodeJ / decodeTimeMs(work.decode, point)) : 0;
+    return energyJ - sharedJ + (idlePowerW(point) * launchOverheadMs) / 1000;
   }
 
   const typicalWork: IterationWork = { prefill: { tokens: 512, contextTokens: 0 }, decode: { sequences: 16, contextTokens: 16_384 } };

@@ -68,6 +68,20 @@ describe('a performance model', () => {
     );
   });
 
+  test('draws in a mixed batch no more power than its hungrier part, as a board limit would have it', () => {
+    const model = createPerformanceModel(CLOCK_PROFILE);
+    fc.assert(
+      fc.property(work, fc.nat(model.points.length - 1), (both, index) => {
+        fc.pre(both.prefill.tokens > 0 && both.decode.sequences > 0);
+        const powerW = (energyJ: number, timeMs: number): number => (1000 * energyJ) / timeMs;
+        const prefillW = powerW(model.prefillEnergyJ(both.prefill, index), model.prefillTimeMs(both.prefill, index));
+        const decodeW = powerW(model.decodeEnergyJ(both.decode, index), model.decodeTimeMs(both.decode, index));
+        const mixedW = powerW(model.iterationEnergyJ(both, index), model.iterationTimeMs(both, index));
+        expect(mixedW).toBeLessThanOrEqual(Math.max(prefillW, decodeW, model.idlePowerW(index)) + 1e-6);
+      }),
+    );
+  });
+
   test('costs nothing where there is nothing to do', () => {
     const model = createPerformanceModel(CLOCK_PROFILE);
     const nothing = { prefill: { tokens: 0, contextTokens: 0 }, decode: { sequences: 0, contextTokens: 0 } };

@@ -1,7 +1,6 @@
 // Llama-3.1-8B in bf16 on one H200: kernel times measured at default clocks; how they follow the clock is borrowed from the H100.
 import type { Profile } from '../../../src/frontier/profile.ts';
 import { kvTokensFitting } from './kv-memory.ts';
-import { H100_TP4 } from './llama-3.1-70b.h100-tp4.ts';
 import type { Grid, PhysicalForm } from './physical-form.ts';
 import { pointsAndRows, prefillTime, proportionalDecodeTime, settledAt } from './physical-form.ts';
 import type { MadeProfile } from './write-profile.ts';
@@ -15,9 +14,12 @@ const BOARD_LIMIT_W = 685;
 const DECODE_AT_DEFAULT = { baseMs: 4.26, perSequenceMs: 0.0114, perContextTokenMs: 2.9e-5 };
 const PREFILL_AT_DEFAULT = { fixedMs: 0.84, perTokenMs: 0.0205, perTokenSquaredMs: 4.8e-7 };
 
+/** Borrowed: SM-bound over memory-bound time of a decode step, as a 70B model on four H100 showed, its exchange between devices included. */
+const CLOCK_DEPENDENCE = { computeRatio: 0.789, sharpness: 5.6 };
+
 /** Measured: ~80 W idle at its lowest clock. Assumed: the part that follows the clock, as for the H100 at equal clocks. */
 const IDLE_FLOOR_W = 80;
-const IDLE_CLOCK_W = H100_TP4.idleClockW * (REFERENCE_MHZ / 1830) ** 2;
+const IDLE_CLOCK_W = 80 * (REFERENCE_MHZ / 1830) ** 2;
 /** Decode kernels back to back, measured at default clocks: 305 W with one sequence, 545 W with 256; by doublings between. */
 const DECODE_ONE_W = 305;
 const DECODE_PER_DOUBLING_W = 30;
@@ -45,7 +47,7 @@ function h200Form(): PhysicalForm {
       perTokenMs: PREFILL_AT_DEFAULT.perTokenMs * measuredShare,
       perTokenPairMs: 2 * PREFILL_AT_DEFAULT.perTokenSquaredMs * measuredShare,
     }),
-    decodeTimeMs: proportionalDecodeTime(DECODE_AT_DEFAULT, H100_TP4.computeRatio, H100_TP4.sharpness),
+    decodeTimeMs: proportionalDecodeTime(DECODE_AT_DEFAULT, CLOCK_DEPENDENCE.computeRatio, CLOCK_DEPENDENCE.sharpness),
     idlePowerW,
     prefillPowerW,
     decodePowerW: ({ sequences }, share) => idlePowerW(share) + (DECODE_ONE_W + DECODE_PER_DOUBLING_W * Math.log2(Math.min(sequences, 256)) - idlePowerW(1)) * share ** 1.5,
