@@ -32,7 +32,7 @@ export const LATE_PATIENCE_MS = 10_000;
  * A job waits for a cheaper moment no longer than this share of its slack: for a replica where it is `dearerRatio` times cheaper to
  * have room for it, and with at least `slackMinMs` for one that runs anyway and need not run faster.
  */
-export const HOLD = { shareMax: 0.6, dearerRatio: 2, slackMinMs: 5_000 };
+export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 
 /** Replicas that are weighed for one job; a plan for each takes some microseconds, and an arrival must not wait for hundreds. */
 export const CANDIDATES_MAX = 16;

@@ -102,11 +102,24 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     progressAtMs = nowMs;
     for (const job of running) if (!job.spec.streaming) addTokens(job, Math.min(passedMs / (stepNowMs() * scale.decode), maxOutputOf(job) - job.tokensOut));
     if (waiting.length === 0) return;
-    const unseen = waiting.reduce((sum, job) => sum + job.promptTokens - job.prefilledTokens, 0);
-    const tokens = Math.min(model.profile.serving.maxBatchTokens, Math.max(1, unseen));
-    const decode = { sequences: running.size + foreignSequences, contextTokens };
-    const iterationMs = model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode }, pointNow()) * scale.prefill;
-    let done = (tokens * passedMs) / iterationMs;
+    // Batch by batch: with more context behind it each takes longer, and a long prompt's last batches several times its first.
+    for (let leftMs = passedMs; leftMs > 0 && waiting.length > 0; ) {
+      const head = waiting[0] as TrackedJob;
+      const ofHead = head.promptTokens - head.prefilledTokens;
+      let unseen = 0;
+      for (const job of waiting) unseen += job.promptTokens - job.prefilledTokens;
+      const tokens = Math.min(model.profile.serving.maxBatchTokens, unseen);
+      if (tokens <= 0) break;
+      const prefill = { tokens, contextTokens: head.prefilledTokens * Math.min(1, ofHead / tokens) };
+      const batchMs = model.iterationTimeMs({ prefill, decode: { sequences: running.size + foreignSequences, contextTokens } }, pointNow()) * scale.prefill;
+      const share = Math.min(1, leftMs / batchMs);
+      leftMs -= batchMs;
+      prefillSome(share * tokens, nowMs);
+    }
+  }
+
+  function prefillSome(tokens: number, nowMs: number): void {
+    let done = tokens;
     for (const job of waiting.slice()) {
       const prefilled = Math.min(done, job.promptTokens - job.prefilledTokens);
       job.prefilledTokens += prefilled;

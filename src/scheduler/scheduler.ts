@@ -121,7 +121,7 @@ const NO_EFFECTS: readonly Effect[] = [];
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
   /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose. */
-  const riskMax = (1 - attainmentTarget) / 2;
+  const riskMax = (1 - attainmentTarget) / 4;
   const paced = policy.kind === 'paceline' && mechanisms.pacing;
   const holds = policy.kind === 'paceline' && mechanisms.holding;
   const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
