@@ -80,7 +80,12 @@ async function work({ profile, workload, loads, beliefs, options }: Task): Promi
   const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profile}.json`)));
   const source = await sourceOf(workload, model, options.seed);
   const capacityPerS = fleetCapacityPerS(model, source, options);
-  for (const belief of beliefs) for (const load of loads) parentPort?.postMessage(runCell(model, source, capacityPerS, load, belief, options));
+  for (const belief of beliefs) {
+    for (const load of loads) {
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port, not a window
+      parentPort?.postMessage(runCell(model, source, capacityPerS, load, belief, options));
+    }
+  }
 }
 
 function chosen<Name extends string>(option: string, text: string, all: readonly Name[]): readonly Name[] {
