@@ -4,6 +4,8 @@
 export interface ArrivalForecast {
   observe(promptTokens: number, nowMs: number): void;
   at(nowMs: number): Forecast;
+  /** Long-run rate of all others but one arrival of that instant: who waits for company must not count itself. */
+  othersPerMs(arrivedAtMs: number, nowMs: number): number;
 }
 
 export interface Forecast {
@@ -39,7 +41,16 @@ export function createArrivalForecast(): ArrivalForecast {
     updatedAtMs = nowMs;
   }
 
+  function slowWindowMs(nowMs: number): number {
+    return SLOW_MS * (1 - Math.exp(-Math.max(YOUNG_MS, nowMs - startedAtMs) / SLOW_MS));
+  }
+
   return {
+    othersPerMs(arrivedAtMs, nowMs) {
+      if (Number.isNaN(startedAtMs)) return 0;
+      decayTo(nowMs);
+      return Math.max(0, slow - Math.exp(-(nowMs - arrivedAtMs) / SLOW_MS)) / slowWindowMs(nowMs);
+    },
     observe(promptTokens, nowMs) {
       if (Number.isNaN(startedAtMs)) {
         startedAtMs = nowMs;
@@ -58,7 +69,7 @@ export function createArrivalForecast(): ArrivalForecast {
       decayTo(nowMs);
       // A young window has not filled yet: divided by what it could hold by now, so that the first seconds are no underestimate.
       const ageMs = Math.max(YOUNG_MS, nowMs - startedAtMs);
-      const slowPerMs = slow / (SLOW_MS * (1 - Math.exp(-ageMs / SLOW_MS)));
+      const slowPerMs = slow / slowWindowMs(nowMs);
       const fastPerMs = fast / (FAST_MS * (1 - Math.exp(-ageMs / FAST_MS)));
       return { perMs: slowPerMs, upperPerMs: Math.max(slowPerMs, fastPerMs), promptTokensMean: tokens, promptUnevenness: Math.max(1, squares / tokens ** 2) };
     },

@@ -2,8 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createArrivalForecast } from '../../src/core/arrival-forecast.ts';
 import { createGuardBands } from '../../src/core/guard-band.ts';
-import { createLengthPredictor } from '../../src/core/length-predictor.ts';
+import { createLengthPredictor, LENGTH_LEVELS, shareShorter } from '../../src/core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../../src/core/limits.ts';
+import { createPredictionErrors } from '../../src/core/prediction-error.ts';
 import { createPromptEstimator } from '../../src/core/prompt-estimator.ts';
 import { createRandom } from '../../src/random/random.ts';
 
@@ -45,6 +46,35 @@ describe('output lengths', () => {
         expect(low).toBeGreaterThanOrEqual(1);
         expect(high).toBeLessThanOrEqual(Math.max(1, max - out));
         expect(high).toBeGreaterThanOrEqual(low - 1e-9);
+      }),
+    );
+  });
+
+  test('as a table are the same quantiles, of the whole answer', () => {
+    const lengths = createLengthPredictor();
+    for (let index = 0; index < 500; index++) lengths.observe('k', 5 + index);
+    for (const out of [0, 7, 120]) {
+      const table = lengths.totals('k', out, 450);
+      expect(table).toHaveLength(LENGTH_LEVELS.length);
+      for (const [place, level] of LENGTH_LEVELS.entries()) expect(table[place]).toBeCloseTo(out + lengths.remaining('k', out, level, 450), 6);
+    }
+  });
+
+  test('tell how likely an answer ends before so many tokens, given how far it is', () => {
+    const lengths = createLengthPredictor();
+    for (let index = 0; index < 1000; index++) lengths.observe('k', 100 + (index % 100));
+    const table = lengths.totals('k', 0, Infinity);
+    expect(shareShorter(table, 0, 60)).toBeLessThan(0.02);
+    expect(shareShorter(table, 0, 150)).toBeGreaterThan(0.4);
+    expect(shareShorter(table, 0, 150)).toBeLessThan(0.6);
+    expect(shareShorter(table, 140, 150)).toBeLessThan(shareShorter(table, 0, 150));
+    expect(shareShorter(table, 150, 150)).toBe(0);
+    fc.assert(
+      fc.property(fc.nat(400), fc.nat(400), fc.nat(400), (out, a, b) => {
+        const [less, more] = [shareShorter(table, out, Math.min(a, b)), shareShorter(table, out, Math.max(a, b))];
+        expect(less).toBeLessThanOrEqual(more + 1e-12);
+        expect(less).toBeGreaterThanOrEqual(0);
+        expect(more).toBeLessThanOrEqual(1);
       }),
     );
   });
@@ -115,5 +145,44 @@ describe('a guard band', () => {
     }
     expect(misses / 18_000).toBeLessThan(0.02);
     expect(misses / 18_000).toBeGreaterThan(0.004);
+  });
+});
+
+describe('errors of prediction', () => {
+  test('are corrected by their median, and nine of ten stay below the upper quantile, whatever the bias', () => {
+    const errors = createPredictionErrors();
+    const random = createRandom(11, 'errors');
+    let below = 0;
+    let belowUpper = 0;
+    const count = 6000;
+    for (let index = 0; index < 2 * count; index++) {
+      const rawMs = 100 + 400 * random();
+      const actualMs = rawMs * (1.3 + 0.6 * random());
+      const { medianMs, upperMs } = errors.corrected('chat', rawMs);
+      if (index >= count) {
+        below += actualMs <= medianMs ? 1 : 0;
+        belowUpper += actualMs <= upperMs ? 1 : 0;
+      }
+      errors.observe('chat', rawMs, actualMs);
+    }
+    expect(below / count).toBeGreaterThan(0.45);
+    expect(below / count).toBeLessThan(0.55);
+    expect(belowUpper / count).toBeGreaterThan(0.87);
+    expect(belowUpper / count).toBeLessThan(0.93);
+  });
+
+  test('are none before anything was seen, and of too many classes share one', () => {
+    const errors = createPredictionErrors();
+    expect(errors.corrected('chat', 80)).toEqual({ medianMs: 80, upperMs: 80 });
+    for (let index = 0; index < LEARNT_KEYS_MAX; index++) errors.corrected(`class ${index}`, 1);
+    for (let index = 0; index < 200; index++) errors.observe('late', 100, 300);
+    expect(errors.corrected('later still', 100)).toEqual(errors.corrected('late', 100));
+  });
+
+  test('ignore what took no time or has no prediction', () => {
+    const errors = createPredictionErrors();
+    errors.observe('chat', 0, 100);
+    errors.observe('chat', 100, 0);
+    expect(errors.corrected('chat', 100)).toEqual({ medianMs: 100, upperMs: 100 });
   });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { JobId, JobSpec, ReplicaId } from '../../src/core/job.ts';
+import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import type { Effect } from '../../src/scheduler/events.ts';
 import { createScheduler, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
@@ -116,6 +117,76 @@ describe('an arrival', () => {
     const [effect] = started().handle({ kind: 'arrived', job: job('hopeless', { slo: { ttftMs: 20 } }) }, 0);
     expect(effect).toMatchObject({ kind: 'dispatch', prediction: { feasible: false } });
     expect(effect?.kind === 'dispatch' && (effect.prediction.slackMs ?? 0) < 0).toBe(true);
+  });
+});
+
+describe('a job kept back on purpose', () => {
+  /** A stream that has just begun, may end at once, and cannot make good what 4,000 tokens of prefill would take from it. */
+  function withFreshStream(over: Partial<SchedulerOptions> = {}): Scheduler {
+    const scheduler = started({ queuedMax: 40, ...over });
+    scheduler.handle({ kind: 'arrived', job: job('stream', { slo: { ttftMs: 1000, tpotMs: 24 } }) }, 0);
+    scheduler.handle({ kind: 'tokens', jobId: 'stream' as JobId, tokens: 1 }, 100);
+    return scheduler;
+  }
+  const long = job('long', { promptTokens: 4000, slo: { ttftMs: 4000, tpotMs: 60 } });
+
+  test('waits while its prompt would cost a stream its TPOT, and goes when that stream has ended', () => {
+    const scheduler = withFreshStream();
+    expect(scheduler.handle({ kind: 'arrived', job: long }, 110)).toEqual([]);
+    expect(sentBy(scheduler.handle({ kind: 'tick' }, 200))).toBeUndefined();
+    expect(sentBy(scheduler.handle({ kind: 'ended', jobId: 'stream' as JobId, outcome: 'finished' }, 250))).toBe('long');
+  });
+
+  test('goes all the same when its own deadline leaves no more time', () => {
+    const scheduler = withFreshStream();
+    scheduler.handle({ kind: 'arrived', job: long }, 110);
+    let sentAtMs = Infinity;
+    for (let nowMs = 200; nowMs <= 4100 && sentAtMs === Infinity; nowMs += 100) if (sentBy(scheduler.handle({ kind: 'tick' }, nowMs)) === 'long') sentAtMs = nowMs;
+    expect(sentAtMs).toBeGreaterThan(1500);
+    expect(sentAtMs, 'in time for its prefill').toBeLessThan(4110 - 350);
+  });
+
+  test('without any deadline waits no longer than somebody who watches would', () => {
+    const scheduler = withFreshStream();
+    scheduler.handle({ kind: 'arrived', job: { ...long, slo: {} } }, 110);
+    expect(sentBy(scheduler.handle({ kind: 'tick' }, 900))).toBeUndefined();
+    expect(sentBy(scheduler.handle({ kind: 'tick' }, 1200))).toBe('long');
+  });
+
+  test('is nobody where pacing is switched off, or under a policy that stands for a plain gateway', () => {
+    for (const over of [{ mechanisms: { ...ALL_MECHANISMS, pacing: false, holding: false } }, { policy: { kind: 'max-clock' } }] as const) {
+      expect(sentBy(withFreshStream(over).handle({ kind: 'arrived', job: long }, 110))).toBe('long');
+    }
+  });
+
+  test('with long slack waits for a replica that runs anyway, and rides along', () => {
+    const scheduler = started({ queuedMax: 40 });
+    for (let index = 0; index < 5; index++) {
+      scheduler.handle({ kind: 'arrived', job: job(`chat${index}`) }, 1000 * index);
+      scheduler.handle({ kind: 'ended', jobId: `chat${index}` as JobId, outcome: 'finished' }, 1000 * index + 500);
+    }
+    const batch = job('batch', { sloClass: 'batch', slo: { e2eMs: 120_000 } });
+    expect(scheduler.handle({ kind: 'arrived', job: batch }, 5000), 'the fleet is idle').toEqual([]);
+    expect(sentBy(scheduler.handle({ kind: 'tick' }, 5600))).toBeUndefined();
+    expect(sentBy(scheduler.handle({ kind: 'arrived', job: job('chat') }, 6000)), 'nobody waits behind it').toBe('chat');
+    scheduler.handle({ kind: 'tokens', jobId: 'chat' as JobId, tokens: 1 }, 6100);
+    expect(sentBy(scheduler.handle({ kind: 'tick' }, 6200))).toBe('batch');
+  });
+
+  test('with long slack goes at once where nobody else comes', () => {
+    const scheduler = started();
+    scheduler.handle({ kind: 'arrived', job: job('once') }, 0);
+    scheduler.handle({ kind: 'ended', jobId: 'once' as JobId, outcome: 'finished' }, 500);
+    expect(sentBy(scheduler.handle({ kind: 'arrived', job: job('batch', { slo: { e2eMs: 120_000 } }) }, 600_000))).toBe('batch');
+  });
+
+  test('counts against the bound of our queue, and its end while it waits frees its place', () => {
+    const scheduler = withFreshStream({ queuedMax: 1 });
+    scheduler.handle({ kind: 'arrived', job: long }, 110);
+    expect(scheduler.snapshot(120).queued).toBe(1);
+    expect(scheduler.handle({ kind: 'arrived', job: { ...long, jobId: 'one more' as JobId } }, 130)).toMatchObject([{ kind: 'reject', reason: 'queue-full' }]);
+    expect(scheduler.handle({ kind: 'ended', jobId: long.jobId, outcome: 'cancelled' }, 140)).toMatchObject([{ kind: 'report', report: { replicaId: null } }]);
+    expect(scheduler.snapshot(150).queued).toBe(0);
   });
 });
 
