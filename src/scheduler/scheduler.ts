@@ -120,8 +120,8 @@ const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
-  /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose. */
-  const riskMax = (1 - attainmentTarget) / 4;
+  /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose, by its class' caution. */
+  const riskMaxOf = ({ spec }: PendingJob): number => (1 - attainmentTarget) / 4 / guards.of(spec.sloClass);
   const paced = policy.kind === 'paceline' && mechanisms.pacing;
   const holds = policy.kind === 'paceline' && mechanisms.holding;
   const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
@@ -296,7 +296,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
-    if (paced && atRisk > riskMax && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
@@ -332,7 +332,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates), routing, riskMax, seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates), routing, riskMaxOf(job), seen);
   }
 
   /** Of a large fleet a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
