@@ -9,9 +9,10 @@ import type { Routing } from '../../src/core/routing.ts';
 import { createPhysics } from '../../src/engine/physics.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { loadProfile } from '../../src/profile-file.ts';
-import { couldBeMet } from '../../src/simulator/feasibility.ts';
+import { feasibleAlone } from '../../src/simulator/feasibility.ts';
 import { simulate } from '../../src/simulator/simulate.ts';
-import { attainmentOf, BELIEFS, type Belief, fleetCapacityPerS, sharedOf } from './cell.ts';
+import { runReport } from '../../src/simulator/run-report.ts';
+import { BELIEFS, type Belief, fleetCapacityPerS, sharedOf } from './cell.ts';
 import { LOADS, type Load, played, sourceOf, WORKLOADS, type WorkloadName } from './workloads.ts';
 
 interface Variant {
@@ -63,13 +64,13 @@ for (const profileName of values.profiles.split(',')) {
         if (LOADS[load] === undefined) throw new Error(`--loads: got '${load}', allowed: ${Object.keys(LOADS).join(', ')}`);
         const shared = sharedOf(model, played(source, LOADS[load] * capacityPerS), belief, options);
         const physics = createPhysics(model.profile, BELIEFS[belief].scale);
-        const feasible = shared.requests.map((request, index) => couldBeMet([physics], request, shared.classes[index]?.slo ?? {}));
+        const feasible = feasibleAlone([physics], shared.requests, shared.classes);
         let everythingJ = 0;
         for (const [index, { mechanisms, routing }] of VARIANTS.entries()) {
           const run = simulate({ ...shared, policy: { kind: 'paceline' }, mechanisms, ...(routing === undefined ? {} : { routing }) });
           if (index === 0) everythingJ = run.energyJ;
           measured[index]?.energy.push(run.energyJ / everythingJ);
-          measured[index]?.attainment.push(attainmentOf(run, feasible));
+          measured[index]?.attainment.push(runReport({ policy: 'paceline', replicas: options.replicas, seed: options.seed }, run, feasible).attainmentOfFeasible);
         }
         process.stderr.write(`${profileName} ${name} ${load}, belief ${belief}\n`);
       }

@@ -3,11 +3,12 @@
 import { createPhysics, type TruthScale } from '../../src/engine/physics.ts';
 import type { PerformanceModel } from '../../src/frontier/performance-model.ts';
 import { simulateClairvoyant } from '../../src/simulator/clairvoyant.ts';
-import { couldBeMet } from '../../src/simulator/feasibility.ts';
+import { feasibleAlone } from '../../src/simulator/feasibility.ts';
 import { energyLowerBoundJ } from '../../src/simulator/lower-bound.ts';
 import type { MachineOptions } from '../../src/simulator/machines.ts';
 import { RIVALS, type RivalName } from '../../src/simulator/rivals/rivals.ts';
 import { type SimulatedRun, type SimulationOptions, simulate } from '../../src/simulator/simulate.ts';
+import { runReport } from '../../src/simulator/run-report.ts';
 import { percentiles } from '../../src/statistics/percentiles.ts';
 import { drawClasses } from '../../src/workload/slo-classes.ts';
 import { LOADS, type Load, type LoadedWorkload, played, type Source, type WorkloadName } from './workloads.ts';
@@ -88,8 +89,11 @@ export function runCell(model: PerformanceModel, source: Source, capacityPerS: n
   const workload = played(source, LOADS[load] * capacityPerS);
   const shared = sharedOf(model, workload, belief, options);
   const physics = createPhysics(model.profile, BELIEFS[belief].scale);
-  const feasible = workload.requests.map((request, index) => couldBeMet([physics], request, shared.classes[index]?.slo ?? {}));
-  const outcome = (policy: string, run: SimulatedRun): Outcome => ({ policy, attainment: attainmentOf(run, feasible), energyJ: run.energyJ });
+  const feasible = feasibleAlone([physics], shared.requests, shared.classes);
+  const outcome = (policy: string, run: SimulatedRun): Outcome => {
+    const { attainmentOfFeasible, energyJ } = runReport({ policy, replicas: options.replicas, seed: options.seed }, run, feasible);
+    return { policy, attainment: attainmentOfFeasible, energyJ };
+  };
   const play = (label: string, policy: SimulationOptions['policy']): Outcome => outcome(label, simulate({ ...shared, policy }));
 
   const run = simulate({ ...shared, policy: { kind: 'paceline' } });
@@ -146,11 +150,6 @@ export function sharedOf(model: PerformanceModel, workload: LoadedWorkload, beli
     attainmentTarget: 0.99,
     untilMs: (workload.durationS + TAIL_S) * 1000,
   };
-}
-
-export function attainmentOf(run: SimulatedRun, feasible: readonly boolean[]): number {
-  const met = run.reports.filter(({ jobId, met, outcome }) => feasible[Number(jobId)] === true && (met ?? outcome === 'finished')).length;
-  return met / Math.max(1, feasible.filter(Boolean).length);
 }
 
 /** From the slowest clock upwards: the first that reaches the attainment, and the next two, since the slowest need not be the cheapest. */

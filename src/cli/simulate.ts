@@ -3,7 +3,7 @@ import { createPhysics } from '../engine/physics.ts';
 import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
 import { extrapolations, fitsInto, oversized, uncapped } from '../simulator/coverage.ts';
 import { createExplainer } from '../simulator/explanation.ts';
-import { infeasibleAlone } from '../simulator/feasibility.ts';
+import { feasibleAlone } from '../simulator/feasibility.ts';
 import { formatExplanation } from '../simulator/format-explanation.ts';
 import { formatRuns } from '../simulator/format-runs.ts';
 import { lowerBoundReport } from '../simulator/lower-bound.ts';
@@ -76,16 +76,16 @@ export const command = defineCommand({
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
-    const hopeless = infeasibleAlone(machines, shared.requests, shared.classes);
+    const feasible = feasibleAlone(machines, shared.requests, shared.classes);
     const runs = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => {
       const label = { policy: name.trim(), replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
         onlyPlain(label.policy, fleet);
-        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), hopeless) : lowerBoundReport(label, shared);
+        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), feasible) : lowerBoundReport(label, shared);
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), hopeless);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
       return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name.trim());
     });
     endProgress();

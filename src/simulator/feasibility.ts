@@ -26,9 +26,9 @@ export function aloneAtFastest(physics: Physics, { promptTokens, outputTokens }:
   return { ttftMs, tpotMs, e2eMs: ttftMs + furtherTokens * tpotMs };
 }
 
-/** How many of the requests could not be met so. `classes` in the order of `requests`. */
-export function infeasibleAlone(machines: readonly Physics[], requests: readonly WorkloadRequest[], classes: readonly { readonly slo: Slo }[]): number {
-  return requests.reduce((count, request, index) => (couldBeMet(machines, request, classes[index]?.slo ?? {}) ? count : count + 1), 0);
+/** Which of the requests could be met so; `classes` in the order of `requests`. */
+export function feasibleAlone(machines: readonly Physics[], requests: readonly WorkloadRequest[], classes: readonly { readonly slo: Slo }[]): readonly boolean[] {
+  return requests.map((request, index) => couldBeMet(machines, request, classes[index]?.slo ?? {}));
 }
 
 /** On the best of the machines. A prefix that may be cached is not counted on. */

@@ -13,7 +13,7 @@ export interface RunReport {
   readonly rejected: number;
   /** Share of all requests that met every SLO they carried; best effort ones meet by completing. */
   readonly attainment: number;
-  /** The same over those that were predicted feasible when they were sent. */
+  /** The same over those that could be met at all: on a replica of their own, at the fastest clock. */
   readonly attainmentOfFeasible: number;
   readonly attainmentByClass: Readonly<Record<string, number>>;
   /** Of all device groups, idle included, from the start to the end of the last job. */
@@ -40,13 +40,17 @@ export interface RunReport {
 /** From this share on a load is called infeasible. */
 const INFEASIBLE_SHARE = 0.01;
 
-/** `infeasibleAlone` is a matter of the workload, not of the run. */
-export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, infeasibleAlone = 0): RunReport {
+/**
+ * `feasible` says of each request of the workload, by its index, whether it could be met at all (`feasibleAlone`); empty stands
+ * for all of them.
+ */
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = []): RunReport {
   const { reports } = run;
   const finished = reports.filter(({ outcome }) => outcome === 'finished');
   const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
   const requests = reports.length + run.rejected;
-  const feasible = reports.filter(({ prediction }) => prediction?.feasible === true);
+  const isFeasible = ({ jobId }: JobReport): boolean => feasible[Number(jobId)] ?? true;
+  const infeasibleAlone = feasible.filter((could) => !could).length;
   const { cachedPromptTokens = 0 } = run;
   const infeasibleWhenSent = reports.filter(({ prediction, replicaId }) => prediction?.feasible === false || replicaId === null).length + run.rejected;
   const byClass = Map.groupBy(reports, ({ sloClass }) => sloClass);
@@ -56,7 +60,7 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     completed: finished.length,
     rejected: run.rejected,
     attainment: share(reports.filter(isMet).length, requests),
-    attainmentOfFeasible: share(feasible.filter(isMet).length, feasible.length),
+    attainmentOfFeasible: share(reports.filter((report) => isFeasible(report) && isMet(report)).length, requests - infeasibleAlone),
     attainmentByClass: Object.fromEntries([...byClass].sort(([a], [b]) => a.localeCompare(b)).map(([name, ofClass]) => [name, share(ofClass.filter(isMet).length, ofClass.length)])),
     energyJ: run.energyJ,
     joulesPerOutputToken: outputTokens === 0 ? null : run.energyJ / outputTokens,
