@@ -43,7 +43,8 @@ export interface CellResult {
   readonly bestStatic: Outcome | null;
   readonly bestRival: Outcome | null;
   readonly clairvoyant: Outcome;
-  readonly lowerBoundJ: number;
+  /** `null` where the machines' times are noisy: it holds without noise only. */
+  readonly lowerBoundJ: number | null;
   /** Each rival where it first reaches Paceline's attainment; `null` where no margin does, with its best attainment. */
   readonly rivals: readonly { readonly name: RivalName; readonly asPublished: Outcome; readonly matched: Outcome | null }[];
   readonly prediction: Prediction;
@@ -128,10 +129,15 @@ export function runCell(model: PerformanceModel, source: Source, capacityPerS: n
     bestStatic: bestStatic(model, play, reaches),
     bestRival: matched.reduce<Outcome | null>((best, other) => (best === null || other.energyJ < best.energyJ ? other : best), null),
     clairvoyant,
-    lowerBoundJ: energyLowerBoundJ({ ...shared, slos: shared.classes.map(({ slo }) => slo), windowMs: shared.untilMs }),
+    lowerBoundJ: hasNoise(belief) ? null : energyLowerBoundJ({ ...shared, slos: shared.classes.map(({ slo }) => slo), windowMs: shared.untilMs }),
     rivals,
     prediction: predictionOf(run),
   };
+}
+
+function hasNoise(belief: Belief): boolean {
+  const { durationCv = 0 }: MachineOptions = BELIEFS[belief].machines;
+  return durationCv > 0;
 }
 
 type Shared = Omit<SimulationOptions, 'policy' | 'untilMs'> & { readonly untilMs: number };

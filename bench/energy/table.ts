@@ -24,7 +24,7 @@ export interface Ratios {
   readonly bestStatic: number | null;
   readonly bestRival: number | null;
   readonly clairvoyant: number;
-  readonly lowerBound: number;
+  readonly lowerBound: number | null;
 }
 
 export function ratiosOf({ paceline, maxClock, bestStatic, bestRival, clairvoyant, lowerBoundJ }: CellResult): Ratios {
@@ -34,7 +34,7 @@ export function ratiosOf({ paceline, maxClock, bestStatic, bestRival, clairvoyan
     bestStatic: bestStatic === null ? null : to(bestStatic),
     bestRival: bestRival === null ? null : to(bestRival),
     clairvoyant: to(clairvoyant),
-    lowerBound: paceline.energyJ / lowerBoundJ,
+    lowerBound: lowerBoundJ === null ? null : paceline.energyJ / lowerBoundJ,
   };
 }
 
@@ -84,7 +84,7 @@ export function formatCells(cells: readonly CellResult[]): string {
       cell.bestRival?.policy ?? '-',
       ratio(ratios.clairvoyant),
       percent(cell.clairvoyant.attainment),
-      ratio(ratios.lowerBound),
+      ratios.lowerBound === null ? '-' : ratio(ratios.lowerBound),
       `${prediction.ttftErrorPct.toFixed(0)} / ${(100 * prediction.ttftCoverage).toFixed(0)}`,
       `${prediction.tpotErrorPct.toFixed(0)} / ${(100 * prediction.tpotCoverage).toFixed(0)}`,
     ];
@@ -99,6 +99,6 @@ export function formatCells(cells: readonly CellResult[]): string {
     '',
     `low and middle load, ${summary.cells} cells: attainment of the feasible at least ${percent(summary.attainmentLeast)} % (${summary.cellsBelowTarget} cells below 99 %)`,
     `energy, mean of the cells: ${ratio(summary.vsMaxClock)} × maximum clock, ${ratio(summary.vsBestStatic)} × best static in hindsight, ${ratio(summary.vsBestRival)} × best rival, ${ratio(summary.vsClairvoyant)} × clairvoyant, ${ratio(summary.vsLowerBound)} × proven lower bound`,
-    `no static clock reaches Paceline's attainment in ${summary.noStatic} of them, no rival with any margin in ${summary.noRival}: these are not in the means`,
+    `no static clock reaches Paceline's attainment in ${summary.noStatic} of them, no rival with any margin in ${summary.noRival}: these are not in the means, and those with noisy times not in that of the bound`,
   ].join('\n');
 }

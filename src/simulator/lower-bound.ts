@@ -45,25 +45,35 @@ export interface LowerBoundOptions {
  *
  * **3. Mixed iterations → parts.** At a point, with n prompt tokens, attention work A, B streams, context K, fits p0 + p1 n + p2 A and
  * d0 + d1 B + d2 K, powers Pp(n), Pd(B), idle power Pi, and m = min(Tp, d0) where both are there: time is Tp + Td − m + launch, energy
- * Tp·Pp + Td·Pd + Pi(launch − m). Excess is Tp(Pp − P0) − m(Pi − P0) + Td(Pd − P0) + launch(Pi − P0). The last term is dropped, being ≥ 0;
- * m ≤ min(p0 + p1 n, d0) + p2 A. So it is at least a *prefill part* (p0 + p1 n)(Pp − P0) − min(p0 + p1 n, d0)(Pi − P0) + p2 A (Pp − Pi) and
- * a *decode part* Td(Pd − P0). Time is at least Td. Where Pp ≥ Pi and Pd ≥ Pi for all sizes, both are ≥ 0 and no draw is below P0; a
- * profile where it is not so gets the idle bound alone.
+ * Tp·Pp + Td·Pd − m·min(Pp, Pd) + launch·Pi. So excess is Tp(Pp − P0) + Td(Pd − P0) − m(min(Pp, Pd) − P0) + launch(Pi − P0). What is
+ * saved, m(min(Pp, Pd) − P0), is at most m(Pp∧ − P0) and at most d0(Pd∧ − P0), where Pp∧ is the lesser of Pp(n) and the most that
+ * Pd(B) is for any B, and Pd∧ the lesser of Pd(B) and the most that Pp(n) is for any n. For every σ from 0 to 1, excess is therefore at
+ * least a *prefill part* Tp(Pp − P0) − (1 − σ)·m(Pp∧ − P0) and a *decode part* Td(Pd − P0) − σ·d0(Pd∧ − P0) + launch(Pi − P0); so is that of an
+ * iteration that has one of them only. As m ≤ d0, and m ≤ Tp, the prefill part is at least what p0 + p1 n in the place of Tp
+ * gives, and p2 A times Pp − P0 where p0 + p1 n ≥ d0, otherwise Pp − P0 − (1 − σ)(Pp∧ − P0). Time is at least Td + launch. Where
+ * Pp ≥ P0 and Pd ≥ Pi for all sizes, all of these are ≥ 0 and no draw is below P0; a profile where it is not so gets the idle bound
+ * alone. One σ holds for a whole workload, and the best of some is taken: 0 suits long answers, since with more all their steps are charged less,
+ * and 1 long prompts with short answers.
  *
- * **4. Prefill.** Let g(n) be the least first two terms per token over the points, G(r) the least g(n), n ≥ r. A prompt of L tokens that an
- * iteration does not end has used its token budget up, which is at least F = maxBatchTokens − maxSequences. So only the r tokens of
- * its last chunk may be in an iteration of fewer, and of at least r: it takes at least min over r of r·G(r) + (L − r)·G(F). Attention
- * is L²/2 in all, however it is cut, at the least p2(Pp − Pi).
+ * **4. Prefill.** Let G(r) be the least prefill part without attention per token, W(r) the least per unit of attention, over the points and n ≥ r.
+ * An iteration that does not end a prompt has used its token budget up, which is at least F = maxBatchTokens − the most streams.
+ * So of a prompt of L tokens only the r tokens of its last chunk may be in an iteration of fewer, and of at least r. Attention is L²/2 in
+ * all, r(L − r/2) of it in the last chunk: it takes at least min over r of r·G(r) + (L − r)·G(F) + r(L − r/2)·W(r) + (L − r)²/2·W(F),
+ * which does not fall as L grows.
  *
  * **5. Decode.** A request of n tokens takes part in n − 1 steps (one less for each preemption; the recomputation then costs at least the
- * prefill of its prompt and one token more, so no step is priced higher than that). The decode part is shared out: each of B
- * streams pays (d0/B + d1 + d2·c)(Pd(B) − P0), c being its own context. B is at most maxSequences, and at most the number of requests
- * between arrival and the last instant their SLO allows them to end (TTFT + TPOT·(n − 1), e2e): for a request, the most that
- * there are at any time between its own.
+ * prefill of its prompt and one token more, so no step is priced higher than that). The decode part is shared out: each of B streams
+ * pays 1/B of what does not depend on B or K, and (d1 + d2·c)(Pd(B) − P0), c being its own context. B is at most maxSequences, and at most
+ * the number of requests between arrival and the last instant their SLO allows them to end (TTFT + TPOT·(n − 1), e2e): for a
+ * request, the most that there are at any time between its own.
  *
  * **6. Time.** Its steps take at most (n − 1)·τ in all, τ = min(TPOT, e2e/(n − 1)). So for every price λ ≥ 0 it pays at least
- * ηκ·Σ min over p, B of [share + λ·step time] − λ(n − 1)τ, the step taking at least d0 + d1 B + d2(c + (B − 1)·least context). The best
+ * ηκ·Σ min over p, B of [share + λ·step time] − λ(n − 1)τ, the step taking at least d0 + d1 B + d2(c + (B − 1)·least context) + launch. The best
  * of some λ is taken. The minimum is concave in c, so the sum over its steps is at least their number times the mean of first and last.
+ *
+ * **Not covered: noise** on the iterations' times (`MachineOptions.durationCv`). A run may draw short times throughout; and the mean over
+ * runs need not keep the bound either, for noise also says how many steps are over when one is cut. Slow clock switches and
+ * power caps are covered: they only choose clocks of the list and instants.
  */
 export function energyLowerBoundJ(options: LowerBoundOptions): number {
   const { truth, truthScale = {}, replicas, windowMs } = options;
@@ -72,24 +82,32 @@ export function energyLowerBoundJ(options: LowerBoundOptions): number {
   const parkedW = Math.min(...truth.points.map(({ idlePowerW }) => idlePowerW));
   const idleJ = (replicas * parkedW * power * windowMs) / 1000;
   const points = model.points.map((_, point) => fitOf(model, point));
-  if (!drawsAtLeastIdle(points, truth)) return idleJ;
+  if (!drawsAtLeastIdle(points, truth, parkedW)) return idleJ;
 
   const physics = createPhysics(truth, truthScale);
   const requests = knownRequests(options.requests, options.slos, physics, 0);
   const share = interpolationShare(physics.measuredClocksMhz) * (truth.deviceGroup.devices === 1 ? 1 : slowestMemberShare(points, truth));
-  const prefillJ = prefillBound(points, truth, parkedW);
   const sequencesMax = concurrencyOf(requests).map((count) => Math.min(count, truth.serving.maxSequences));
-  const contextMin = Math.min(...requests.map(({ promptTokens }) => promptTokens + 1));
-  let excessJ = 0;
-  requests.forEach((request, index) => {
-    const { promptTokens, outputTokens, tpotMs, endByMs, atMs } = request;
-    excessJ += share * prefillJ(promptTokens);
-    const steps = outputTokens - 1;
-    if (steps === 0) return;
-    const stepLimitMs = Math.min(tpotMs, (endByMs - atMs) / steps) / time;
-    excessJ += steps * decodeBound(points, parkedW, { sequencesMax: sequencesMax[index] as number, first: promptTokens + 1, last: promptTokens + steps, contextMin, stepLimitMs, share, recomputeJ: prefillJ(promptTokens + 1) });
-  });
-  return idleJ + excessJ * time * power;
+  const streamsMax = sequencesMax.reduce((most, count) => Math.max(most, count), 1);
+  const slowestW = (points[0]?.decodeW[1] as number) - parkedW;
+  const timePricesW = TIME_PRICES.map((price) => price * slowestW);
+  const contextMin = requests.reduce((least, { promptTokens }) => Math.min(least, promptTokens + 1), Infinity);
+
+  function excessJ(passShare: number): number {
+    const charges = points.map((fit) => chargesOf(fit, { parkedW, passShare, streamsMax }));
+    const prefillJ = prefillBound(charges, streamsMax);
+    let sumJ = 0;
+    requests.forEach((request, index) => {
+      const { promptTokens, outputTokens, tpotMs, endByMs, atMs } = request;
+      sumJ += share * prefillJ(promptTokens);
+      const steps = outputTokens - 1;
+      if (steps === 0) return;
+      const stepLimitMs = Math.min(tpotMs, (endByMs - atMs) / steps) / time;
+      sumJ += steps * decodeBound(charges, { sequencesMax: sequencesMax[index] as number, first: promptTokens + 1, last: promptTokens + steps, contextMin, stepLimitMs, timePricesW, share, recomputeJ: prefillJ(promptTokens + 1) });
+    });
+    return sumJ;
+  }
+  return idleJ + Math.max(...PASS_SHARES.map(excessJ)) * time * power;
 }
 
 /** The bound as a row beside the runs: all requests met, no times. */
@@ -100,10 +118,14 @@ export function lowerBoundReport(label: { readonly policy: string; readonly repl
   return { ...met, joulesPerOutputToken: energyJ / Math.max(1, requests.reduce((sum, { outputTokens }) => sum + Math.max(1, outputTokens), 0)) };
 }
 
+/** Values of σ to try. */
+const PASS_SHARES = [0, 0.25, 0.5, 0.75, 1];
+
 /** A point's fits and power curves. */
-interface Fit {
+export interface Fit {
   readonly clockMhz: number;
   readonly idleW: number;
+  readonly launchMs: number;
   /** Of 1, n, A. */
   readonly prefillMs: readonly [number, number, number];
   /** Of 1, B, K. */
@@ -113,7 +135,7 @@ interface Fit {
 }
 
 /** The model's coefficients, by asking it: times are affine in the features, and a context of −n/2 has no attention work. */
-function fitOf(model: PerformanceModel, point: number): Fit {
+export function fitOf(model: PerformanceModel, point: number): Fit {
   const { maxBatchTokens, maxSequences } = model.profile.serving;
   const prefill = (tokens: number, attention: number): number => model.prefillTimeMs({ tokens, contextTokens: attention / tokens - tokens / 2 }, point);
   const decode = (sequences: number, contextTokens: number): number => model.decodeTimeMs({ sequences, contextTokens }, point);
@@ -123,6 +145,7 @@ function fitOf(model: PerformanceModel, point: number): Fit {
   return {
     clockMhz: Number(model.points[point]?.knobs['clockMhz']),
     idleW: model.idlePowerW(point),
+    launchMs: model.profile.launchOverheadMs,
     prefillMs: [prefill(1, 0) - perToken, perToken, prefill(1, 1) - prefill(1, 0)],
     decodeMs: [decode(1, 0) - perSequence, perSequence, decode(1, 1) - decode(1, 0)],
     prefillW: Float64Array.from({ length: maxBatchTokens + 1 }, (_, tokens) => powerOf(model.prefillEnergyJ({ tokens: Math.max(1, tokens), contextTokens: 0 }, point), model.prefillTimeMs({ tokens: Math.max(1, tokens), contextTokens: 0 }, point))),
@@ -130,9 +153,46 @@ function fitOf(model: PerformanceModel, point: number): Fit {
   };
 }
 
-function drawsAtLeastIdle(points: readonly Fit[], { prefill, decode }: Profile): boolean {
+/** What an iteration at a point is charged at the least, in joules above parked idling; by its tokens n and its streams B, from 1. */
+export interface Charges {
+  readonly prefillPerTokenJ: Float64Array;
+  readonly prefillPerAttentionJ: Float64Array;
+  readonly decodePerStreamJ: Float64Array;
+  readonly decodePerContextJ: Float64Array;
+  /** Of 1, B, K, launch included: what a step takes at least. */
+  readonly stepMs: readonly [number, number, number];
+}
+
+export interface ChargeOptions {
+  readonly parkedW: number;
+  /** σ of the derivation. */
+  readonly passShare: number;
+  /** No iteration has more. */
+  readonly streamsMax: number;
+}
+
+/** The prefill part and the decode part of the derivation. */
+export function chargesOf({ idleW, launchMs, prefillMs, decodeMs, prefillW, decodeW }: Fit, { parkedW, passShare, streamsMax }: ChargeOptions): Charges {
+  const [passMs, perStreamMs, perContextMs] = decodeMs;
+  const mostDecodeW = decodeW.subarray(0, streamsMax + 1).reduce((most, powerW) => Math.max(most, powerW), 0);
+  const mostPrefillW = prefillW.reduce((most, powerW) => Math.max(most, powerW), 0);
+  const savedByPrefillW = prefillW.map((powerW) => (1 - passShare) * (Math.min(powerW, mostDecodeW) - parkedW));
+  const tokensMs = (tokens: number): number => prefillMs[0] + prefillMs[1] * tokens;
+  return {
+    prefillPerTokenJ: prefillW.map((powerW, tokens) => (tokensMs(tokens) * (powerW - parkedW) - Math.min(tokensMs(tokens), passMs) * (savedByPrefillW[tokens] as number)) / (1000 * Math.max(1, tokens))),
+    prefillPerAttentionJ: prefillW.map((powerW, tokens) => (prefillMs[2] * (powerW - parkedW - (tokensMs(tokens) >= passMs ? 0 : (savedByPrefillW[tokens] as number)))) / 1000),
+    decodePerStreamJ: decodeW.map((powerW, sequences) => {
+      const sharedJ = passMs * (powerW - parkedW - passShare * (Math.min(powerW, mostPrefillW) - parkedW)) + launchMs * (idleW - parkedW);
+      return (sharedJ / Math.max(1, sequences) + perStreamMs * (powerW - parkedW)) / 1000;
+    }),
+    decodePerContextJ: decodeW.map((powerW) => (perContextMs * (powerW - parkedW)) / 1000),
+    stepMs: [passMs + launchMs, perStreamMs, perContextMs],
+  };
+}
+
+function drawsAtLeastIdle(points: readonly Fit[], { prefill, decode }: Profile, parkedW: number): boolean {
   assert(prefill.length > 0 && decode.length > 0, 'a profile has rows of both phases');
-  return points.every(({ prefillW, decodeW, idleW }) => prefillW.every((powerW) => powerW >= idleW) && decodeW.every((powerW) => powerW >= idleW));
+  return points.every(({ prefillW, decodeW, idleW }) => prefillW.every((powerW) => powerW >= parkedW) && decodeW.every((powerW) => powerW >= idleW));
 }
 
 /** η of the derivation. */
@@ -177,29 +237,26 @@ function slowestMemberShare(points: readonly Fit[], { serving }: Profile): numbe
 }
 
 /** Of a prompt's tokens, in joules, before η and κ. */
-function prefillBound(points: readonly Fit[], { serving }: Profile, parkedW: number): (promptTokens: number) => number {
-  const { maxBatchTokens, maxSequences } = serving;
-  /** G of the derivation. */
-  const least = new Float64Array(maxBatchTokens + 2).fill(Infinity);
-  let attentionJ = Infinity;
+function prefillBound(charges: readonly Charges[], streamsMax: number): (promptTokens: number) => number {
+  const maxBatchTokens = (charges[0] as Charges).prefillPerTokenJ.length - 1;
+  /** G and W of the derivation. */
+  const perToken = new Float64Array(maxBatchTokens + 2).fill(Infinity);
+  const perAttention = perToken.slice();
   for (let tokens = maxBatchTokens; tokens >= 1; tokens--) {
-    let perToken = least[tokens + 1] as number;
-    for (const { prefillMs, decodeMs, prefillW, idleW } of points) {
-      const timeMs = prefillMs[0] + prefillMs[1] * tokens;
-      const powerW = prefillW[tokens] as number;
-      perToken = Math.min(perToken, (timeMs * (powerW - parkedW) - Math.min(timeMs, decodeMs[0]) * (idleW - parkedW)) / (1000 * tokens));
-      attentionJ = Math.min(attentionJ, (prefillMs[2] * (powerW - idleW)) / 1000);
-    }
-    least[tokens] = perToken;
+    perToken[tokens] = charges.reduce((least, { prefillPerTokenJ }) => Math.min(least, prefillPerTokenJ[tokens] as number), perToken[tokens + 1] as number);
+    perAttention[tokens] = charges.reduce((least, { prefillPerAttentionJ }) => Math.min(least, prefillPerAttentionJ[tokens] as number), perAttention[tokens + 1] as number);
   }
-  const full = least[Math.max(1, maxBatchTokens - maxSequences)] as number;
+  const full = Math.max(1, maxBatchTokens - streamsMax);
   const known = new Map<number, number>();
   return (promptTokens) => {
     const before = known.get(promptTokens);
     if (before !== undefined) return before;
-    let tokensJ = Infinity;
-    for (let last = 1; last <= Math.min(promptTokens, maxBatchTokens); last++) tokensJ = Math.min(tokensJ, last * (least[last] as number) + (promptTokens - last) * full);
-    const boundJ = tokensJ + (attentionJ * promptTokens * promptTokens) / 2;
+    let boundJ = Infinity;
+    for (let last = 1; last <= Math.min(promptTokens, maxBatchTokens); last++) {
+      const earlier = promptTokens - last;
+      const lastJ = last * (perToken[last] as number) + last * (promptTokens - last / 2) * (perAttention[last] as number);
+      boundJ = Math.min(boundJ, lastJ + earlier * (perToken[full] as number) + ((earlier * earlier) / 2) * (perAttention[full] as number));
+    }
     known.set(promptTokens, boundJ);
     return boundJ;
   };
@@ -215,31 +272,30 @@ interface DecodeQuestion {
   readonly last: number;
   readonly contextMin: number;
   readonly stepLimitMs: number;
+  readonly timePricesW: readonly number[];
   /** ηκ. */
   readonly share: number;
   readonly recomputeJ: number;
 }
 
 /** Of one step of a request, in the mean over its steps. */
-function decodeBound(points: readonly Fit[], parkedW: number, { sequencesMax, first, last, contextMin, stepLimitMs, share, recomputeJ }: DecodeQuestion): number {
-  const scaleW = (points[0]?.decodeW[1] as number) - parkedW;
+function decodeBound(charges: readonly Charges[], { sequencesMax, first, last, contextMin, stepLimitMs, timePricesW, share, recomputeJ }: DecodeQuestion): number {
   let bestJ = 0;
-  for (const timePrice of stepLimitMs === Infinity ? [0] : TIME_PRICES) {
-    const priceW = timePrice * scaleW;
+  for (const priceW of stepLimitMs === Infinity ? [0] : timePricesW) {
     let firstJ = Infinity;
     let lastJ = Infinity;
-    for (const { decodeMs, decodeW } of points) {
+    const priceJ = priceW / 1000;
+    for (const { decodePerStreamJ, decodePerContextJ, stepMs } of charges) {
       for (let sequences = 1; sequences <= sequencesMax; sequences++) {
-        const excessW = (decodeW[sequences] as number) - parkedW;
-        const fixedJ = (decodeMs[0] / sequences + decodeMs[1]) * excessW + priceW * (decodeMs[0] + decodeMs[1] * sequences + decodeMs[2] * (sequences - 1) * contextMin);
-        const perContextJ = decodeMs[2] * (excessW + priceW);
+        const fixedJ = (decodePerStreamJ[sequences] as number) + priceJ * (stepMs[0] + stepMs[1] * sequences + stepMs[2] * (sequences - 1) * contextMin);
+        const perContextJ = (decodePerContextJ[sequences] as number) + priceJ * stepMs[2];
         firstJ = Math.min(firstJ, fixedJ + perContextJ * first);
         lastJ = Math.min(lastJ, fixedJ + perContextJ * last);
       }
     }
     // Without a limit, `Infinity`, the price is 0, and 0 times that is no number.
-    const limitJ = priceW === 0 ? 0 : priceW * stepLimitMs;
-    bestJ = Math.max(bestJ, (share * (Math.min(firstJ / 1000, recomputeJ) + Math.min(lastJ / 1000, recomputeJ))) / 2 - limitJ / 1000);
+    const limitJ = priceW === 0 ? 0 : priceJ * stepLimitMs;
+    bestJ = Math.max(bestJ, (share * (Math.min(firstJ, recomputeJ) + Math.min(lastJ, recomputeJ))) / 2 - limitJ);
   }
   return bestJ;
 }

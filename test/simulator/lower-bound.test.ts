@@ -1,15 +1,22 @@
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { Slo } from '../../src/core/job.ts';
+import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
+import type { Profile } from '../../src/frontier/profile.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { createRandom } from '../../src/random/random.ts';
 import { simulateClairvoyant } from '../../src/simulator/clairvoyant.ts';
-import { energyLowerBoundJ } from '../../src/simulator/lower-bound.ts';
+import { chargesOf, energyLowerBoundJ, fitOf } from '../../src/simulator/lower-bound.ts';
 import { type SimulatedRun, type SimulationOptions, simulate } from '../../src/simulator/simulate.ts';
 import { makeSynthetic } from '../../src/workload/synthetic.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
-const PROFILES = [CLOCK_PROFILE, ...['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'].map((name) => loadProfile(join(import.meta.dirname, `../../config/profiles/${name}.json`)))];
+const DIRECTORY = join(import.meta.dirname, '../../config/profiles');
+const PROFILES = [CLOCK_PROFILE, ...['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'].map((name) => loadProfile(join(DIRECTORY, `${name}.json`)))];
+const SHIPPED = readdirSync(DIRECTORY)
+  .filter((file) => file.endsWith('.json'))
+  .map((file) => loadProfile(join(DIRECTORY, file)));
 const SLOS: readonly Slo[] = [{ ttftMs: 4000, tpotMs: 120 }, { ttftMs: 2500 }, { tpotMs: 100 }, { e2eMs: 60_000 }, {}];
 const TAIL_MS = 20_000;
 
@@ -47,7 +54,59 @@ function meetsAll({ reports }: SimulatedRun): boolean {
   return reports.every(({ met, outcome }) => met ?? outcome === 'finished');
 }
 
+interface Worst {
+  /** Of the excess over what is charged for it, 1 being all of it; and of the time over what its price is put on. */
+  readonly energy: number;
+  readonly time: number;
+  readonly at: string;
+}
+
+/** The iteration that comes closest to its charges, over many sizes at every point. */
+function closest(profile: Profile, passShare: number, streamsMax: number): Worst {
+  const model = createPerformanceModel(profile);
+  const { maxBatchTokens } = profile.serving;
+  const parkedW = Math.min(...profile.points.map(({ idlePowerW }) => idlePowerW));
+  const tokenCounts = [0, 1, 3, 16, 50, 100, 130, 170, 250, 400, 1000, maxBatchTokens >> 1, maxBatchTokens - streamsMax, maxBatchTokens - 1];
+  const streamCounts = [0, 1, 2, 5, 16, 60, 130, streamsMax].filter((streams) => streams <= streamsMax);
+  let worst: Worst = { energy: Infinity, time: Infinity, at: '' };
+  profile.points.forEach(({ id }, point) => {
+    const charges = chargesOf(fitOf(model, point), { parkedW, passShare, streamsMax });
+    const [fixedMs, perStreamMs, perContextMs] = charges.stepMs;
+    for (const tokens of tokenCounts) {
+      for (const before of tokens === 0 ? [0] : [0, 300, 20_000]) {
+        for (const streams of streamCounts) {
+          for (const context of streams === 0 ? [0] : [1, 700, 9000]) {
+            if (tokens + streams === 0) continue;
+            const attention = tokens * (tokens / 2 + before);
+            const work = { prefill: { tokens, contextTokens: before }, decode: { sequences: streams, contextTokens: streams * context } };
+            const timeMs = model.iterationTimeMs(work, point);
+            const excessJ = model.iterationEnergyJ(work, point) - (parkedW * timeMs) / 1000;
+            const prefillJ = tokens * (charges.prefillPerTokenJ[tokens] as number) + attention * (charges.prefillPerAttentionJ[tokens] as number);
+            const decodeJ = streams * ((charges.decodePerStreamJ[streams] as number) + context * (charges.decodePerContextJ[streams] as number));
+            const stepMs = streams === 0 ? 0 : fixedMs + perStreamMs * streams + perContextMs * streams * context;
+            const energy = Math.min(prefillJ, decodeJ) < -1e-9 ? -1 : excessJ / (prefillJ + decodeJ);
+            const time = streams === 0 ? Infinity : timeMs / stepMs;
+            const mixed = tokens > 0 && streams > 0;
+            // A step without prefill is charged in full, which says nothing of mixed ones; only one that falls short counts.
+            if (energy < worst.energy && (mixed || energy < 1 - 1e-9)) worst = { ...worst, energy, at: `${id}, ${tokens} tokens after ${before}, ${streams} streams of ${context}` };
+            if (time < worst.time) worst = { ...worst, time };
+          }
+        }
+      }
+    }
+  });
+  return worst;
+}
+
 describe('the lower bound', () => {
+  const SPLITS = [CLOCK_PROFILE, ...SHIPPED].flatMap((profile) => [0, 0.3, 1].flatMap((passShare) => [6, profile.serving.maxSequences].map((streamsMax) => ({ name: profile.name, profile, passShare, streamsMax }))));
+  test.each(SPLITS)('charges no iteration more than its excess, and some all of it: $name, $passShare of the shared pass to decode, up to $streamsMax streams', ({ profile, passShare, streamsMax }) => {
+    const { energy, time, at } = closest(profile, passShare, streamsMax);
+    expect(energy, at).toBeGreaterThan(1 - 1e-9);
+    expect(energy, at).toBeLessThan(1.02);
+    expect(time).toBeGreaterThan(1 - 1e-9);
+  });
+
   test.each(Array.from({ length: 16 }, (_, index) => index + 1))('is below the energy of every run that meets all SLOs (seed %d)', (seed) => {
     const options = drawn(seed);
     const points = options.truth.points.filter((_, index) => index % 4 === 0);
