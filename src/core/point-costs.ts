@@ -47,7 +47,19 @@ export function tokensTakeMs(costs: PointCosts, tokens: number, stepMs: number, 
   return tokens <= iterations ? tokens * iterationMs : iterations * iterationMs + (tokens - iterations) * stepMs;
 }
 
+/** Of one view the same costs are asked for by the plan, the risk and the route; a view never changes while it is judged. */
+let judged: ReplicaView | null = null;
+let judgedCosts: PointCosts[] = [];
+
 export function costsAt(view: ReplicaView, point: PointIndex): PointCosts {
+  if (view !== judged) {
+    judged = view;
+    judgedCosts = [];
+  }
+  return (judgedCosts[point] ??= workedOut(view, point));
+}
+
+function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
   const { model, timeScale, forecast, mechanisms } = view;
   let waitingTokens = 0;
   for (const prompt of view.waiting) waitingTokens += prompt.promptTokens;
