@@ -4,8 +4,6 @@
 export interface ArrivalForecast {
   observe(promptTokens: number, nowMs: number): void;
   at(nowMs: number): Forecast;
-  /** Long-run rate of all others but one arrival of that instant: who waits for company must not count itself. */
-  othersPerMs(arrivedAtMs: number, nowMs: number): number;
 }
 
 export interface Forecast {
@@ -46,11 +44,6 @@ export function createArrivalForecast(): ArrivalForecast {
   }
 
   return {
-    othersPerMs(arrivedAtMs, nowMs) {
-      if (Number.isNaN(startedAtMs)) return 0;
-      decayTo(nowMs);
-      return Math.max(0, slow - Math.exp(-(nowMs - arrivedAtMs) / SLOW_MS)) / slowWindowMs(nowMs);
-    },
     observe(promptTokens, nowMs) {
       if (Number.isNaN(startedAtMs)) {
         startedAtMs = nowMs;

@@ -38,9 +38,12 @@ export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 export const CANDIDATES_MAX = 16;
 
 /**
- * Jobs kept in our queue that are looked at again: at every control period, and when a job ends or begins to stream, which
- * thousands do a second in a large fleet. Those behind find less room, not more.
+ * Jobs of a model kept in our queue that are looked at again: at every control period, and when a job ends or begins to stream,
+ * which thousands do a second in a large fleet. Half of them are the first in order, the others take turns.
  */
 export const RECONSIDERED_MAX = { perPeriod: 16, perEvent: 2 };
+
+/** A plan that meets everything is looked over again after this long, whatever happens: a server that stalls must be seen. */
+export const PLAN_HOLDS_MS = 400;
 
 assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

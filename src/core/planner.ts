@@ -193,9 +193,9 @@ function roomOf(guard: number): number {
 }
 
 /**
- * By how much a point is unstable: where arrivals, batch and step time settle at it, newcomers must still get the tightest
- * TPOT seen lately, and the server must have place for them all. With jobs held back, every point but the fastest is.
- * 0 where nothing is wrong, or nothing is expected.
+ * By how much a point is unstable: were the fleet's arrivals shared out evenly, batch and step time must settle at it, and the
+ * server must have place for them all. With jobs that have no place anywhere, every point but the fastest is unstable. 0 where
+ * nothing is wrong, or nothing is expected. What newcomers want of TPOT is planned for when they are there.
  */
 function instabilityMs(view: ReplicaView, costs: PointCosts): number {
   if (view.heldBackJobs > 0) return 1;
@@ -295,6 +295,12 @@ function tpotRisk(fastest: PointCosts, limitMs: number, bankMs: number, totals: 
   if (limitMs <= stepMs) return owedMs > 0 ? 1 : 1 - shareShorter(totals, tokensOut, tokensOut - owedMs / Math.max(1e-6, stepMs - limitMs));
   if (owedMs <= 0) return 0;
   const untilEven = shareShorter(totals, tokensOut, tokensOut + owedMs / (limitMs - stepMs));
-  if (bankMs <= 0 || iterationMs <= limitMs) return untilEven;
+  if (iterationMs <= limitMs) {
+    // Each iteration gains, if less than a step: nobody falls behind, and who was behind is even sooner or later.
+    if (bankMs >= 0) return 0;
+    const evenAfter = -bankMs / Math.max(1e-9, limitMs - iterationMs);
+    return evenAfter <= iterations ? shareShorter(totals, tokensOut, tokensOut + evenAfter) : untilEven;
+  }
+  if (bankMs <= 0) return untilEven;
   return Math.max(0, untilEven - shareShorter(totals, tokensOut, tokensOut + bankMs / (iterationMs - limitMs)));
 }

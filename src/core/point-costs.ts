@@ -151,7 +151,7 @@ function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick
   let sequences = decoding;
   let contextTokens = view.contextTokens;
   while (next < waiting.length) {
-    let budget = Math.max(1, maxBatchTokens - sequences);
+    let budget = Math.max(LEAST_PREFILL_SHARE * maxBatchTokens, maxBatchTokens - sequences);
     let attention = 0;
     let tokens = 0;
     const from = next;
@@ -187,6 +187,9 @@ function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick
 function tokensLeft(prompt: WaitingPrompt): number {
   return Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
 }
+
+/** Of a batch that streams leave to prompts at the least: were there more streams than a server takes, they would not all run at once. */
+const LEAST_PREFILL_SHARE = 0.05;
 
 const NO_PROMPTS = { firstTokenMs: [], firstTokenIteration: [], prefillIterations: 0, prefillMs: 0 };
 

@@ -16,6 +16,8 @@ export interface ReplicaQueue {
   readonly version: () => number;
   /** The same, but for tokens of streams that run already. */
   readonly structure: () => number;
+  /** Streams on the server that are not ours. */
+  readonly foreignCount: () => number;
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
@@ -51,8 +53,8 @@ export interface ReplicaQueueOptions {
 const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
-/** A correction learns slowly and within bounds: beyond them the profile is of another machine. */
-const SCALE = { rate: 0.05, min: 0.5, max: 2 };
+/** A correction learns within bounds: beyond them the profile is of another machine. The profile weighs as `belief` samples. */
+const SCALE = { rate: 0.05, min: 0.5, max: 2, belief: 3 };
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
 const SAMPLE_STEPS_MIN = 4;
 
@@ -64,6 +66,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const running = new Set<TrackedJob>();
   const forecast: ArrivalForecast = createArrivalForecast();
   const scale = { prefill: 1, decode: 1 };
+  const learnt = { prefill: 0, decode: 0 };
   let version = 0;
   let structure = 0;
   /** The last view, good for as long as neither time nor version has moved on. */
@@ -125,7 +128,11 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       job.prefilledTokens += prefilled;
       done -= prefilled;
       // A job that does not stream shows no first token: taken as answered when its prefill should be done.
-      if (!job.spec.streaming && job.spec.work === 'generate' && job.prefilledTokens >= job.promptTokens) startDecode(job, nowMs);
+      if (!job.spec.streaming && job.spec.work === 'generate' && job.prefilledTokens >= job.promptTokens) {
+        version += 1;
+        structure += 1;
+        startDecode(job, nowMs);
+      }
       if (done <= 0) break;
     }
   }
@@ -168,7 +175,9 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   function learn(phase: 'prefill' | 'decode', ratio: number): void {
     if (!mechanisms.residuals) return;
     const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
-    scale[phase] += SCALE.rate * (bounded - scale[phase]);
+    // A plain mean first, which is soon near the truth; exponentially weighted once that forgets faster.
+    learnt[phase] += 1;
+    scale[phase] += Math.max(SCALE.rate, 1 / (SCALE.belief + learnt[phase])) * (bounded - scale[phase]);
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
@@ -194,7 +203,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 
   function updateForeign(): void {
-    foreignSequences = Math.max(Math.round(measuredForeign), peerSequences);
+    // What waits on the server is counted with what runs there, but no more run at once than it takes.
+    foreignSequences = Math.min(maxSequences, Math.max(Math.round(measuredForeign), peerSequences));
   }
 
   return {
@@ -203,6 +213,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     runningCount: () => running.size,
     version: () => version,
     structure: () => structure,
+    foreignCount: () => foreignSequences,
     timeScale: () => scale,
     add(job, nowMs) {
       version += 1;
@@ -212,7 +223,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (waiting.length === 0) headSinceMs = nowMs;
       waiting.push(job);
       forecast.observe(job.promptTokens, nowMs);
-      const expected = lengths.mean(job.key);
+      const expected = job.spec.work === 'embed' ? 1 : Math.min(maxOutputOf(job), lengths.mean(job.key));
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
       tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
       // A limit that one stream alone cannot keep at the fastest point is nothing to plan newcomers by.
@@ -374,7 +385,8 @@ function runningStream(job: TrackedJob, nowMs: number, totals: Float64Array, gua
   let record = streams.get(job);
   if (record === undefined) {
     // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
-    const missed = firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
+    // Without a stream the first token is an estimate, and is not what the job is judged by.
+    const missed = job.spec.streaming && firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
     record = {
       jobId,
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
@@ -389,7 +401,9 @@ function runningStream(job: TrackedJob, nowMs: number, totals: Float64Array, gua
     };
     streams.set(job, record);
   }
-  record.bankMs = limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs);
+  // Without a stream, TTFT and TPOT are one budget: what the first token was early, the others may take.
+  const earlyMs = job.spec.streaming || slo.ttftMs === undefined ? 0 : job.arrivedAtMs + slo.ttftMs - firstTokenAtMs;
+  record.bankMs = limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs) + earlyMs;
   record.tokensOut = tokensOut;
   record.remainingLow = Math.max(1, (totals[LEVEL.low] as number) - tokensOut);
   record.remainingMiddle = Math.max(1, (totals[LEVEL.middle] as number) - tokensOut);

@@ -1,4 +1,5 @@
-// Jobs that no replica has room for yet: earliest deadline first, first come first among equals. Bounded.
+// Jobs that are not sent yet: earliest deadline first, first come first among equals. Bounded.
+import { LATE_PATIENCE_MS } from '../core/limits.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 
 export interface DeadlineQueue {
@@ -6,13 +7,12 @@ export interface DeadlineQueue {
   /** False when the queue is full; the job is then not in it. */
   push(job: PendingJob): boolean;
   /**
-   * The job to send next among those that `mayGo` lets, still in the queue. Jobs that can still be in time go
-   * before those that are late already: else everybody behind a late one would be late as well. One in `LATE_TURN` is a late
-   * one all the same, so that nobody waits for ever.
+   * All of them in the order in which they should go. Jobs that can still be in time go before those that are late already: else
+   * everybody behind a late one would be late as well. One in `LATE_TURN` is a late one all the same, so that nobody waits for ever.
    */
-  next(mayGo: (job: PendingJob) => boolean, nowMs: number): PendingJob | null;
-  /** Takes it out; `sent` says that it goes to a replica, which is what turns are counted by. */
-  remove(job: PendingJob, sent: boolean): boolean;
+  ordered(nowMs: number): readonly PendingJob[];
+  /** Takes it out. Turns are counted by what is sent to a replica. */
+  remove(job: PendingJob, how: { readonly sentAtMs: number } | null): boolean;
   all(): readonly PendingJob[];
   /** How many of a model. */
   countOf(model: string): number;
@@ -38,27 +38,45 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
       let high = jobs.length;
       while (low < high) {
         const middle = (low + high) >> 1;
-        if ((jobs[middle] as PendingJob).firstDeadlineAtMs <= job.firstDeadlineAtMs) low = middle + 1;
+        if (placeOf(jobs[middle] as PendingJob) <= placeOf(job)) low = middle + 1;
         else high = middle;
       }
       jobs.splice(low, 0, job);
       count(job, 1);
       return true;
     },
-    next(mayGo, nowMs) {
-      const first = jobs.find(mayGo) ?? null;
-      if (first === null || first.firstDeadlineAtMs > nowMs || sentSinceLate >= LATE_TURN - 1) return first;
-      return jobs.find((job) => job.firstDeadlineAtMs > nowMs && mayGo(job)) ?? first;
+    ordered(nowMs) {
+      if (jobs.length < 2) return jobs.slice();
+      const late = jobs.filter((job) => isLate(job, nowMs));
+      if (late.length === 0) return jobs.slice();
+      const inTime = jobs.filter((job) => !isLate(job, nowMs));
+      const order: PendingJob[] = [];
+      let turns = sentSinceLate;
+      for (let nextInTime = 0, nextLate = 0; order.length < jobs.length; ) {
+        const takesLate = nextLate < late.length && (turns >= LATE_TURN - 1 || nextInTime >= inTime.length);
+        order.push((takesLate ? late[nextLate++] : inTime[nextInTime++]) as PendingJob);
+        turns = takesLate ? 0 : turns + 1;
+      }
+      return order;
     },
-    remove(job, sent) {
+    remove(job, how) {
       const index = jobs.indexOf(job);
       if (index < 0) return false;
       jobs.splice(index, 1);
       count(job, -1);
-      if (sent) sentSinceLate = index === 0 ? 0 : sentSinceLate + 1;
+      if (how !== null) sentSinceLate = isLate(job, how.sentAtMs) ? 0 : sentSinceLate + 1;
       return true;
     },
     all: () => jobs,
     countOf: (model) => counts.get(model) ?? 0,
   };
+}
+
+function isLate(job: PendingJob, nowMs: number): boolean {
+  return job.firstDeadlineAtMs <= nowMs;
+}
+
+/** A job without a deadline stands among the others as if it had one: behind those that are urgent, but not behind all that ever come. */
+function placeOf(job: PendingJob): number {
+  return job.firstDeadlineAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + LATE_PATIENCE_MS : job.firstDeadlineAtMs;
 }

@@ -5,7 +5,7 @@ import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-for
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
@@ -105,6 +105,12 @@ type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly 
 
 type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept;
 
+/** What arrives for a model: mean output tokens, and mean of 1/TPOT, so that jobs without a limit count, too. */
+interface ArrivalSizes {
+  outputTokensMean: number;
+  perTpotMean: number;
+}
+
 /** How often a job that is held is looked at again; it has seconds to wait. */
 const HOLD_LOOK_MS = 500;
 
@@ -113,8 +119,6 @@ const TARGET_EVERY_MS = 1_000;
 /** The fleet's rate and sizes move over seconds. */
 const SHARE_EVERY_MS = 250;
 
-/** A plan that meets everything is looked over again after so many control periods, whatever happens. */
-const PLAN_HOLDS_PERIODS = 4;
 
 const NO_EFFECTS: readonly Effect[] = [];
 
@@ -135,6 +139,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const held = createDeadlineQueue(options.queuedMax);
   /** Jobs with a deadline that no replica has a place for, by model. */
   const placesWanted = new Map<string, number>();
+  /** Of looking over the queue; sets who behind the first is looked at. */
+  let turn = 0;
   const placements = new Map<JobId, Placement>();
   const replicas: Replica[] = options.replicas.map((spec, index) => ({
     spec,
@@ -165,10 +171,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
   /** Emptied whenever a replica comes or goes. */
   const servingByModel = new Map<string, number>();
-  const targets = new Map<PerformanceModel, { readonly atMs: number; readonly point: PointIndex }>();
-  /** Of what arrives: mean output tokens, and mean of 1/TPOT (so that jobs without a limit count, too). */
-  let outputTokensMean = 0;
-  let perTpot = 0;
+  const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
+  const sizes = new Map<string, ArrivalSizes>();
+  /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
+  const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
 
   /** What falls to a replica if every one that is up takes its part of the models it serves. Looked up once for all replicas that serve the same. */
@@ -178,14 +184,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
     let perMs = 0;
     let promptTokensPerMs = 0;
+    let outputTokensPerMs = 0;
     for (const model of spec.models) {
       const forecast = arrivals.get(model)?.at(nowMs);
       if (forecast === undefined) continue;
       const part = forecast.perMs / Math.max(1, servingOf(model));
       perMs += part;
       promptTokensPerMs += part * forecast.promptTokensMean;
+      outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
     }
-    const share = { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean };
+    const share = { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean: perMs > 0 ? outputTokensPerMs / perMs : 0 };
     shares.set(key, { atMs: nowMs, share });
     return share;
   }
@@ -207,24 +215,39 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const forecast = arrivals.get(spec.model) ?? createArrivalForecast();
     arrivals.set(spec.model, forecast);
     forecast.observe(job.promptTokens, nowMs);
-    const expected = Math.min(lengths.mean(job.key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
-    outputTokensMean += (expected - outputTokensMean) * (outputTokensMean === 0 ? 1 : 0.02);
-    perTpot += ((spec.slo.tpotMs === undefined ? 0 : 1 / spec.slo.tpotMs) - perTpot) * (perTpot === 0 ? 1 : 0.02);
+    observeSizes(spec, job.key);
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
     if (queue.countOf(spec.model) === 0) {
       const outcome = trySend(job, nowMs);
-      if (outcome.kind === 'sent') return outcome.effects;
-      return keep(job, outcome);
+      return outcome.kind === 'sent' ? outcome.effects : keep(job, outcome, nowMs);
     }
-    const kept = keep(job, { kind: 'place' });
+    const kept = keep(job, { kind: 'pace' }, nowMs);
     return kept.length > 0 ? kept : sendQueued(nowMs, false);
   }
 
-  function keep(job: PendingJob, why: Kept): readonly Effect[] {
+  /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
+  function keep(job: PendingJob, why: Kept, nowMs: number): readonly Effect[] {
     assert(!placements.has(job.spec.jobId), 'a job arrives once');
-    if (queue.size() + held.size() >= options.queuedMax) return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
-    enqueue(job, why);
-    return NO_EFFECTS;
+    if (queue.size() + held.size() < options.queuedMax) {
+      enqueue(job, why);
+      return NO_EFFECTS;
+    }
+    const now = trySend(job, nowMs, false);
+    if (now.kind === 'sent') return now.effects;
+    for (const other of [...held.all().slice(0, 1), ...queue.all().filter(isKeptOnPurpose).slice(0, 1)]) {
+      const placement = placements.get(other.spec.jobId);
+      const sending = trySend(other, nowMs, false);
+      if (sending.kind !== 'sent' || placement?.kind !== 'queued') continue;
+      dequeue(other, placement.why, { sentAtMs: nowMs });
+      enqueue(job, why);
+      return sending.effects;
+    }
+    return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
+  }
+
+  function isKeptOnPurpose({ spec }: PendingJob): boolean {
+    const placement = placements.get(spec.jobId);
+    return placement?.kind === 'queued' && placement.why.kind !== 'place';
   }
 
   function enqueue(job: PendingJob, why: Kept): void {
@@ -233,9 +256,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     countPlaces(job, why, 1);
   }
 
-  /** Out of our queue; `sent` as in `DeadlineQueue.remove`. */
-  function dequeue(job: PendingJob, why: Kept, wasSent: boolean): void {
-    (why.kind === 'hold' ? held : queue).remove(job, wasSent);
+  /** Out of our queue; `how` as in `DeadlineQueue.remove`. */
+  function dequeue(job: PendingJob, why: Kept, how: { readonly sentAtMs: number } | null): void {
+    (why.kind === 'hold' ? held : queue).remove(job, how);
     countPlaces(job, why, -1);
   }
 
@@ -250,6 +273,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
   }
 
+  /** Exponentially weighted over about the last fifty jobs of a model. */
+  function observeSizes(spec: JobSpec, key: string): void {
+    const expected = spec.work === 'embed' ? 1 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const perTpot = spec.work === 'embed' || spec.slo.tpotMs === undefined ? 0 : 1 / spec.slo.tpotMs;
+    const known = sizes.get(spec.model);
+    if (known === undefined) sizes.set(spec.model, { outputTokensMean: expected, perTpotMean: perTpot });
+    else {
+      known.outputTokensMean += 0.02 * (expected - known.outputTokensMean);
+      known.perTpotMean += 0.02 * (perTpot - known.perTpotMean);
+    }
+  }
+
   function track(spec: JobSpec, nowMs: number): PendingJob {
     const key = `${spec.model}\n${spec.tenant}`;
     const { ttftMs, tpotMs, e2eMs } = spec.slo;
@@ -257,18 +292,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return {
       spec,
       key,
-      promptTokens: spec.promptTokens ?? prompts.tokens(key, spec.promptBytes),
+      promptTokens: Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes)),
       arrivedAtMs: nowMs,
       firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
     };
   }
 
   /** To the replica that routing names, unless there is none with room, or it had better wait. */
-  function trySend(job: PendingJob, nowMs: number): Sending {
+  function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const route = routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
-    const kept = whyKeep(job, route, nowMs);
+    const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
     if (kept !== null) return kept;
+    departuresOf(job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
@@ -287,6 +323,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'sent', effects };
   }
 
+  function departuresOf(model: string): ArrivalForecast {
+    let forecast = departures.get(model);
+    if (forecast === undefined) {
+      forecast = createArrivalForecast();
+      departures.set(model, forecast);
+    }
+    return forecast;
+  }
+
   /**
    * `pace`: sent now it would put more deadlines at risk than it may, and it can still wait. `hold`: it has long slack, and a
    * moment at which it costs less may come: a replica that runs anyway and need not run faster for it. `null`: it goes.
@@ -301,7 +346,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
     // Nothing to wait for where nobody else comes.
-    if (heldMs <= controlPeriodMs || (arrivals.get(job.spec.model)?.othersPerMs(job.arrivedAtMs, nowMs) ?? 0) * heldMs < 1) return null;
+    if (heldMs <= controlPeriodMs || departuresOf(job.spec.model).at(nowMs).perMs * heldMs < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
     if (route.marginalJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
@@ -320,7 +365,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const replica = replicas[index] as Replica;
       if (load >= replica.spec.concurrencyMax || replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled) {
+      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -350,19 +395,25 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Of the replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
-  function targetOf({ spec: { belief }, queue: own }: Replica, job: PendingJob, nowMs: number): PointIndex {
-    const known = targets.get(belief);
+  function targetOf({ spec: { belief }, queue: own }: Replica, { spec: { model }, promptTokens }: PendingJob, nowMs: number): PointIndex {
+    let byModel = targets.get(belief);
+    if (byModel === undefined) {
+      byModel = new Map();
+      targets.set(belief, byModel);
+    }
+    const known = byModel.get(model);
     if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
-    const forecast = arrivals.get(job.spec.model)?.at(nowMs);
+    const forecast = arrivals.get(model)?.at(nowMs);
+    const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
     const point = targetPoint(belief, {
       arrivalsPerMs: forecast?.perMs ?? 0,
-      replicas: servingOf(job.spec.model),
-      promptTokensMean: forecast?.promptTokensMean ?? job.promptTokens,
-      outputTokensMean: outputTokensMean,
-      tpotMs: perTpot <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpot,
+      replicas: servingOf(model),
+      promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
+      outputTokensMean,
+      tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
       timeScale: own.timeScale(),
     });
-    targets.set(belief, { atMs: nowMs, point });
+    byModel.set(model, { atMs: nowMs, point });
     return point;
   }
 
@@ -407,7 +458,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement === undefined) return NO_EFFECTS;
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
-      dequeue(placement.job, placement.why, false);
+      dequeue(placement.job, placement.why, null);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction, raw } = placement;
@@ -438,34 +489,39 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return effects;
   }
 
+  /**
+   * One pass in the order in which jobs should go. Of each model so many are looked at that cannot go: half the first in order,
+   * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
+   */
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
-    let keptMax = unwillingMax;
     const full = new Set<string>();
-    const kept = new Set<PendingJob>();
-    const mayGo = (job: PendingJob): boolean => {
-      if (full.has(job.spec.model) || kept.has(job)) return false;
-      const placement = placements.get(job.spec.jobId);
-      return placement?.kind !== 'queued' || placement.why.kind !== 'hold' || placement.why.lookAgainAtMs <= nowMs;
-    };
-    for (let job = from.next(mayGo, nowMs); job !== null && kept.size < keptMax; job = from.next(mayGo, nowMs)) {
-      const placement = placements.get(job.spec.jobId);
-      assert(placement?.kind === 'queued', 'what is in the queue is placed there');
+    const unwilling = new Map<string, number>();
+    const order = from.ordered(nowMs);
+    turn += 1;
+    for (const [place, job] of order.entries()) {
+      const { jobId, model } = job.spec;
+      if (full.has(model)) continue;
+      const placement = placements.get(jobId);
+      if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
+      const looked = unwilling.get(model) ?? 0;
+      const itsTurn = looked < unwillingMax / 2 || (looked < unwillingMax && (place + turn) % Math.max(1, Math.ceil(order.length / unwillingMax)) === 0);
+      const impatient = job.firstDeadlineAtMs === Number.POSITIVE_INFINITY && nowMs - job.arrivedAtMs >= PATIENCE_MS && looked < 2 * unwillingMax;
+      if (!itsTurn && !impatient) continue;
       const sending = trySend(job, nowMs);
-      if (sending.kind === 'place') full.add(job.spec.model);
       if (sending.kind === 'sent') {
-        dequeue(job, placement.why, true);
+        dequeue(job, placement.why, { sentAtMs: nowMs });
         effects.push(...sending.effects);
         continue;
       }
-      kept.add(job);
-      if (sending.kind === 'hold') keptMax += 1;
+      if (sending.kind === 'place') full.add(model);
+      else unwilling.set(model, looked + 1);
       // Where it stays in the same queue it keeps its place among equals.
       if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
         countPlaces(job, placement.why, -1);
         countPlaces(job, sending, 1);
-        placements.set(job.spec.jobId, { kind: 'queued', job, why: sending });
+        placements.set(jobId, { kind: 'queued', job, why: sending });
       } else {
-        dequeue(job, placement.why, false);
+        dequeue(job, placement.why, null);
         enqueue(job, sending);
       }
     }
@@ -504,8 +560,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const structure = own.structure();
     const known = replica.planned;
     const idle = own.waitingCount() + own.runningCount() === 0;
-    const holds = known !== null && known.structure === structure && (idle || known.plan.kind === 'meets') && nowMs - known.atMs < (idle ? TARGET_EVERY_MS : PLAN_HOLDS_PERIODS * controlPeriodMs);
-    if (holds) return known.plan;
+    if (known !== null && known.structure === structure) {
+      const ageMs = nowMs - known.atMs;
+      if (idle ? ageMs < TARGET_EVERY_MS : known.plan.kind === 'meets' && ageMs < PLAN_HOLDS_MS && ageMs < known.plan.slackMs) return known.plan;
+    }
     const plan = planReplica(own.view(nowMs));
     replica.planned = { atMs: nowMs, structure, plan };
     return plan;
@@ -527,12 +585,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (replica === undefined) return NO_EFFECTS;
     replica.state = event.state;
     servingByModel.clear();
+    targets.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = [...queue.all(), ...held.all()].filter((job) => servingOf(job.spec.model) === 0);
     for (const job of orphaned) {
       const placement = placements.get(job.spec.jobId);
-      if (placement?.kind === 'queued') dequeue(job, placement.why, false);
+      if (placement?.kind === 'queued') dequeue(job, placement.why, null);
       placements.delete(job.spec.jobId);
     }
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));

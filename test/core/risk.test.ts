@@ -35,6 +35,12 @@ describe('the deadlines that are put at risk', () => {
     expect(lossRisk(view({ waiting: [waitingPrompt({ e2eDeadlineAtMs: 500, outputTokensMiddle: 100 })] })).last).toBe(1);
   });
 
+  test('are none where even an iteration beside a prompt keeps the limit', () => {
+    const running = [runningStream({ ...short, tpotLimitMs: 2000, bankMs: 60 })];
+    expect(lossRisk(view({ running, waiting: [waitingPrompt({ promptTokens: 12_000 })] })).expected).toBe(0);
+    expect(lossRisk(view({ running: [runningStream({ ...short, tpotLimitMs: 2000, bankMs: -9000 })], waiting: [waitingPrompt({ promptTokens: 12_000 })] })).expected).toBeGreaterThan(0.1);
+  });
+
   test('never fall when one more prompt is sent there', () => {
     const stream = fc.record({ tpotLimitMs: fc.integer({ min: 18, max: 90 }), bankMs: fc.integer({ min: -300, max: 3000 }), tokensOut: fc.integer({ min: 1, max: 300 }), remainingLow: fc.integer({ min: 1, max: 40 }) });
     fc.assert(
@@ -62,6 +68,10 @@ describe('prompts as the engine batches them', () => {
     const ms = [2048, 4096, 8192].map(at) as [number, number, number];
     expect(ms[1]).toBeGreaterThan(1.9 * ms[0]);
     expect(ms[2]).toBeGreaterThan(2 * ms[1]);
+  });
+
+  test('take a bounded number of iterations beside more streams than a server runs', () => {
+    expect(costsAt(view({ foreignSequences: 100_000, waiting: [waitingPrompt({ promptTokens: 20_000 })] }), model.fastest).prefillIterations).toBeLessThan(300);
   });
 
   test('bring a running stream one token per batch, then one per step', () => {

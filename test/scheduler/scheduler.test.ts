@@ -113,6 +113,48 @@ describe('an arrival', () => {
     expect(scheduler.handle({ kind: 'arrived', job: job('tight', { promptTokens: 200, slo: { ttftMs: 200 } }) }, 1)).toMatchObject([{ kind: 'dispatch', replicaId: other, prediction: { feasible: true } }]);
   });
 
+  test('goes to a replica that is idle, not to one that has nothing of ours but is full of others', () => {
+    const scheduler = started({}, [R0, R1]);
+    scheduler.handle({ kind: 'peer-load', replicaId: R0, running: 250, waiting: 0 }, 0);
+    expect(scheduler.handle({ kind: 'arrived', job: job('a', { slo: { ttftMs: 1000, tpotMs: 20 } }) }, 1)).toMatchObject([{ kind: 'dispatch', replicaId: R1, prediction: { feasible: true } }]);
+  });
+
+  test('of no tokens at all is one like any other', () => {
+    const scheduler = started();
+    for (let index = 0; index < 5; index++) {
+      const [effect] = scheduler.handle({ kind: 'arrived', job: job(`empty ${index}`, { promptTokens: 0, promptBytes: 0 }) }, index);
+      expect(effect?.kind === 'dispatch' && Number.isFinite(effect.prediction.ttftMs)).toBe(true);
+    }
+  });
+
+  test('of another model with long answers does not make a replica hurry that does not serve it', () => {
+    const scheduler = createScheduler({
+      replicas: [
+        { replicaId: R0, models: ['short'], belief, concurrencyMax: 256 },
+        { replicaId: R1, models: ['long'], belief, concurrencyMax: 256 },
+      ],
+      policy: { kind: 'paceline' },
+      attainmentTarget: 0.99,
+      controlPeriodMs: 100,
+      queuedMax: 100,
+    });
+    for (const replicaId of [R0, R1]) {
+      scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
+      scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
+    }
+    const why = new Set<string>();
+    for (let nowMs = 0; nowMs < 10_000; nowMs += 100) {
+      const id = `short ${nowMs}`;
+      scheduler.handle({ kind: 'arrived', job: job(id, { model: 'short', promptTokens: 100, maxOutputTokens: 4, slo: { ttftMs: 1000 } }) }, nowMs);
+      if (nowMs % 1000 === 0) scheduler.handle({ kind: 'arrived', job: job(`long ${nowMs}`, { model: 'long', slo: {} }) }, nowMs);
+      scheduler.handle({ kind: 'tokens', jobId: id as JobId, tokens: 1 }, nowMs + 30);
+      for (const demand of demands(scheduler.handle({ kind: 'tick' }, nowMs + 40))) if (demand.replicaId === R0) why.add(demand.why.binding);
+      scheduler.handle({ kind: 'ended', jobId: id as JobId, outcome: 'finished', usage: { promptTokens: 100, cachedTokens: 0, outputTokens: 4 } }, nowMs + 60);
+      if (nowMs % 1000 === 900) scheduler.handle({ kind: 'ended', jobId: `long ${nowMs - 900}` as JobId, outcome: 'finished', usage: { promptTokens: 1000, cachedTokens: 0, outputTokens: 8000 } }, nowMs + 70);
+    }
+    expect([...why]).not.toContain('stability');
+  });
+
   test('is sent all the same where its deadline cannot be met, and marked infeasible', () => {
     const [effect] = started().handle({ kind: 'arrived', job: job('hopeless', { slo: { ttftMs: 20 } }) }, 0);
     expect(effect).toMatchObject({ kind: 'dispatch', prediction: { feasible: false } });
@@ -180,13 +222,86 @@ describe('a job kept back on purpose', () => {
     expect(sentBy(scheduler.handle({ kind: 'arrived', job: job('batch', { slo: { e2eMs: 120_000 } }) }, 600_000))).toBe('batch');
   });
 
-  test('counts against the bound of our queue, and its end while it waits frees its place', () => {
+  test('counts against the bound of our queue; where that is full one of them goes rather than that anybody is refused', () => {
     const scheduler = withFreshStream({ queuedMax: 1 });
     scheduler.handle({ kind: 'arrived', job: long }, 110);
     expect(scheduler.snapshot(120).queued).toBe(1);
-    expect(scheduler.handle({ kind: 'arrived', job: { ...long, jobId: 'one more' as JobId } }, 130)).toMatchObject([{ kind: 'reject', reason: 'queue-full' }]);
+    expect(sentBy(scheduler.handle({ kind: 'arrived', job: { ...long, jobId: 'one more' as JobId } }, 130))).toBe('one more');
+    expect(scheduler.snapshot(140).queued).toBe(1);
+  });
+
+  test('is out of our queue when it is cancelled there', () => {
+    const scheduler = withFreshStream();
+    scheduler.handle({ kind: 'arrived', job: long }, 110);
     expect(scheduler.handle({ kind: 'ended', jobId: long.jobId, outcome: 'cancelled' }, 140)).toMatchObject([{ kind: 'report', report: { replicaId: null } }]);
     expect(scheduler.snapshot(150).queued).toBe(0);
+  });
+});
+
+describe('a queue of many', () => {
+  test('lets a job without a deadline go in the end, however many with one keep coming', () => {
+    const scheduler = started({ queuedMax: 40 }, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('j0') }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('patient', { slo: {} }) }, 1);
+    let current = 'j0';
+    for (let index = 1; index < 60 && current !== 'patient'; index++) {
+      scheduler.handle({ kind: 'arrived', job: job(`j${index}`) }, index * 1000 - 500);
+      current = sentBy(scheduler.handle({ kind: 'ended', jobId: current as JobId, outcome: 'finished' }, index * 1000)) ?? current;
+    }
+    expect(current).toBe('patient');
+  });
+
+  test('of one model hides nobody of another, whose replica is idle', () => {
+    const scheduler = createScheduler({
+      replicas: [
+        { replicaId: R0, models: ['a'], belief, concurrencyMax: 256 },
+        { replicaId: R1, models: ['b'], belief, concurrencyMax: 1 },
+      ],
+      policy: { kind: 'paceline' },
+      attainmentTarget: 0.99,
+      controlPeriodMs: 100,
+      queuedMax: 100,
+    });
+    for (const replicaId of [R0, R1]) {
+      scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
+      scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
+    }
+    scheduler.handle({ kind: 'arrived', job: job('stream', { model: 'a', slo: { ttftMs: 1000, tpotMs: 24 } }) }, 0);
+    scheduler.handle({ kind: 'tokens', jobId: 'stream' as JobId, tokens: 1 }, 100);
+    for (let index = 0; index < 30; index++) scheduler.handle({ kind: 'arrived', job: job(`a${index}`, { model: 'a', promptTokens: 4000, slo: { ttftMs: 20_000, tpotMs: 60 } }) }, 110);
+    scheduler.handle({ kind: 'arrived', job: job('b0', { model: 'b', slo: { ttftMs: 4000 } }) }, 120);
+    scheduler.handle({ kind: 'arrived', job: job('b1', { model: 'b', slo: { ttftMs: 4000 } }) }, 130);
+    expect(sentBy(scheduler.handle({ kind: 'ended', jobId: 'b0' as JobId, outcome: 'finished' }, 150))).toBe('b1');
+  });
+
+  test('kept on purpose does not make the replicas run fast, as one without a place does', () => {
+    const scheduler = started({ queuedMax: 100 });
+    scheduler.handle({ kind: 'arrived', job: job('stream', { slo: { ttftMs: 1000, tpotMs: 24 } }) }, 0);
+    for (let nowMs = 100; nowMs < 25_000; nowMs += 1000) {
+      // Never ahead of its limit, so that no prompt is welcome beside it.
+      scheduler.handle({ kind: 'tokens', jobId: 'stream' as JobId, tokens: nowMs === 100 ? 1 : 41 }, nowMs);
+      scheduler.handle({ kind: 'arrived', job: job(`p${nowMs}`, { promptTokens: 1500, slo: { ttftMs: 60_000, tpotMs: 90 } }) }, nowMs + 1);
+    }
+    expect(scheduler.snapshot(25_000).queued).toBeGreaterThan(20);
+    const [demanded] = demands(scheduler.handle({ kind: 'tick' }, 25_050));
+    expect(demanded?.why.binding).not.toBe('stability');
+  });
+
+  test('under a policy that stands for a plain gateway goes as soon as there is a place, whatever waits for other models', () => {
+    const models = Array.from({ length: 20 }, (_, index) => `m${index}`);
+    const scheduler = createScheduler({
+      replicas: models.map((model, index) => ({ replicaId: `r${index}` as ReplicaId, models: [model], belief, concurrencyMax: 1 })),
+      policy: { kind: 'max-clock' },
+      attainmentTarget: 0.99,
+      controlPeriodMs: 100,
+      queuedMax: 100,
+    });
+    for (const [index, model] of models.entries()) {
+      scheduler.handle({ kind: 'replica-health', replicaId: `r${index}` as ReplicaId, state: 'up' }, 0);
+      scheduler.handle({ kind: 'arrived', job: job(`first ${model}`, { model }) }, 1);
+      scheduler.handle({ kind: 'arrived', job: job(`second ${model}`, { model, slo: { ttftMs: 1000 + index } }) }, 2);
+    }
+    expect(sentBy(scheduler.handle({ kind: 'ended', jobId: 'first m19' as JobId, outcome: 'finished' }, 50))).toBe('second m19');
   });
 });
 
