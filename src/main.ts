@@ -34,6 +34,12 @@ async function overview(): Promise<string> {
   return ['paceline COMMAND [options]', '', ...rows, '', 'paceline COMMAND --help tells the options.'].join('\n');
 }
 
+// Whoever reads our output may have seen enough; a full disk is another matter, and said.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') process.stderr.write(`paceline: standard output: ${error.message}\n`);
+  process.exit(error.code === 'EPIPE' ? 0 : 1);
+});
+
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

@@ -13,7 +13,8 @@ import { feasibleAlone } from '../../src/simulator/feasibility.ts';
 import { simulate } from '../../src/simulator/simulate.ts';
 import { runReport } from '../../src/simulator/run-report.ts';
 import { BELIEFS, type Belief, fleetCapacityPerS, sharedOf } from './cell.ts';
-import { LOADS, type Load, played, sourceOf, WORKLOADS, type WorkloadName } from './workloads.ts';
+import { chosen, refusing } from './options.ts';
+import { LOADS, type Load, played, sourceOf, WORKLOADS } from './workloads.ts';
 
 interface Variant {
   readonly name: string;
@@ -38,6 +39,7 @@ const VARIANTS: readonly Variant[] = [
   without('dwell', 'dwell before lowering'),
 ];
 
+const PROFILES = ['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'] as const;
 const ROOT = resolve(import.meta.dirname, '../..');
 const { values } = parseArgs({
   options: {
@@ -52,38 +54,48 @@ const { values } = parseArgs({
 const options = { replicas: 4, seed: 1, clairvoyantEffort: 0 };
 
 const measured = VARIANTS.map(({ name }) => ({ name, energy: [] as number[], attainment: [] as number[] }));
-for (const profileName of values.profiles.split(',')) {
-  const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profileName}.json`)));
-  for (const name of values.workloads.split(',') as WorkloadName[]) {
-    if (!WORKLOADS.includes(name)) throw new Error(`--workloads: got '${name}', allowed: ${WORKLOADS.join(', ')}`);
-    const source = await sourceOf(name, model, options.seed);
-    const capacityPerS = fleetCapacityPerS(model, source, options);
-    for (const belief of values.beliefs.split(',') as Belief[]) {
-      if (BELIEFS[belief] === undefined) throw new Error(`--beliefs: got '${belief}', allowed: ${Object.keys(BELIEFS).join(', ')}`);
-      for (const load of values.loads.split(',') as Load[]) {
-        if (LOADS[load] === undefined) throw new Error(`--loads: got '${load}', allowed: ${Object.keys(LOADS).join(', ')}`);
-        const shared = sharedOf(model, played(source, LOADS[load] * capacityPerS), belief, options);
-        const physics = createPhysics(model.profile, BELIEFS[belief].scale);
-        const feasible = feasibleAlone([physics], shared.requests, shared.classes);
-        let everythingJ = 0;
-        for (const [index, { mechanisms, routing }] of VARIANTS.entries()) {
-          const run = simulate({ ...shared, policy: { kind: 'paceline' }, mechanisms, ...(routing === undefined ? {} : { routing }) });
-          if (index === 0) everythingJ = run.energyJ;
-          measured[index]?.energy.push(run.energyJ / everythingJ);
-          measured[index]?.attainment.push(runReport({ policy: 'paceline', replicas: options.replicas, seed: options.seed }, run, feasible).attainmentOfFeasible);
+
+async function measure(): Promise<void> {
+  const workloads = chosen('workloads', values.workloads, WORKLOADS);
+  const beliefs = chosen('beliefs', values.beliefs, Object.keys(BELIEFS) as Belief[]);
+  const loads = chosen('loads', values.loads, Object.keys(LOADS) as Load[]);
+  for (const profileName of chosen('profiles', values.profiles, PROFILES)) {
+    const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profileName}.json`)));
+    for (const name of workloads) {
+      const source = await sourceOf(name, model, options.seed);
+      const capacityPerS = fleetCapacityPerS(model, source, options);
+      for (const belief of beliefs) {
+        for (const load of loads) {
+          const shared = sharedOf(model, played(source, LOADS[load] * capacityPerS), belief, options);
+          const feasible = feasibleAlone([createPhysics(model.profile, BELIEFS[belief].scale)], shared.requests, shared.classes);
+          let everythingJ = 0;
+          for (const [index, { mechanisms, routing }] of VARIANTS.entries()) {
+            const run = simulate({ ...shared, policy: { kind: 'paceline' }, mechanisms, ...(routing === undefined ? {} : { routing }) });
+            if (index === 0) everythingJ = run.energyJ;
+            measured[index]?.energy.push(run.energyJ / everythingJ);
+            measured[index]?.attainment.push(runReport({ policy: 'paceline', replicas: options.replicas, seed: options.seed }, run, feasible).attainmentOfFeasible);
+          }
+          process.stderr.write(`${profileName} ${name}${source.recorded || name === 'tenants' ? '' : ' (generated)'} ${load}, belief ${belief}\n`);
         }
-        process.stderr.write(`${profileName} ${name} ${load}, belief ${belief}\n`);
       }
     }
   }
+  report();
 }
 
-const mean = (numbers: readonly number[]): number => numbers.reduce((sum, value) => sum + value, 0) / Math.max(1, numbers.length);
-const rows = measured.map(({ name, energy, attainment }) => ({ without: name, energy: mean(energy), attainmentMean: mean(attainment), attainmentLeast: Math.min(...attainment), below99: attainment.filter((share) => share < 0.99).length, cells: energy.length }));
-const width = Math.max(...rows.map((row) => row.without.length));
-const table = [
-  `${'without'.padEnd(width)}   energy  attainment: mean, least, cells below 99 % of ${rows[0]?.cells}`,
-  ...rows.map((row) => `${row.without.padEnd(width)}  ${row.energy.toFixed(3).padStart(7)}  ${(100 * row.attainmentMean).toFixed(2).padStart(6)} ${(100 * row.attainmentLeast).toFixed(2).padStart(6)} ${String(row.below99).padStart(3)}`),
-].join('\n');
-process.stdout.write(values.json ? `${JSON.stringify(rows, null, 2)}\n` : `${table}\n`);
-if (values.out !== undefined) writeFileSync(values.out, `${table}\n`);
+function report(): void {
+  const rows = measured.map(({ name, energy, attainment }) => ({ without: name, energy: mean(energy), attainmentMean: mean(attainment), attainmentLeast: Math.min(...attainment), below99: attainment.filter((share) => share < 0.99).length, cells: energy.length }));
+  const width = Math.max(...rows.map((row) => row.without.length));
+  const table = [
+    `${'without'.padEnd(width)}   energy  attainment: mean, least, cells below 99 % of ${rows[0]?.cells}`,
+    ...rows.map((row) => `${row.without.padEnd(width)}  ${row.energy.toFixed(3).padStart(7)}  ${(100 * row.attainmentMean).toFixed(2).padStart(6)} ${(100 * row.attainmentLeast).toFixed(2).padStart(6)} ${String(row.below99).padStart(3)}`),
+  ].join('\n');
+  process.stdout.write(values.json ? `${JSON.stringify(rows, null, 2)}\n` : `${table}\n`);
+  if (values.out !== undefined) writeFileSync(values.out, `${table}\n`);
+}
+
+function mean(numbers: readonly number[]): number {
+  return numbers.reduce((sum, value) => sum + value, 0) / Math.max(1, numbers.length);
+}
+
+await refusing(measure);

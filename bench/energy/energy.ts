@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { loadProfile } from '../../src/profile-file.ts';
+import { chosen, numberOf, refusing } from './options.ts';
 import { BELIEFS, type Belief, type CellOptions, type CellResult, fleetCapacityPerS, runCell } from './cell.ts';
 import { formatCells, summaryOf } from './table.ts';
 import { LOADS, type Load, sourceOf, WORKLOADS, type WorkloadName } from './workloads.ts';
@@ -24,7 +25,7 @@ interface Task {
   readonly options: CellOptions;
 }
 
-if (isMainThread) await main();
+if (isMainThread) await refusing(main);
 else await work(workerData as Task);
 
 async function main(): Promise<void> {
@@ -44,7 +45,8 @@ async function main(): Promise<void> {
   });
   const loads = chosen('loads', values.loads, Object.keys(LOADS) as Load[]);
   const beliefs = chosen('beliefs', values.beliefs, Object.keys(BELIEFS) as Belief[]);
-  const options = { replicas: Number(values.replicas), seed: Number(values.seed), clairvoyantEffort: Number(values.effort) };
+  const options = { replicas: numberOf('replicas', values.replicas, { least: 1, most: 1000, whole: true }), seed: numberOf('seed', values.seed, { least: 0, most: 1e9, whole: true }), clairvoyantEffort: numberOf('effort', values.effort, { least: 0, most: 10 }) };
+  const threads = numberOf('threads', values.threads, { least: 1, most: 64, whole: true });
   const tasks = chosen('profiles', values.profiles, PROFILES).flatMap((profile) => chosen('workloads', values.workloads, WORKLOADS).map((workload): Task => ({ profile, workload, loads, beliefs, options })));
   const cells: CellResult[] = [];
   const total = tasks.length * loads.length * beliefs.length;
@@ -56,7 +58,7 @@ async function main(): Promise<void> {
       });
     }
   };
-  await Promise.all(Array.from({ length: Number(values.threads) }, next));
+  await Promise.all(Array.from({ length: threads }, next));
   cells.sort((a, b) => a.profile.localeCompare(b.profile) || WORKLOADS.indexOf(a.workload) - WORKLOADS.indexOf(b.workload) || a.belief.localeCompare(b.belief) || LOADS[a.load] - LOADS[b.load]);
   const result = { summary: summaryOf(cells), options, cells };
   const table = formatCells(cells);
@@ -86,12 +88,4 @@ async function work({ profile, workload, loads, beliefs, options }: Task): Promi
       parentPort?.postMessage(runCell(model, source, capacityPerS, load, belief, options));
     }
   }
-}
-
-function chosen<Name extends string>(option: string, text: string, all: readonly Name[]): readonly Name[] {
-  return text.split(',').map((name) => {
-    const found = all.find((known) => known === name.trim());
-    if (found === undefined) throw new Error(`--${option}: got '${name}', allowed: ${all.join(', ')}`);
-    return found;
-  });
 }

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
+import { createPhysics } from '../engine/physics.ts';
 import type { Profile } from '../frontier/profile.ts';
 import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import type { MachineOptions } from '../simulator/machines.ts';
@@ -9,6 +10,8 @@ import type { FleetMember } from '../simulator/simulate.ts';
 import { type OptionValues, UsageError } from './command.ts';
 
 const DEFAULT = { replicas: 4, truth: 'config/profiles/llama-3.1-70b.h100-tp4.json' };
+/** The package's own, from wherever the command is run. */
+const DEFAULT_TRUTH = resolve(import.meta.dirname, import.meta.dirname.includes('dist') ? '..' : '../..', DEFAULT.truth);
 const REPLICAS_MAX = 10_000;
 /** Below -90 % nothing is left, above 900 % it is another machine. */
 const ERROR_PCT = { min: -90, max: 900 };
@@ -49,7 +52,7 @@ export function readFleet(options: OptionValues<typeof FLEET_OPTIONS>): FleetCho
 }
 
 function uniform({ replicas = DEFAULT.replicas, truth, belief }: { readonly replicas?: number | undefined; readonly truth?: string | undefined; readonly belief?: string | undefined }): FleetChoice['members'] {
-  const followed = profileOf('--truth', truth ?? DEFAULT.truth);
+  const followed = profileOf('--truth', truth ?? DEFAULT_TRUTH);
   const member = { truth: followed, belief: belief === undefined ? followed : profileOf('--belief', belief) };
   return [member, ...Array.from({ length: replicas - 1 }, () => member)];
 }
@@ -106,10 +109,14 @@ function fleetFile(text: string): readonly Entry[] | null {
   return parsed.data.fleet.map(({ replicas, truth, belief }) => ({ replicas, truth: resolve(from, truth), belief: belief === undefined ? undefined : resolve(from, belief) }));
 }
 
+/** The simulated devices have one knob, their clock: a profile of another can be believed by a gateway, but not played. */
 function profileOf(option: string, path: string): Profile {
   try {
-    return loadProfile(path);
+    const profile = loadProfile(path);
+    createPhysics(profile);
+    return profile;
   } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(`${option}: ${path}: ${error.message}`, { cause: error });
     throw error instanceof ProfileFileError ? new UsageError(`${option}: ${error.message}`, { cause: error }) : error;
   }
 }

@@ -77,16 +77,21 @@ export const command = defineCommand({
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const feasible = feasibleAlone(machines, shared.requests, shared.classes);
-    const runs = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => {
-      const label = { policy: name.trim(), replicas: shared.replicas, seed: options.seed };
+    // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
+    const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
+    for (const name of names) {
+      if (name === 'clairvoyant' || name === 'lower-bound') onlyPlain(name, fleet, options.concurrency);
+      else policyOf(name, fleet.members);
+    }
+    const runs = names.map((name) => {
+      const label = { policy: name, replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
-        onlyPlain(label.policy, fleet);
-        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), feasible) : lowerBoundReport(label, shared);
+        return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), feasible) : lowerBoundReport(label, shared, feasible);
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
         runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
-      return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name.trim());
+      return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name);
     });
     endProgress();
     process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}\n\n${formatRuns(runs)}\n`);
@@ -150,9 +155,10 @@ function bestStatic(members: FleetChoice['members'], target: number, play: (poli
 }
 
 /** What knows the machines beforehand knows one kind of them, as their profile has it. */
-function onlyPlain(policy: string, { members, machines }: FleetChoice): void {
+function onlyPlain(policy: string, { members, machines }: FleetChoice, concurrency: number | undefined): void {
   if (new Set(members.map(({ truth }) => truth)).size > 1) throw new UsageError(`--policy: ${policy} plans for one kind of replica, and the fleet has ${[...new Set(members.map(({ truth }) => truth.name))].join(' and ')}`);
-  const stray = Object.entries(machines).find(([, value]) => value !== undefined && value !== 0);
+  const { durationCv = 0, switchOutliers, powerCapW } = machines;
+  const stray = Object.entries({ '--noise': durationCv > 0, '--switch-outliers': switchOutliers !== undefined, '--power-cap': powerCapW !== undefined, '--concurrency': concurrency !== undefined }).find(([, given]) => given);
   if (stray !== undefined) throw new UsageError(`--policy: ${policy} knows nothing of ${stray[0]}; leave the option out, or the policy`);
 }
 

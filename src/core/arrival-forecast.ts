@@ -4,6 +4,8 @@
 export interface ArrivalForecast {
   observe(promptTokens: number, nowMs: number): void;
   at(nowMs: number): Forecast;
+  /** How many more to expect within that time; 0 where it has been silent for so long that nobody comes any more. */
+  expectedWithin(lengthMs: number, nowMs: number): number;
 }
 
 export interface Forecast {
@@ -20,12 +22,16 @@ const SLOW_MS = 20_000;
 const FAST_MS = 3_000;
 /** No rate is told from less time than this: the first arrivals often come together. */
 const YOUNG_MS = 5_000;
+/** So many mean gaps without an arrival, and it was not chance: e⁻⁴ of them are as long. */
+const SILENT_GAPS = 4;
 /** Sizes before the first arrival: a middling chat prompt. */
 const PROMPT_TOKENS_PRIOR = 500;
 
 export function createArrivalForecast(): ArrivalForecast {
   let startedAtMs = Number.NaN;
   let updatedAtMs = 0;
+  let lastAtMs = 0;
+  let perMsAtLast = 0;
   let slow = 0;
   let fast = 0;
   let tokens = PROMPT_TOKENS_PRIOR;
@@ -44,6 +50,12 @@ export function createArrivalForecast(): ArrivalForecast {
   }
 
   return {
+    expectedWithin(lengthMs, nowMs) {
+      if (Number.isNaN(startedAtMs)) return 0;
+      if (perMsAtLast * (nowMs - lastAtMs) > SILENT_GAPS) return 0;
+      decayTo(nowMs);
+      return (slow / slowWindowMs(nowMs)) * lengthMs;
+    },
     observe(promptTokens, nowMs) {
       if (Number.isNaN(startedAtMs)) {
         startedAtMs = nowMs;
@@ -53,6 +65,8 @@ export function createArrivalForecast(): ArrivalForecast {
       slow += 1;
       fast += 1;
       seen += 1;
+      lastAtMs = nowMs;
+      perMsAtLast = slow / slowWindowMs(nowMs);
       const rate = Math.max(0.01, 1 / seen);
       tokens += (promptTokens - tokens) * rate;
       squares += (promptTokens ** 2 - squares) * rate;

@@ -5,7 +5,7 @@ import type { RunReport } from './run-report.ts';
 export function formatRuns(runs: readonly RunReport[]): string {
   const [first] = runs;
   if (first === undefined) return 'no runs';
-  const columns: readonly (readonly [string, (run: RunReport) => string])[] = [
+  const columns: (readonly [string, (run: RunReport) => string])[] = [
     ['policy', ({ policy }) => policy],
     ['attainment', ({ attainment }) => `${(100 * attainment).toFixed(2)} %`],
     ['energy', ({ energyJ }) => `${(energyJ / 1000).toFixed(1)} kJ`],
@@ -17,6 +17,9 @@ export function formatRuns(runs: readonly RunReport[]): string {
     ['TPOT p50/p99', ({ tpotMs }) => `${ms(tpotMs.p50)} / ${ms(tpotMs.p99)}`],
     ['rejected', ({ rejected }) => String(rejected)],
   ];
+  // Energies are comparable over one window; a run that took longer idled longer, too.
+  const lengths = new Set(runs.map(({ durationS }) => Math.round(durationS)));
+  if (lengths.size > 1) columns.push(['window', ({ durationS }) => `${durationS.toFixed(0)} s`]);
   const notes = runs.flatMap(({ policy, note }) => (note === null ? [] : [`${policy}: ${note}`]));
   return [tableOf(columns, runs), ...(notes.length === 0 ? [] : ['', ...notes])].join('\n');
 }

@@ -39,6 +39,8 @@ export interface RunReport {
 
 /** From this share on a load is called infeasible. */
 const INFEASIBLE_SHARE = 0.01;
+/** … and from this share of misses on too heavy. */
+const OVERLOAD_SHARE = 0.1;
 
 /**
  * `feasible` says of each request of the workload, by its index, whether it could be met at all (`feasibleAlone`); empty stands
@@ -74,15 +76,19 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     infeasibleAlone,
     infeasibleWhenSent,
     cachedPromptShare: share(cachedPromptTokens, finished.reduce((sum, report) => sum + report.promptTokens, 0)),
-    note: noteOf(requests, infeasibleAlone, infeasibleWhenSent),
+    note: noteOf(requests, infeasibleAlone, infeasibleWhenSent, reports.filter(isMet).length),
   };
 }
 
-function noteOf(requests: number, infeasibleAlone: number, infeasibleWhenSent: number): string | null {
-  const percent = (count: number): string => `${Number(((100 * count) / requests).toFixed(1))} %`;
-  if (share(infeasibleWhenSent, requests) < INFEASIBLE_SHARE) return null;
-  const alone = infeasibleAlone === 0 ? '' : `, ${percent(infeasibleAlone)} not even with a replica of their own`;
-  return `infeasible: ${percent(infeasibleWhenSent)} of requests could not be met even at the fastest point when they were sent${alone}`;
+/** Facts first: what nothing could have met, then how many were missed where it is more than the machines' share of trouble. */
+function noteOf(requests: number, infeasibleAlone: number, infeasibleWhenSent: number, met: number): string | null {
+  const percent = (count: number): string => `${Number(((100 * count) / Math.max(1, requests)).toFixed(1))} %`;
+  const missed = requests - infeasibleAlone - met;
+  const parts = [
+    ...(share(infeasibleAlone, requests) < INFEASIBLE_SHARE ? [] : [`${percent(infeasibleAlone)} of requests could not be met even with a replica of their own at the fastest clock`]),
+    ...(share(missed, requests) < OVERLOAD_SHARE ? [] : [`${percent(missed)} were missed for the load${infeasibleWhenSent === 0 ? '' : ` (${percent(infeasibleWhenSent)} of all could not be met any more when they were sent)`}`]),
+  ];
+  return parts.length === 0 ? null : `infeasible: ${parts.join('; ')}`;
 }
 
 function isMet({ met, outcome }: JobReport): boolean {

@@ -133,6 +133,9 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     };
   }
 
+  /** Point that each replica's devices were told last; none yet: default clocks. */
+  const told = new Map<ReplicaId, string | null>();
+
   function tell(event: SchedulerEvent): void {
     for (const effect of scheduler.handle(event, nowMs)) {
       observer?.onEffect(effect, nowMs);
@@ -153,7 +156,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
         rejected += 1;
         return;
       case 'demand': {
-        if (effect.change === 'renew') return;
+        // What the devices were told last they need not be told again. Not every first demand changes anything for the scheduler: a
+        // belief's fastest point may be below the device's default clock.
+        if (effect.change === 'renew' && told.get(effect.replicaId) === (effect.point?.id ?? null)) return;
+        told.set(effect.replicaId, effect.point?.id ?? null);
         const clockMhz = effect.point === null ? null : Number(effect.point.knobs['clockMhz']);
         fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null }, nowMs + controlDelayMs);
         return;
@@ -172,10 +178,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     fleet.newTokens(replicaId, nowMs, (jobId, tokens, lastAtMs) => tell({ kind: 'tokens', jobId, tokens, lastAtMs }));
   }
 
-  function tellBrought(told: Brought): void {
-    const { replicaId, jobId, finished, outputTokens, cachedTokens } = told;
+  function tellBrought(event: Brought): void {
+    const { replicaId, jobId, finished, outputTokens, cachedTokens } = event;
     bringUpToDate(replicaId);
-    const tokens = fleet.takeTokens(told);
+    const tokens = fleet.takeTokens(event);
     if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
     if (!finished) return;
     const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
@@ -205,7 +211,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied } = fleet.advanceTo(nowMs);
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
-    for (const told of brought) tellBrought(told);
+    for (const event of brought) tellBrought(event);
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
       tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;

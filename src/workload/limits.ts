@@ -11,3 +11,6 @@ export const TRACE_BYTES_MAX = 400 * 1024 * 1024;
 
 /** SLO classes of one run: each is a row of the report and a label. */
 export const SLO_CLASSES_MAX = 32;
+
+/** From a workload's first request to its last. The longest public trace has two weeks; a year between two lines is a wrong unit. */
+export const WORKLOAD_SPAN_MAX_MS = 100 * 86_400_000;

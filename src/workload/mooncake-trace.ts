@@ -21,7 +21,7 @@ const WANTED: Readonly<Record<string, string>> = {
   hash_ids: 'an array of whole numbers',
 };
 
-/** Times are the file's own, in milliseconds from its start. */
+/** Times count from the first request of the file, in milliseconds: some dumps have them since 1970. */
 export function readMooncakeTrace(text: string, file: string): Workload {
   const requests: WorkloadRequest[] = [];
   for (const line of traceLines(text)) {
@@ -30,7 +30,9 @@ export function readMooncakeTrace(text: string, file: string): Workload {
     boundedPush(requests, hash_ids === undefined ? request : { ...request, prefixBlocks: hash_ids }, file);
   }
   if (requests.length === 0) throw new WorkloadError(`${file}: no requests; want lines such as {"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}`);
-  return { name: `mooncake ${file}`, requests: inOrderOfArrival(requests) };
+  inOrderOfArrival(requests);
+  const earliestMs = requests[0]?.atMs ?? 0;
+  return { name: `mooncake ${file}`, requests: earliestMs === 0 ? requests : requests.map((request) => ({ ...request, atMs: request.atMs - earliestMs })) };
 }
 
 function readLine(text: string, at: { readonly file: string; readonly line: number }): z.infer<typeof Line> {

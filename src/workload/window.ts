@@ -1,5 +1,6 @@
 // A part of a workload, and how fast it is played.
 import type { Workload } from './request.ts';
+import { WORKLOAD_SPAN_MAX_MS } from './limits.ts';
 import { WorkloadError } from './workload-error.ts';
 
 export interface Window {
@@ -23,9 +24,12 @@ export function takeWindow(workload: Workload, { fromS = 0, durationS = Infinity
   if (requests.length === 0) {
     const lastS = Math.floor((workload.requests.at(-1)?.atMs ?? 0) / 1000);
     const next = workload.requests.find(({ atMs }) => atMs >= fromMs);
+    if (workload.requests.length === 0) throw new WorkloadError(`${workload.name}: no requests at all; take a higher rate or a longer duration`);
     const wayOut = next === undefined ? `the last one is at ${lastS} s` : `the next one is at ${Math.floor(next.atMs / 1000)} s`;
     throw new WorkloadError(`${workload.name}: no requests ${spanName(fromS, durationS)}; ${wayOut}`);
   }
+  const spanMs = (requests.at(-1)?.atMs ?? 0) - (requests[0]?.atMs ?? 0);
+  if (spanMs > WORKLOAD_SPAN_MAX_MS) throw new WorkloadError(`${workload.name}: ${Math.round(spanMs / 86_400_000)} days from the first request to the last, at most ${WORKLOAD_SPAN_MAX_MS / 86_400_000}; a time in another unit, or take a part with --from and --duration`);
   const part = fromS === 0 && durationS === Infinity ? '' : ` ${spanName(fromS, durationS)}`;
   return { name: `${workload.name}${part}${speed === 1 ? '' : ` x${speed}`}`, requests };
 }

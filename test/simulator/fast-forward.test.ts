@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import { percentiles } from '../../src/statistics/percentiles.ts';
 import { type SimulatedRun, type SimulationOptions, simulate } from '../../src/simulator/simulate.ts';
 import { makeSynthetic } from '../../src/workload/synthetic.ts';
@@ -29,9 +30,10 @@ describe('tokens told in bulk', () => {
     { policy: { kind: 'max-clock' }, truth: CLOCK_PROFILE },
     { policy: { kind: 'max-clock' }, truth: CROWDED },
     { policy: { kind: 'static', pointId: '1230' }, truth: CLOCK_PROFILE },
-    { policy: { kind: 'paceline' }, truth: CLOCK_PROFILE },
-  ] as const)('give the same reports and energy as token by token under $policy', ({ policy, truth }) => {
-    const [bulk, each] = (['first-and-last', 'each'] as const).map((tokenEvents) => run({ policy, truth, belief: truth, tokenEvents, untilMs: 100_000 })) as [SimulatedRun, SimulatedRun];
+    // Without residuals: those are learnt from stretches of tokens, which are not cut alike, and one route that is a near tie then goes the other way.
+    { policy: { kind: 'paceline' }, truth: CLOCK_PROFILE, mechanisms: { ...ALL_MECHANISMS, residuals: false } },
+  ] as const)('give the same reports and energy as token by token under $policy', ({ policy, truth, ...over }) => {
+    const [bulk, each] = (['first-and-last', 'each'] as const).map((tokenEvents) => run({ policy, truth, belief: truth, tokenEvents, untilMs: 100_000, ...over })) as [SimulatedRun, SimulatedRun];
     const [bulkTimes, eachTimes] = [timesOf(bulk), timesOf(each)];
     expect([...bulkTimes.keys()].sort()).toEqual([...eachTimes.keys()].sort());
     for (const [job, times] of eachTimes) times.forEach((time, index) => expect(bulkTimes.get(job)?.[index], job).toBeCloseTo(time as number, 5));
