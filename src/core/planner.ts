@@ -50,6 +50,9 @@ const SHARE_MAX = { places: 0.85, kv: 0.9 };
 /** Of what a large newcomer's prefill takes from a stream, at the fastest point, so much is kept in the bank of one that may end soon. */
 const RESERVE = 0.3;
 
+/** Room in the time of a batch that prefills: it is one, so that its error is not averaged, and all streams on the replica share it. */
+const BATCH_MARGIN = { fixed: 0.05, perGuard: 0.03 };
+
 /** Relative room in every time prediction: `FIXED + PER_GUARD · guard`. */
 const MARGIN = { fixed: 0.01, perGuard: 0.02 };
 
@@ -267,14 +270,14 @@ export function lossRisk(view: ReplicaView): LossRisk {
   let last = 0;
   for (const stream of view.running) {
     if (stream.e2eDeadlineAtMs - view.nowMs < tokensTakeMs(fastest, stream.remainingMiddle, stepMs)) expected += 1;
-    else expected += tpotRisk(fastest, stream.tpotLimitMs, stream.bankMs, stream.totals, stream.tokensOut, stepMs, 0);
+    else expected += tpotRisk(fastest, stream, stream.bankMs, stream.tokensOut, stepMs, 0);
   }
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;
     const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
     const endMs = firstMs + tokensTakeMs(fastest, prompt.outputTokensMiddle, stepMs, fastest.firstTokenIteration[index]);
     const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs || prompt.e2eDeadlineAtMs - view.nowMs < endMs;
-    last = late ? 1 : tpotRisk(fastest, prompt.tpotLimitMs, 0, prompt.totals, 1, stepMs, fastest.firstTokenIteration[index] as number);
+    last = late ? 1 : tpotRisk(fastest, prompt, 0, 1, stepMs, fastest.firstTokenIteration[index] as number);
     expected += last;
   }
   return { expected, last };
@@ -287,10 +290,10 @@ const NO_RISK: LossRisk = { expected: 0, last: 0 };
  * prefills (k of them), s per step after, limit L and bank b, n further tokens miss where n·L + b < k·c + (n − k)·s, that is
  * n < (k·(c − s) − b)/(L − s); of those, answers short enough to end within the bank, n ≤ b/(c − L), do not.
  */
-function tpotRisk(fastest: PointCosts, limitMs: number, bankMs: number, totals: Float64Array, tokensOut: number, stepMs: number, from: number): number {
+function tpotRisk(fastest: PointCosts, { tpotLimitMs: limitMs, totals, guard }: RunningStream | WaitingPrompt, bankMs: number, tokensOut: number, stepMs: number, from: number): number {
   if (limitMs === Number.POSITIVE_INFINITY) return 0;
   const iterations = Math.max(0, fastest.prefillIterations - from);
-  const iterationMs = iterations > 0 ? fastest.prefillMs / fastest.prefillIterations : stepMs;
+  const iterationMs = iterations > 0 ? (fastest.prefillMs / fastest.prefillIterations) * (1 + BATCH_MARGIN.fixed + BATCH_MARGIN.perGuard * guard) : stepMs;
   const owedMs = iterations * Math.max(0, iterationMs - stepMs) - bankMs;
   if (limitMs <= stepMs) return owedMs > 0 ? 1 : 1 - shareShorter(totals, tokensOut, tokensOut - owedMs / Math.max(1e-6, stepMs - limitMs));
   if (owedMs <= 0) return 0;

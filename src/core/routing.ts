@@ -45,6 +45,8 @@ export interface Route<Id> {
   readonly ownRisk: number;
   readonly othersRisk: number;
   readonly marginalJ: number;
+  /** Too many of the deadlines there cannot be met any more. */
+  readonly distressed: boolean;
   /** The replica has nothing to do, or would have to run faster for it. */
   readonly opens: boolean;
   /** The least charged on any replica, whatever it puts at risk there now. */
@@ -54,6 +56,9 @@ export interface Route<Id> {
   readonly ttftMs: number;
   readonly tpotMs: number;
 }
+
+/** Share of a replica's jobs that are lost from which on it is spared. */
+const DISTRESS_SHARE = 0.1;
 
 /** Room beyond predictions for a job that is kept back on purpose: what is not known yet may come before it. */
 const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
@@ -75,7 +80,7 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
   for (const candidate of candidates) {
     const route = routeTo(candidate);
     onRoute?.(route);
-    cheapestJ = Math.min(cheapestJ, route.marginalJ);
+    if (!route.distressed) cheapestJ = Math.min(cheapestJ, route.marginalJ);
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
   return best === null ? null : { ...best.route, cheapestJ };
@@ -101,6 +106,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
     marginalJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
+    distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
@@ -135,6 +141,9 @@ function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad:
     if (Math.abs(risk - bestRisk) > 1e-9) return risk < bestRisk;
     return route.ttftMs < best.ttftMs;
   }
+  // What is lost already puts nothing at risk, and the fuller replica is the cheaper: without this, one that has fallen behind
+  // would draw ever more.
+  if (route.distressed !== best.distressed) return !route.distressed;
   // Without the margins anywhere, what counts is to get them back, not the energy.
   if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
   const difference = route.marginalJ - best.marginalJ;
