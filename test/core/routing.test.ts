@@ -24,9 +24,7 @@ describe('the route of a job', () => {
   test('is to an idle one where the fuller has streams that its prompt would put at risk', () => {
     const fresh = streams(4, { tpotLimitMs: 24, bankMs: 0, tokensOut: 1, remainingLow: 1, remainingMiddle: 6, remainingHigh: 20 });
     const job = waitingPrompt({ jobId: 'new' as JobId, promptTokens: 4000, ttftDeadlineAtMs: 4000 });
-    const route = chooseRoute([candidate('fuller', { running: fresh }, job), candidate('idle', {}, job)], 'energy', RISK_MAX);
-    expect(route?.id).toBe('idle');
-    expect(route?.cheapestJ, 'it is dearer there, which is known').toBeLessThan(route?.marginalJ as number);
+    expect(chooseRoute([candidate('fuller', { running: fresh }, job), candidate('idle', {}, job)], 'energy', RISK_MAX)?.id).toBe('idle');
   });
 
   test('is not to one that has fallen behind, although nothing more can be lost there and it is the cheapest', () => {
