@@ -31,11 +31,6 @@ export function predictFirstTokenMs(view: ReplicaView, point: PointIndex, index:
   return costsAt(view, point).firstTokenMs[index] ?? 0;
 }
 
-/** Predicted time per output token at the given point with the present load and the forecast prefills. */
-export function predictTpotMs(view: ReplicaView, point: PointIndex): number {
-  return costsAt(view, point).stepWithPrefillsMs;
-}
-
 /**
  * Time until a stream that gets a token in each iteration has had `tokens` more: first the iterations that prefill what
  * waits now (those after the `from`-th), then decode steps of `stepMs`.

@@ -3,7 +3,7 @@ import type { JobId, JobSpec, ReplicaId } from '../../src/core/job.ts';
 import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import type { Effect } from '../../src/scheduler/events.ts';
-import { createScheduler, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import { createScheduler, type ReplicaSpec, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const belief = createPerformanceModel(CLOCK_PROFILE);
@@ -14,16 +14,17 @@ function job(id: string, over: Partial<JobSpec> = {}): JobSpec {
   return { jobId: id as JobId, model: 'm', tenant: 't', sloClass: 'chat', slo: { ttftMs: 1000, tpotMs: 60 }, promptBytes: 4000, promptTokens: 1000, work: 'generate', streaming: true, ...over };
 }
 
+function serving(replicaId: ReplicaId, model: string, concurrencyMax = 256): ReplicaSpec {
+  return { replicaId, models: [model], belief, concurrencyMax };
+}
+
 function started(over: Partial<SchedulerOptions> = {}, replicas: readonly ReplicaId[] = [R0], concurrencyMax = 256): Scheduler {
-  const scheduler = createScheduler({
-    replicas: replicas.map((replicaId) => ({ replicaId, models: ['m'], belief, concurrencyMax })),
-    policy: { kind: 'paceline' },
-    attainmentTarget: 0.99,
-    controlPeriodMs: 100,
-    queuedMax: 2,
-    ...over,
-  });
-  for (const replicaId of replicas) {
+  return startedWith(over, replicas.map((replicaId) => serving(replicaId, 'm', concurrencyMax)));
+}
+
+function startedWith(over: Partial<SchedulerOptions>, replicas: readonly ReplicaSpec[]): Scheduler {
+  const scheduler = createScheduler({ replicas, policy: { kind: 'paceline' }, attainmentTarget: 0.99, controlPeriodMs: 100, queuedMax: 2, ...over });
+  for (const { replicaId } of replicas) {
     scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
     scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
   }
@@ -128,20 +129,7 @@ describe('an arrival', () => {
   });
 
   test('of another model with long answers does not make a replica hurry that does not serve it', () => {
-    const scheduler = createScheduler({
-      replicas: [
-        { replicaId: R0, models: ['short'], belief, concurrencyMax: 256 },
-        { replicaId: R1, models: ['long'], belief, concurrencyMax: 256 },
-      ],
-      policy: { kind: 'paceline' },
-      attainmentTarget: 0.99,
-      controlPeriodMs: 100,
-      queuedMax: 100,
-    });
-    for (const replicaId of [R0, R1]) {
-      scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
-      scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
-    }
+    const scheduler = startedWith({ queuedMax: 100 }, [serving(R0, 'short'), serving(R1, 'long')]);
     const why = new Set<string>();
     for (let nowMs = 0; nowMs < 10_000; nowMs += 100) {
       const id = `short ${nowMs}`;
@@ -252,20 +240,7 @@ describe('a queue of many', () => {
   });
 
   test('of one model hides nobody of another, whose replica is idle', () => {
-    const scheduler = createScheduler({
-      replicas: [
-        { replicaId: R0, models: ['a'], belief, concurrencyMax: 256 },
-        { replicaId: R1, models: ['b'], belief, concurrencyMax: 1 },
-      ],
-      policy: { kind: 'paceline' },
-      attainmentTarget: 0.99,
-      controlPeriodMs: 100,
-      queuedMax: 100,
-    });
-    for (const replicaId of [R0, R1]) {
-      scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
-      scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
-    }
+    const scheduler = startedWith({ queuedMax: 100 }, [serving(R0, 'a'), serving(R1, 'b', 1)]);
     scheduler.handle({ kind: 'arrived', job: job('stream', { model: 'a', slo: { ttftMs: 1000, tpotMs: 24 } }) }, 0);
     scheduler.handle({ kind: 'tokens', jobId: 'stream' as JobId, tokens: 1 }, 100);
     for (let index = 0; index < 30; index++) scheduler.handle({ kind: 'arrived', job: job(`a${index}`, { model: 'a', promptTokens: 4000, slo: { ttftMs: 20_000, tpotMs: 60 } }) }, 110);
@@ -289,15 +264,8 @@ describe('a queue of many', () => {
 
   test('under a policy that stands for a plain gateway goes as soon as there is a place, whatever waits for other models', () => {
     const models = Array.from({ length: 20 }, (_, index) => `m${index}`);
-    const scheduler = createScheduler({
-      replicas: models.map((model, index) => ({ replicaId: `r${index}` as ReplicaId, models: [model], belief, concurrencyMax: 1 })),
-      policy: { kind: 'max-clock' },
-      attainmentTarget: 0.99,
-      controlPeriodMs: 100,
-      queuedMax: 100,
-    });
+    const scheduler = startedWith({ queuedMax: 100, policy: { kind: 'max-clock' } }, models.map((model, index) => serving(`r${index}` as ReplicaId, model, 1)));
     for (const [index, model] of models.entries()) {
-      scheduler.handle({ kind: 'replica-health', replicaId: `r${index}` as ReplicaId, state: 'up' }, 0);
       scheduler.handle({ kind: 'arrived', job: job(`first ${model}`, { model }) }, 1);
       scheduler.handle({ kind: 'arrived', job: job(`second ${model}`, { model, slo: { ttftMs: 1000 + index } }) }, 2);
     }
