@@ -44,7 +44,8 @@ export interface Route<Id> {
   /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others'. */
   readonly ownRisk: number;
   readonly othersRisk: number;
-  readonly marginalJ: number;
+  /** See `chargedWorkJ`. */
+  readonly chargedJ: number;
   /** Too many of the deadlines there cannot be met any more. */
   readonly distressed: boolean;
   /** The replica has nothing to do, or would have to run faster for it. */
@@ -80,7 +81,7 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
   for (const candidate of candidates) {
     const route = routeTo(candidate);
     onRoute?.(route);
-    if (!route.distressed) cheapestJ = Math.min(cheapestJ, route.marginalJ);
+    if (!route.distressed) cheapestJ = Math.min(cheapestJ, route.chargedJ);
     if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
   }
   return best === null ? null : { ...best.route, cheapestJ };
@@ -105,7 +106,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
-    marginalJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
+    chargedJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
@@ -146,8 +147,8 @@ function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad:
   if (route.distressed !== best.distressed) return !route.distressed;
   // Without the margins anywhere, what counts is to get them back, not the energy.
   if (route.plan.slackMs < 0 || best.plan.slackMs < 0) return route.plan.slackMs > best.plan.slackMs;
-  const difference = route.marginalJ - best.marginalJ;
+  const difference = route.chargedJ - best.chargedJ;
   // Joules that differ by less than a hundredth are the same number: the models are not that good.
-  if (Math.abs(difference) > 0.01 * Math.max(Math.abs(route.marginalJ), Math.abs(best.marginalJ))) return difference < 0;
+  if (Math.abs(difference) > 0.01 * Math.max(Math.abs(route.chargedJ), Math.abs(best.chargedJ))) return difference < 0;
   return load < bestLoad;
 }

@@ -29,9 +29,10 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
  * Energy above parked idling that one more job is charged on a replica: what routing compares. `withJob` has it as the last
  * of its waiting prompts; `before` and `after` are the points the replica runs at without and with it. It is charged its
  * prefill, an equal share of every step it takes part in, and, where it makes the replica run faster, the power that this
- * adds for `raisedMs`: power, since a replica that is never empty gains no rest by being fast. Of lengths the middle quantile. Shares, and not what it adds: a step costs nearly as much
- * for one stream as for thirty, so by what it adds two half-full replicas look as cheap as one full one and neither ever
- * drains; by shares the fuller is the cheaper until it would have to run faster.
+ * adds for `raisedMs`: power, since a replica that is never empty gains no rest by being fast. Of lengths the middle quantile.
+ * Shares, and not what it adds: a step costs nearly as much for one stream as for thirty, so by what it adds two half-full
+ * replicas look as cheap as one full one and neither ever drains; by shares the fuller is the cheaper until it would have to
+ * run faster.
  */
 export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex, raisedMs: number): number {
   const { model } = withJob;

@@ -348,7 +348,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Nothing to wait for where nobody else comes.
     if (heldMs <= controlPeriodMs || departuresOf(job.spec.model).expectedWithin(heldMs, nowMs) < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
-    if (route.marginalJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
+    if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 

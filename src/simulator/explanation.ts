@@ -13,7 +13,7 @@ export interface ConsideredReplica {
   readonly pointId: string;
   readonly binding: string;
   readonly slackMs: number | null;
-  readonly marginalJ: number;
+  readonly chargedJ: number;
   /** Deadlines expected to be missed for sending it there: its own, and others'. */
   readonly ownRisk: number;
   readonly othersRisk: number;
@@ -104,7 +104,7 @@ export function createExplainer(request: number, what: Pick<RequestExplanation, 
   };
 }
 
-function consideredReplica({ id, plan, marginalJ, ownRisk, othersRisk, ttftMs, tpotMs }: Route<{ readonly replicaId: ReplicaId; readonly belief: PerformanceModel }>): ConsideredReplica {
+function consideredReplica({ id, plan, chargedJ, ownRisk, othersRisk, ttftMs, tpotMs }: Route<{ readonly replicaId: ReplicaId; readonly belief: PerformanceModel }>): ConsideredReplica {
   const { kind, point, binding, slackMs } = plan;
-  return { replicaId: id.replicaId, plan: kind, pointId: id.belief.points[point]?.id ?? '', binding, slackMs: Number.isFinite(slackMs) ? slackMs : null, marginalJ, ownRisk, othersRisk, ttftMs, tpotMs };
+  return { replicaId: id.replicaId, plan: kind, pointId: id.belief.points[point]?.id ?? '', binding, slackMs: Number.isFinite(slackMs) ? slackMs : null, chargedJ, ownRisk, othersRisk, ttftMs, tpotMs };
 }

@@ -42,7 +42,7 @@ function considerationColumns(chosenId: string | null): readonly (readonly [stri
     ['point', ({ pointId }) => pointId],
     ['bound by', ({ binding }) => binding],
     ['slack', ({ slackMs }) => milliseconds(slackMs)],
-    ['adds', ({ marginalJ }) => `${marginalJ.toFixed(0)} J`],
+    ['adds', ({ chargedJ }) => `${chargedJ.toFixed(0)} J`],
     ['own risk', ({ ownRisk }) => ownRisk.toFixed(4)],
     ["others' risk", ({ othersRisk }) => othersRisk.toFixed(4)],
     ['TTFT', ({ ttftMs }) => milliseconds(ttftMs)],
