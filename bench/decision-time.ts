@@ -1,5 +1,5 @@
 // How long one decision takes: planning a replica with so many requests in flight, and routing one job over four of them.
-// Prints medians over repeated batches, and how the time grows; `--json` for scripts.
+// Prints medians over repeated batches; `--json` for scripts.
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { createGuardBands } from '../src/core/guard-band.ts';
@@ -75,22 +75,23 @@ function planTimes(inFlight: number): { planUs: number; viewAndPlanUs: number } 
 function arrivalTime(inFlight: number): number {
   const random = createRandom(2, 'decision');
   const ids = ['r0', 'r1', 'r2', 'r3'] as ReplicaId[];
-  const scheduler = createScheduler({ replicas: ids.map((replicaId) => ({ replicaId, models: ['m'], belief: model, concurrencyMax: 4096 })), policy: { kind: 'paceline' }, attainmentTarget: 0.99, controlPeriodMs: 100, queuedMax: 100_000 });
+  const scheduler = createScheduler({ replicas: ids.map((replicaId, index) => ({ replicaId, models: ['m', `of ${index}`], belief: model, concurrencyMax: 4096 })), policy: { kind: 'paceline' }, attainmentTarget: 0.99, controlPeriodMs: 100, queuedMax: 100_000 });
   for (const replicaId of ids) {
     scheduler.handle({ kind: 'control', replicaId, controlled: true, pointId: null }, 0);
     scheduler.handle({ kind: 'replica-health', replicaId, state: 'up' }, 0);
   }
   let nowMs = 0;
   let count = 0;
-  // Spread over time, so that the forecast is what it would be; the streams never end.
-  for (; count < 4 * inFlight; count++) {
+  // Each filled by a model that it alone serves, or they would all be packed onto one. Spread over time, so that the forecast
+  // is what it would be; the streams never end.
+  for (; count < ids.length * inFlight; count++) {
     nowMs += 50;
-    scheduler.handle({ kind: 'arrived', job: job(count, random, 10 * tpotFor(4 * inFlight)) }, nowMs);
+    scheduler.handle({ kind: 'arrived', job: { ...job(count, random, 2 * tpotFor(inFlight)), model: `of ${count % ids.length}` } }, nowMs);
     scheduler.handle({ kind: 'tokens', jobId: `j${count}` as JobId, tokens: 30 }, nowMs + 25);
   }
   return median(() => {
     nowMs += 0.01;
-    scheduler.handle({ kind: 'arrived', job: job(count, random, 10 * tpotFor(4 * inFlight)) }, nowMs);
+    scheduler.handle({ kind: 'arrived', job: job(count, random, 2 * tpotFor(inFlight)) }, nowMs);
     scheduler.handle({ kind: 'ended', jobId: `j${count++}` as JobId, outcome: 'cancelled' }, nowMs);
   });
 }

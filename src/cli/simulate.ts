@@ -69,6 +69,12 @@ export const command = defineCommand({
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
+    // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
+    const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
+    for (const name of names) {
+      if (name === 'clairvoyant' || name === 'lower-bound') onlyPlain(name, fleet, options.concurrency);
+      else policyOf(name, fleet.members);
+    }
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
@@ -77,12 +83,6 @@ export const command = defineCommand({
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const feasible = feasibleAlone(machines, shared.requests, shared.classes);
-    // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
-    const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
-    for (const name of names) {
-      if (name === 'clairvoyant' || name === 'lower-bound') onlyPlain(name, fleet, options.concurrency);
-      else policyOf(name, fleet.members);
-    }
     const runs = names.map((name) => {
       const label = { policy: name, replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
@@ -94,7 +94,7 @@ export const command = defineCommand({
       return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name);
     });
     endProgress();
-    process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}\n\n${formatRuns(runs)}\n`);
+    process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}; energy over ${(Math.max(...runs.map(({ durationS }) => durationS))).toFixed(0)} s${read.classes === undefined ? '; without --slo nothing is promised' : ''}\n\n${formatRuns(runs)}\n`);
     return 0;
   },
 });
@@ -129,6 +129,8 @@ function warn({ members, machines, truthScale }: FleetChoice, requests: readonly
   const profiles = new Set([...truths, ...members.map(({ belief }) => belief)]);
   const lines = [...profiles].flatMap((profile) => extrapolations(profile, requests, concurrency ?? Number.POSITIVE_INFINITY));
   if (machines.powerCapW !== undefined) for (const truth of truths) lines.push(...[uncapped(createPhysics(truth, truthScale), machines.powerCapW) ?? []].flat());
+  const models = [...new Set(truths.map(({ model }) => model))];
+  if (models.length > 1) lines.push(`the fleet serves ${models.join(' and ')}: requests are taken to be served by either`);
   for (const line of lines) process.stderr.write(`warning: ${line}\n`);
 }
 

@@ -44,6 +44,8 @@ export interface Route<Id> {
   /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others'. */
   readonly ownRisk: number;
   readonly othersRisk: number;
+  /** What the two may come to together, here and now. */
+  readonly riskMax: number;
   /** See `chargedWorkJ`. */
   readonly chargedJ: number;
   /** Too many of the deadlines there cannot be met any more. */
@@ -72,22 +74,22 @@ const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
 export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number, onRoute?: (route: Route<Id>) => void): Route<Id> | null {
   if (routing === 'least-loaded') {
     const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || candidate.load < best.load ? candidate : best), null);
-    const only = least === null ? null : routeTo(least);
+    const only = least === null ? null : routeTo(least, riskMax);
     if (only !== null) onRoute?.(only);
     return only;
   }
   let best: { route: Route<Id>; load: number } | null = null;
   let cheapestJ = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
-    const route = routeTo(candidate);
+    const route = routeTo(candidate, riskMax);
     onRoute?.(route);
     if (!route.distressed) cheapestJ = Math.min(cheapestJ, route.chargedJ);
-    if (best === null || isBetter(route, candidate.load, best.route, best.load, riskMax)) best = { route, load: candidate.load };
+    if (best === null || isBetter(route, candidate.load, best.route, best.load)) best = { route, load: candidate.load };
   }
   return best === null ? null : { ...best.route, cheapestJ };
 }
 
-function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
+function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> {
   const { id, controlled } = candidate;
   const without = candidate.without();
   const withJob = candidate.withJob();
@@ -105,6 +107,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>): Route<Id> {
     plan,
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
+    riskMax,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
     chargedJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
@@ -135,7 +138,8 @@ function latestStartAtMs(view: ReplicaView, prompt: WaitingPrompt, index: number
   return Math.min(prompt.ttftDeadlineAtMs - firstMs * LATEST_START_ROOM.ttft, prompt.e2eDeadlineAtMs - endMs * LATEST_START_ROOM.e2e);
 }
 
-function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number, riskMax: number): boolean {
+function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number): boolean {
+  const { riskMax } = route;
   const risk = route.ownRisk + route.othersRisk;
   const bestRisk = best.ownRisk + best.othersRisk;
   if (risk > riskMax || bestRisk > riskMax) {

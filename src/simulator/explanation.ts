@@ -15,6 +15,10 @@ export interface ConsideredReplica {
   readonly slackMs: number | null;
   readonly chargedJ: number;
   /** Deadlines expected to be missed for sending it there: its own, and others'. */
+  /** Over `riskMax` together, a job is not sent there while it can wait. */
+  readonly riskMax: number;
+  /** Too many of the deadlines there cannot be met any more. */
+  readonly distressed: boolean;
   readonly ownRisk: number;
   readonly othersRisk: number;
   readonly ttftMs: number;
@@ -104,7 +108,7 @@ export function createExplainer(request: number, what: Pick<RequestExplanation, 
   };
 }
 
-function consideredReplica({ id, plan, chargedJ, ownRisk, othersRisk, ttftMs, tpotMs }: Route<{ readonly replicaId: ReplicaId; readonly belief: PerformanceModel }>): ConsideredReplica {
+function consideredReplica({ id, plan, chargedJ, ownRisk, othersRisk, riskMax, distressed, ttftMs, tpotMs }: Route<{ readonly replicaId: ReplicaId; readonly belief: PerformanceModel }>): ConsideredReplica {
   const { kind, point, binding, slackMs } = plan;
-  return { replicaId: id.replicaId, plan: kind, pointId: id.belief.points[point]?.id ?? '', binding, slackMs: Number.isFinite(slackMs) ? slackMs : null, chargedJ, ownRisk, othersRisk, ttftMs, tpotMs };
+  return { replicaId: id.replicaId, plan: kind, pointId: id.belief.points[point]?.id ?? '', binding, slackMs: Number.isFinite(slackMs) ? slackMs : null, chargedJ, ownRisk, othersRisk, riskMax, distressed, ttftMs, tpotMs };
 }
