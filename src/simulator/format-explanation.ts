@@ -52,9 +52,9 @@ function considerationColumns(chosenId: string | null): readonly (readonly [stri
 }
 
 /** In the order in which routing asks. */
-function verdictOf({ ownRisk, othersRisk, riskMax, distressed, slackMs, ownRisk: own }: ConsideredReplica, chosen: boolean): string {
+function verdictOf({ ownRisk, othersRisk, riskMax, distressed, slackMs }: ConsideredReplica, chosen: boolean): string {
   const atRisk = ownRisk + othersRisk > riskMax;
-  if (chosen) return atRisk ? (own >= 1 ? 'late anywhere' : 'could wait no longer') : 'the cheapest left';
+  if (chosen) return atRisk ? (ownRisk >= 1 ? 'late anywhere' : 'could wait no longer') : 'the cheapest left';
   if (atRisk) return 'too much at risk';
   if (distressed) return 'behind already';
   return slackMs !== null && slackMs < 0 ? 'no margin' : 'dearer';
