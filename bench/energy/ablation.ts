@@ -14,7 +14,7 @@ import { simulate } from '../../src/simulator/simulate.ts';
 import { runReport } from '../../src/simulator/run-report.ts';
 import { BELIEFS, type Belief, fleetCapacityPerS, sharedOf } from './cell.ts';
 import { chosen, refusing } from './options.ts';
-import { LOADS, type Load, played, sourceOf, WORKLOADS } from './workloads.ts';
+import { LOADS, type Load, PROFILES, played, sourceOf, WORKLOADS } from './workloads.ts';
 
 interface Variant {
   readonly name: string;
@@ -39,12 +39,11 @@ const VARIANTS: readonly Variant[] = [
   without('dwell', 'dwell before lowering'),
 ];
 
-const PROFILES = ['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'] as const;
 const ROOT = resolve(import.meta.dirname, '../..');
 const { values } = parseArgs({
   options: {
     workloads: { type: 'string', default: 'azure-conversation,mooncake,tenants' },
-    profiles: { type: 'string', default: 'llama-3.1-70b.h100-tp4,llama-3.1-8b.h200,mistral-7b.v100' },
+    profiles: { type: 'string', default: PROFILES.join(',') },
     loads: { type: 'string', default: 'low,middle' },
     beliefs: { type: 'string', default: 'right,too fast' },
     json: { type: 'boolean', default: false },

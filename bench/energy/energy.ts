@@ -11,10 +11,9 @@ import { loadProfile } from '../../src/profile-file.ts';
 import { chosen, numberOf, refusing } from './options.ts';
 import { BELIEFS, type Belief, type CellOptions, type CellResult, fleetCapacityPerS, runCell } from './cell.ts';
 import { formatCells, summaryOf } from './table.ts';
-import { LOADS, type Load, sourceOf, WORKLOADS, type WorkloadName } from './workloads.ts';
+import { LOADS, type Load, PROFILES, sourceOf, WORKLOADS, type WorkloadName } from './workloads.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const PROFILES = ['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'] as const;
 
 /** All cells of a workload on a profile: they share the search for the fleet's capacity. */
 interface Task {

@@ -2,7 +2,7 @@
 // each played at the rate that puts a share of the fleet's capacity to use.
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { PerformanceModel } from '../../src/frontier/performance-model.ts';
+import { NO_DECODE, NO_PREFILL, type PerformanceModel, promptTimeMs } from '../../src/frontier/performance-model.ts';
 import { type WorkloadSource, loadWorkload } from '../../src/workload/load-workload.ts';
 import type { WorkloadRequest } from '../../src/workload/request.ts';
 import type { SloClass } from '../../src/workload/slo-classes.ts';
@@ -13,10 +13,10 @@ export type WorkloadName = (typeof WORKLOADS)[number];
 const SHARED = resolve(import.meta.dirname, '../../../shared/data');
 
 interface Recorded {
-  readonly source: WorkloadSource;
-  /** Where it is not there. */
+  /** `null` where the workload is a made-up one. */
+  readonly source: Exclude<WorkloadSource, { readonly kind: 'synthetic' }> | null;
+  /** Where there is no source, or it is not on this machine. */
   readonly generated: WorkloadSource & { readonly kind: 'synthetic' };
-  readonly path: string;
   /** Seconds of the workload's own time to begin at, and all there is of it. */
   readonly fromS: number;
   readonly lengthS: number;
@@ -29,41 +29,39 @@ const synthetic = (ratePerS: number, cv: number, promptTokens: ReturnType<typeof
 /** Rates and sizes of the stand-ins are those of the traces (mean and coefficient of variation). */
 const RECORDED: Readonly<Record<WorkloadName, Recorded>> = {
   'azure-conversation': {
-    path: `${SHARED}/azure-llm-2023/AzureLLMInferenceTrace_conv.csv`,
     source: { kind: 'azure', file: `${SHARED}/azure-llm-2023/AzureLLMInferenceTrace_conv.csv` },
     generated: synthetic(4, 1.1, lognormal(1195, 0.95), lognormal(201, 0.85)),
     fromS: 0,
     lengthS: 3500,
   },
   'azure-code': {
-    path: `${SHARED}/azure-llm-2023/AzureLLMInferenceTrace_code.csv`,
     source: { kind: 'azure', file: `${SHARED}/azure-llm-2023/AzureLLMInferenceTrace_code.csv` },
     generated: synthetic(1.6, 2.5, lognormal(2028, 0.95), lognormal(27, 2)),
     fromS: 0,
     lengthS: 3500,
   },
   mooncake: {
-    path: `${SHARED}/mooncake-fast25/conversation_trace.jsonl`,
     source: { kind: 'mooncake', file: `${SHARED}/mooncake-fast25/conversation_trace.jsonl` },
     generated: synthetic(3.4, 1, lognormal(8000, 1), lognormal(340, 0.8)),
     fromS: 0,
     lengthS: 3500,
   },
   servegen: {
-    path: `${SHARED}/servegen`,
     source: { kind: 'servegen', directory: `${SHARED}/servegen`, chunk: '4' },
     generated: synthetic(4, 2, lognormal(700, 1.5), lognormal(350, 1)),
     fromS: 137_400,
     lengthS: 1200,
   },
   tenants: {
-    path: '',
-    source: synthetic(4, 1.6, lognormal(900, 1.2), lognormal(220, 1)),
+    source: null,
     generated: synthetic(4, 1.6, lognormal(900, 1.2), lognormal(220, 1)),
     fromS: 0,
     lengthS: 3600,
   },
 };
+
+/** Those shipped that the energy bench plays on. */
+export const PROFILES = ['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200', 'mistral-7b.v100'] as const;
 
 /** Share of the capacity (see `capacityPerS`) that a load level asks for. */
 export const LOADS = { low: 0.15, middle: 0.4, high: 0.7 } as const;
@@ -99,14 +97,14 @@ export interface Source {
  * would not be offered them. Prefix hashes are left out, too: the clairvoyant policy and the bound do not model the cache.
  */
 export async function sourceOf(name: WorkloadName, model: PerformanceModel, seed: number): Promise<Source> {
-  const recorded = RECORDED[name];
-  const isRecorded = recorded.path !== '' && existsSync(recorded.path);
-  const all = (await loadWorkload(isRecorded ? recorded.source : recorded.generated, { fromS: isRecorded ? recorded.fromS : 0, durationS: recorded.lengthS }, seed)).requests;
+  const { source, generated, fromS, lengthS } = RECORDED[name];
+  const recorded = source !== null && existsSync(source.kind === 'servegen' ? source.directory : source.file);
+  const all = (await loadWorkload(recorded ? source : generated, { fromS: recorded ? fromS : 0, durationS: lengthS }, seed)).requests;
   const requests = all
     .filter(({ promptTokens, outputTokens }) => promptTokens + outputTokens <= model.profile.serving.kvTokens / 4)
     .map(({ atMs, promptTokens, outputTokens }) => ({ atMs, promptTokens, outputTokens }));
   const classes = slosOf(name, model, requests);
-  return { name, recorded: isRecorded, requests, lengthS: recorded.lengthS, leftOut: all.length - requests.length, classes, steadyPerS: capacityPerS(model, requests, tightestTpotMs(classes)) };
+  return { name, recorded, requests, lengthS, leftOut: all.length - requests.length, classes, steadyPerS: capacityPerS(model, requests, tightestTpotMs(classes)) };
 }
 
 /** The source played at a rate; a trace too short for it is played again from its start. */
@@ -140,7 +138,7 @@ function slosOf(name: WorkloadName, model: PerformanceModel, requests: readonly 
   const longPrompt = prompts[Math.floor(0.99 * (prompts.length - 1))] ?? 1000;
   const round = (value: number, to: number): number => Math.ceil(value / to) * to;
   const ttftMs = round(Math.max(500, 5 * prefillAloneMs(model, longPrompt)), 50);
-  const tpotMs = round(3 * model.iterationTimeMs({ prefill: NONE, decode: { sequences: 1, contextTokens: longPrompt } }, model.fastest), 1);
+  const tpotMs = round(3 * model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: longPrompt } }, model.fastest), 1);
   // An answer of ten tokens cannot make good one iteration that it shares with a full chunk of prefill: a limit below that
   // would be missed at any clock, by a plain gateway most of all.
   const chunkMs = model.iterationTimeMs({ prefill: { tokens: model.profile.serving.maxBatchTokens, contextTokens: 0 }, decode: { sequences: 4, contextTokens: 4 * longPrompt } }, model.fastest);
@@ -153,16 +151,8 @@ function slosOf(name: WorkloadName, model: PerformanceModel, requests: readonly 
   ];
 }
 
-const NONE = { tokens: 0, contextTokens: 0 };
-
 function prefillAloneMs(model: PerformanceModel, promptTokens: number): number {
-  const { maxBatchTokens } = model.profile.serving;
-  let ms = 0;
-  for (let from = 0; from < promptTokens; from += maxBatchTokens) {
-    const tokens = Math.min(maxBatchTokens, promptTokens - from);
-    ms += model.iterationTimeMs({ prefill: { tokens, contextTokens: from }, decode: { sequences: 0, contextTokens: 0 } }, model.fastest);
-  }
-  return ms;
+  return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode: NO_DECODE }, model.fastest));
 }
 
 /**
@@ -175,7 +165,7 @@ function capacityPerS(model: PerformanceModel, requests: readonly WorkloadReques
   const outputTokens = mean((request) => request.outputTokens);
   const contextEach = mean((request) => request.promptTokens) + outputTokens / 2;
   const prefillMs = mean((request) => prefillAloneMs(model, request.promptTokens));
-  const stepMs = (sequences: number): number => model.iterationTimeMs({ prefill: NONE, decode: { sequences, contextTokens: sequences * contextEach } }, model.fastest);
+  const stepMs = (sequences: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextEach } }, model.fastest);
   const perSequenceMs = (stepMs(33) - stepMs(1)) / 32;
   const baseMs = stepMs(1) - perSequenceMs;
   const perMs = Math.max(0, 1 - baseMs / (tpotMs - perSequenceMs)) / (prefillMs + perSequenceMs * outputTokens);

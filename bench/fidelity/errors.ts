@@ -1,4 +1,5 @@
 // Relative errors of outcomes against rows, and their medians.
+import { percentiles } from '../../src/statistics/percentiles.ts';
 import type { LoadTestRow, Outcome } from './load-test-table.ts';
 
 export type Metric = keyof Outcome;
@@ -31,9 +32,7 @@ export function largestSize(values: readonly number[]): number {
 }
 
 export function medianSize(values: readonly number[]): number {
-  const sizes = values.map(Math.abs).sort((a, b) => a - b);
-  const upper = sizes.length >> 1;
-  return sizes.length % 2 === 1 ? (sizes[upper] as number) : ((sizes[upper - 1] as number) + (sizes[upper] as number)) / 2;
+  return percentiles(values.map(Math.abs)).p50 ?? Number.NaN;
 }
 
 /** One line: median, mean with its sign, largest; of power, TPOT p99 and TTFT p99. */

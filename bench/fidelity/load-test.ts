@@ -3,6 +3,7 @@ import { limitsOf } from '../../src/engine/batching.ts';
 import type { Physics } from '../../src/engine/physics.ts';
 import { createEmulatedReplica } from '../../src/engine/replica.ts';
 import { createRandom } from '../../src/random/random.ts';
+import { percentiles } from '../../src/statistics/percentiles.ts';
 import type { LoadTestRow, Outcome } from './load-test-table.ts';
 
 /** Why a row cannot be run: the engine would never serve such a request. */
@@ -74,16 +75,7 @@ export function loadTest(physics: Physics, setting: LoadSetting, requests: numbe
   replica.advanceTo(nowMs);
   const powerW = (1000 * replica.energyJ()) / nowMs;
   for (let nextMs = replica.nextEventAtMs(); Number.isFinite(nextMs); nextMs = replica.nextEventAtMs()) replica.advanceTo(nextMs);
-  return { powerW, ttftP99Ms: quantile(ttftsMs, 0.99), tpotP99Ms: quantile(tpotsMs, 0.99) };
-}
-
-/** Sorts `values`. Between two of them linear, as NumPy's `percentile`, which load generators use. */
-function quantile(values: number[], share: number): number {
-  values.sort((a, b) => a - b);
-  const position = share * (values.length - 1);
-  const lower = values[Math.floor(position)] as number;
-  const upper = values[Math.ceil(position)] as number;
-  return lower + (upper - lower) * (position % 1);
+  return { powerW, ttftP99Ms: percentiles(ttftsMs).p99 ?? Number.NaN, tpotP99Ms: percentiles(tpotsMs).p99 ?? Number.NaN };
 }
 
 function mean(values: readonly number[]): number {

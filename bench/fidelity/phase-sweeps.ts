@@ -1,6 +1,7 @@
 // Mistral-7B on a V100: the curves that fitted a public sweep of the clock phase by phase, and what the shipped profile says
 // at the same clocks. The curves are facts collected from that sweep; each holds within the error beside it.
 import { createPhysics } from '../../src/engine/physics.ts';
+import { NO_DECODE, NO_PREFILL } from '../../src/frontier/performance-model.ts';
 import type { Profile } from '../../src/frontier/profile.ts';
 
 export interface SweepCheck {
@@ -14,8 +15,6 @@ export interface SweepCheck {
 
 /** Every 10 MHz of the sweep's range: most of these clocks lie between two points of the profile. */
 const CLOCKS_MHZ = Array.from({ length: 56 }, (_, index) => 750 + 10 * index);
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };
-const NO_DECODE = { sequences: 0, contextTokens: 0 };
 /** The sweep's batch is not stated; 4096 tokens are what the profile takes it for. */
 const PREFILL = { prefill: { tokens: 4096, contextTokens: 0 }, decode: NO_DECODE };
 const ONE_SEQUENCE = { prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: 128 } };

@@ -1,6 +1,6 @@
 // Which operating point? The cheapest at which every deadline on the replica is predicted to hold: planned for what is
 // expected, kept recoverable (at the fastest point) for what may yet arrive. Pure: a view of the replica in, a plan out.
-import type { PointIndex } from '../frontier/performance-model.ts';
+import { NO_DECODE, type PointIndex } from '../frontier/performance-model.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
 import { shareShorter } from './length-predictor.ts';
@@ -130,8 +130,6 @@ function idlePlan(view: ReplicaView): Plan {
   return { kind: 'meets', point: parked, binding: 'idle', bindingJobId: null, slackMs: Number.POSITIVE_INFINITY, lost: 0 };
 }
 
-const NO_DECODE = { sequences: 0, contextTokens: 0 };
-
 /**
  * The tightest constraint at a point. Negative slack: the point may not be taken. Stops at the first violation unless
  * `all` is asked for.
@@ -227,16 +225,11 @@ function streamSlackMs(view: ReplicaView, costs: PointCosts, fastest: PointCosts
   const expectedMs = budgetMs - tokensTakeMs(costs, remaining, costs.stepWithPrefillsMs) * room;
   if (costs.point === fastest.point) return expectedMs;
   const iterationMs = costs.prefillIterations > 0 ? costs.prefillMs / costs.prefillIterations : costs.stepMs;
-  const hereMs = Math.min(view.controlPeriodMs + switchAllowanceMs(view, costs.point), remaining * iterationMs);
+  const hereMs = Math.min(view.controlPeriodMs + SWITCH_ALLOWANCE_MS, remaining * iterationMs);
   const here = hereMs / iterationMs;
   const busiestShare = view.mechanisms.forecast ? Math.min(TIME_SHARE_MAX, view.forecast.upperPerMs * fastest.interferenceMs) : 0;
   const laterMs = tokensTakeMs(fastest, remaining - here, fastest.stepMs / (1 - busiestShare), Math.min(here, fastest.prefillIterations));
   return Math.min(expectedMs, budgetMs - hereMs - laterMs * room);
-}
-
-/** A raise from here to the fastest point, should it be needed. */
-function switchAllowanceMs({ model }: ReplicaView, point: PointIndex): number {
-  return point === model.fastest ? 0 : SWITCH_ALLOWANCE_MS;
 }
 
 /**

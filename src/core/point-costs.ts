@@ -1,5 +1,5 @@
 // What one operating point means for a replica as it is: step times, prompts' first tokens, where the forecast settles.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
 import { type FleetShare, type ReplicaView, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 
@@ -190,6 +190,5 @@ const NO_PROMPTS = { firstTokenMs: [], firstTokenIteration: [], prefillIteration
 
 /** Allowance for a raise that is still to come. A lowering costs no deadline: until it lands we are faster than planned. */
 export function switchMs(view: ReplicaView, point: PointIndex): number {
-  const { speedRank, fastest } = view.model;
-  return (speedRank[point] as number) < (speedRank[view.appliedPoint ?? fastest] as number) ? SWITCH_ALLOWANCE_MS : 0;
+  return isFaster(view.model, point, view.appliedPoint ?? view.model.fastest) ? SWITCH_ALLOWANCE_MS : 0;
 }

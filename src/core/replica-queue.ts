@@ -1,6 +1,6 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import { NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
@@ -161,12 +161,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const startedAtMs = Math.max(job.dispatchedAtMs, headSinceMs);
     if (waiting.length !== 1 || waiting[0] !== job || pointChangedAtMs > startedAtMs || job.dispatchedAtMs < headSinceMs) return;
     const decode = { sequences: running.size + foreignSequences, contextTokens };
-    const { maxBatchTokens } = model.profile.serving;
-    let believedMs = 0;
-    for (let from = 0; from < job.promptTokens; from += maxBatchTokens) {
-      const tokens = Math.min(maxBatchTokens, job.promptTokens - from);
-      believedMs += model.iterationTimeMs({ prefill: { tokens, contextTokens: from }, decode }, pointNow());
-    }
+    const believedMs = promptTimeMs(job.promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, pointNow()));
     // The step under way at its arrival had to end first; half of one on average.
     const actualMs = nowMs - startedAtMs - (running.size > 0 ? stepNowMs() / 2 : 0);
     if (actualMs > 0) learn('prefill', actualMs / believedMs);
@@ -327,7 +322,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 }
 
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };
 
 /** The tightest limit of those seen within the memory; `Infinity` when there was none. */
 function createTightest(): { observe(limitMs: number | undefined, nowMs: number): void; at(nowMs: number): number } {

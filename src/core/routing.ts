@@ -1,7 +1,7 @@
 // Which replica? The one where serving the job costs the least energy among those where no deadline is put at risk by it:
 // what the cheapest feasible plan costs with the job, less what it costs without. Packing, spreading and keeping tight
 // streams apart from long prompts all fall out of these two numbers.
-import type { PointIndex } from '../frontier/performance-model.ts';
+import { type PointIndex, fasterOf, isFaster } from '../frontier/performance-model.ts';
 import { LOWER_DWELL_MS } from './limits.ts';
 import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
 import { costsAt, type PointCosts, tokensTakeMs } from './point-costs.ts';
@@ -95,13 +95,13 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
   const withJob = candidate.withJob();
   const plan = planReplica(withJob, !controlled);
   const risk = lossRisk(withJob);
-  const { fastest, speedRank } = withJob.model;
+  const { model } = withJob;
+  const { fastest } = model;
   const point: PointIndex = controlled ? plan.point : fastest;
   const costs = costsAt(withJob, point);
   const last = withJob.waiting.length - 1;
-  const fasterOf = (a: PointIndex, b: PointIndex): PointIndex => ((speedRank[a] as number) <= (speedRank[b] as number) ? a : b);
-  const before = fasterOf(controlled ? without.plan.point : fastest, candidate.target);
-  const after = fasterOf(point, candidate.target);
+  const before = fasterOf(model, controlled ? without.plan.point : fastest, candidate.target);
+  const after = fasterOf(model, point, candidate.target);
   return {
     id,
     plan,
@@ -112,7 +112,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
     chargedJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
-    opens: candidate.load + without.view.foreignSequences === 0 || (speedRank[plan.point] as number) < (speedRank[without.plan.point] as number),
+    opens: candidate.load + without.view.foreignSequences === 0 || isFaster(model, plan.point, without.plan.point),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
     tpotMs: costs.stepWithPrefillsMs,

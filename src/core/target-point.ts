@@ -1,6 +1,6 @@
 // How fast should the fleet run to spend least? Few replicas with full batches at a faster point, or more of them at a slower
 // one: what arrives decides, not what is here. Routing prices by this point, so that packing stops where spreading gets cheaper.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import { NO_PREFILL, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
 import { parkedPowerW } from './work-energy.ts';
 
 export interface FleetLoad {
@@ -63,5 +63,3 @@ export function targetPoint(model: PerformanceModel, load: FleetLoad): PointInde
   }
   return best;
 }
-
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };

@@ -19,6 +19,25 @@ export interface IterationWork {
   readonly decode: DecodeWork;
 }
 
+export const NO_PREFILL: PrefillWork = { tokens: 0, contextTokens: 0 };
+export const NO_DECODE: DecodeWork = { sequences: 0, contextTokens: 0 };
+
+/** A whole prompt in chunks of what a server takes into one batch: the sum of what `chunkMs` says of each, which is asked in order. */
+export function promptTimeMs(promptTokens: number, maxBatchTokens: number, chunkMs: (chunk: PrefillWork) => number): number {
+  let timeMs = 0;
+  for (let from = 0; from < promptTokens; from += maxBatchTokens) timeMs += chunkMs({ tokens: Math.min(maxBatchTokens, promptTokens - from), contextTokens: from });
+  return timeMs;
+}
+
+/** By the speed of typical iterations, see `speedRank`; a point is not faster than itself. */
+export function isFaster({ speedRank }: Pick<PerformanceModel, 'speedRank'>, point: PointIndex, than: PointIndex): boolean {
+  return (speedRank[point] as number) < (speedRank[than] as number);
+}
+
+export function fasterOf(model: Pick<PerformanceModel, 'speedRank'>, a: PointIndex, b: PointIndex): PointIndex {
+  return isFaster(model, b, a) ? b : a;
+}
+
 export interface Cost {
   readonly timeMs: number;
   readonly energyJ: number;

@@ -13,7 +13,7 @@ import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
 import type { FleetShare } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { targetPoint } from '../core/target-point.ts';
 import { unreachable } from '../core/unreachable.ts';
@@ -119,7 +119,6 @@ const TARGET_EVERY_MS = 1_000;
 /** The fleet's rate and sizes move over seconds. */
 const SHARE_EVERY_MS = 250;
 
-
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
@@ -212,9 +211,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (servingOf(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
-    const forecast = arrivals.get(spec.model) ?? createArrivalForecast();
-    arrivals.set(spec.model, forecast);
-    forecast.observe(job.promptTokens, nowMs);
+    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs);
     observeSizes(spec, job.key);
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
     if (queue.countOf(spec.model) === 0) {
@@ -304,7 +301,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (route === null) return { kind: 'place' };
     const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
     if (kept !== null) return kept;
-    departuresOf(job.spec.model).observe(job.promptTokens, nowMs);
+    forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
@@ -317,17 +314,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (point !== null) effects.push(demand(replica, point, { binding: 'policy' }, nowMs));
     }
     // At once where this job needs the replica faster; anything slower waits for the next control period.
-    if (policy.kind === 'paceline' && mechanisms.immediateRaise && replica.controlled && isFaster(replica, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
+    if (policy.kind === 'paceline' && mechanisms.immediateRaise && replica.controlled && isFaster(replica.spec.belief, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
     }
     return { kind: 'sent', effects };
   }
 
-  function departuresOf(model: string): ArrivalForecast {
-    let forecast = departures.get(model);
+  /** Of `arrivals` or `departures`; begun with the first job of a model. */
+  function forecastOf(forecasts: Map<string, ArrivalForecast>, model: string): ArrivalForecast {
+    let forecast = forecasts.get(model);
     if (forecast === undefined) {
       forecast = createArrivalForecast();
-      departures.set(model, forecast);
+      forecasts.set(model, forecast);
     }
     return forecast;
   }
@@ -346,7 +344,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
     // Nothing to wait for where nobody else comes.
-    if (heldMs <= controlPeriodMs || departuresOf(job.spec.model).expectedWithin(heldMs, nowMs) < 1) return null;
+    if (heldMs <= controlPeriodMs || forecastOf(departures, job.spec.model).expectedWithin(heldMs, nowMs) < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
     if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
@@ -544,7 +542,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
       const plan = planOf(replica, nowMs);
       const current = replica.demanded ?? replica.spec.belief.fastest;
-      const lowers = plan.point !== current && !isFaster(replica, plan.point, current);
+      const lowers = plan.point !== current && !isFaster(replica.spec.belief, plan.point, current);
       const dwelling = mechanisms.dwell && lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
       effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
     }
@@ -571,7 +569,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function demand(replica: Replica, point: PointIndex, why: Explanation, nowMs: number): Effect {
     const before = replica.demanded ?? replica.spec.belief.fastest;
-    const faster = isFaster(replica, point, before);
+    const faster = isFaster(replica.spec.belief, point, before);
     if (before !== point) replica.changedAtMs = nowMs;
     replica.demanded = point;
     replica.why = why;
@@ -666,9 +664,4 @@ function explain(plan: { readonly binding: Explanation['binding']; readonly bind
     ...(plan.bindingJobId === null ? {} : { jobId: plan.bindingJobId }),
     ...(Number.isFinite(plan.slackMs) ? { slackMs: plan.slackMs } : {}),
   };
-}
-
-function isFaster(replica: Replica, point: PointIndex, than: PointIndex): boolean {
-  const { speedRank } = replica.spec.belief;
-  return (speedRank[point] as number) < (speedRank[than] as number);
 }

@@ -4,7 +4,8 @@ import type { IterationWork } from '../frontier/performance-model.ts';
 import type { Physics } from '../engine/physics.ts';
 import type { Gear } from './clairvoyant-gears.ts';
 import type { Dispatch } from './clairvoyant-play.ts';
-import { type KnownRequest, aloneMs } from './clairvoyant-request.ts';
+import type { KnownRequest } from './clairvoyant-request.ts';
+import { type AloneTimes, aloneAt } from './feasibility.ts';
 import type { Rollout, RolloutEngine } from './clairvoyant-rollout.ts';
 
 export interface PlacementRule {
@@ -122,10 +123,10 @@ export function placeRequests(engine: RolloutEngine, physics: Physics, requests:
     return null;
   }
 
-  function latestSendAtMs(request: KnownRequest, { firstMs, restMs }: { readonly firstMs: number; readonly restMs: number }): number {
+  function latestSendAtMs(request: KnownRequest, alone: AloneTimes): number {
     if (holdUpTo === Infinity) return -Infinity;
-    if (request.firstByMs < Infinity) return request.firstByMs - FIRST_TIME_SHARE * firstMs - FIRST_ALLOWANCE_MS;
-    return request.endByMs < Infinity ? request.endByMs - HELD_TIME_SHARE * (firstMs + restMs) : -Infinity;
+    if (request.firstByMs < Infinity) return request.firstByMs - FIRST_TIME_SHARE * alone.ttftMs - FIRST_ALLOWANCE_MS;
+    return request.endByMs < Infinity ? request.endByMs - HELD_TIME_SHARE * alone.e2eMs : -Infinity;
   }
   /** How many of those held, first in order, can wait no longer, were they all sent to one replica. */
   function due({ held }: Fleet, nowMs: number): number {
@@ -171,12 +172,12 @@ export function placeRequests(engine: RolloutEngine, physics: Physics, requests:
     const { held } = fleet;
     for (let request = requests[fleet.next]; request !== undefined && request.atMs < toMs; request = requests[++fleet.next]) {
       pass(fleet, pack, request.atMs);
-      const alone = aloneMs(physics, request, slowest.prefillMhz);
+      const alone = aloneAt(physics, request, slowest.prefillMhz);
       const latestAtMs = latestSendAtMs(request, alone);
       const where = latestAtMs > request.atMs + HELD_EVERY_MS ? join(fleet, pack, request, request.atMs) : choose(fleet, pack, request, request.atMs);
       if (where === null) {
         const at = held.findIndex((other) => other.latestAtMs > latestAtMs);
-        held.splice(at < 0 ? held.length : at, 0, { request, latestAtMs, firstMs: alone.firstMs });
+        held.splice(at < 0 ? held.length : at, 0, { request, latestAtMs, firstMs: alone.ttftMs });
         if (request.firstByMs < Infinity) fleet.heldAtMs = Math.min(fleet.heldAtMs, Math.ceil(request.atMs / HELD_EVERY_MS) * HELD_EVERY_MS);
       } else send(fleet, request, where, request.atMs);
     }

@@ -2,6 +2,7 @@
 import type { Slo } from '../core/job.ts';
 import type { Physics } from '../engine/physics.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
+import { aloneAtFastest, isWithin } from './feasibility.ts';
 
 export interface KnownRequest {
   /** Its place in the workload. */
@@ -23,17 +24,16 @@ export interface KnownRequest {
  * window; what cannot is not held to it.
  */
 export function knownRequests(requests: readonly WorkloadRequest[], slos: readonly Slo[], physics: Physics, untilMs: number): KnownRequest[] {
-  const fastestMhz = physics.measuredClocksMhz.at(-1) as number;
   return requests.map((request, index) => {
     const slo = slos[index] as Slo;
     const { atMs } = request;
     const promptTokens = Math.max(1, request.promptTokens);
     const outputTokens = Math.max(1, request.outputTokens);
-    const alone = aloneMs(physics, { promptTokens, outputTokens }, fastestMhz);
+    const alone = aloneAtFastest(physics, { promptTokens, outputTokens });
     const sloEndByMs = slo.e2eMs === undefined ? Infinity : atMs + slo.e2eMs;
-    const feasible = alone.firstMs <= (slo.ttftMs ?? Infinity) && alone.restMs <= (slo.tpotMs ?? Infinity) * (outputTokens - 1) && atMs + alone.firstMs + alone.restMs <= sloEndByMs;
+    const feasible = isWithin(alone, slo);
     // Twice the time it takes alone: with less than that left of the window, no plan should be bent to end in it.
-    const windowEndByMs = atMs + 2 * (alone.firstMs + alone.restMs) <= untilMs && slo.tpotMs === undefined ? untilMs : Infinity;
+    const windowEndByMs = atMs + 2 * alone.e2eMs <= untilMs && slo.tpotMs === undefined ? untilMs : Infinity;
     return {
       index,
       atMs,
@@ -47,19 +47,3 @@ export function knownRequests(requests: readonly WorkloadRequest[], slos: readon
     };
   });
 }
-
-/** To the first token and from there to the last, with nobody else there. */
-export function aloneMs(physics: Physics, { promptTokens, outputTokens }: { readonly promptTokens: number; readonly outputTokens: number }, clockMhz: number): { firstMs: number; restMs: number } {
-  const { maxBatchTokens } = physics.profile.serving;
-  let firstMs = 0;
-  for (let done = 0; done < promptTokens; done += maxBatchTokens) {
-    firstMs += physics.iterationTimeMs({ prefill: { tokens: Math.min(maxBatchTokens, promptTokens - done), contextTokens: done }, decode: NO_DECODE }, clockMhz);
-  }
-  const steps = outputTokens - 1;
-  // A step's time is affine in its context, so the step at the mean context stands for all.
-  const restMs = steps === 0 ? 0 : steps * physics.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: promptTokens + 1 + (steps - 1) / 2 } }, clockMhz);
-  return { firstMs, restMs };
-}
-
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };
-const NO_DECODE = { sequences: 0, contextTokens: 0 };

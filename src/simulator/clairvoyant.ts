@@ -9,7 +9,8 @@ import { type ClockPlan, forecastClocks, improveClocks, repairClocks } from './c
 import { type Gear, phasedGears, uniformGears } from './clairvoyant-gears.ts';
 import { type PlacementRule, placeRequests } from './clairvoyant-placement.ts';
 import { type Dispatch, type Stage, type Times, isMet, playReplica } from './clairvoyant-play.ts';
-import { type KnownRequest, aloneMs, knownRequests } from './clairvoyant-request.ts';
+import { type KnownRequest, knownRequests } from './clairvoyant-request.ts';
+import { aloneAtFastest } from './feasibility.ts';
 import { createRolloutEngine } from './clairvoyant-rollout.ts';
 import type { SimulatedRun, SimulationOptions } from './simulate.ts';
 
@@ -126,7 +127,7 @@ function playFleet(requests: readonly KnownRequest[], classes: ClairvoyantOption
 
 function reportOf(request: KnownRequest, sloClass: string, replica: number, times: Times | undefined, sentAtMs: number, physics: Physics): JobReport {
   const { index, atMs, promptTokens, outputTokens, feasible, slo } = request;
-  const alone = aloneMs(physics, request, physics.measuredClocksMhz.at(-1) as number);
+  const alone = aloneAtFastest(physics, request);
   const done = times !== undefined;
   return {
     jobId: String(index) as JobId,
@@ -141,6 +142,6 @@ function reportOf(request: KnownRequest, sloClass: string, replica: number, time
     promptTokens,
     outputTokens: done ? outputTokens : 0,
     met: slo.ttftMs === undefined && slo.tpotMs === undefined && slo.e2eMs === undefined ? null : done && isMet(request, times),
-    prediction: { ttftMs: alone.firstMs, tpotMs: alone.restMs / Math.max(1, outputTokens - 1), e2eMs: alone.firstMs + alone.restMs, ttftP90Ms: alone.firstMs, tpotP90Ms: alone.restMs / Math.max(1, outputTokens - 1), slackMs: null, feasible },
+    prediction: { ttftMs: alone.ttftMs, tpotMs: alone.tpotMs ?? 0, e2eMs: alone.e2eMs, ttftP90Ms: alone.ttftMs, tpotP90Ms: alone.tpotMs ?? 0, slackMs: null, feasible },
   };
 }

@@ -1,6 +1,7 @@
 // Which requests could be met at all: on a replica of their own, at the fastest clock, with nobody else there.
 import type { Slo } from '../core/job.ts';
 import type { Physics } from '../engine/physics.ts';
+import { NO_DECODE, NO_PREFILL, promptTimeMs } from '../frontier/performance-model.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 
 export interface AloneTimes {
@@ -10,19 +11,19 @@ export interface AloneTimes {
   readonly e2eMs: number;
 }
 
-export function aloneAtFastest(physics: Physics, { promptTokens, outputTokens }: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens'>): AloneTimes {
-  const clockMhz = physics.measuredClocksMhz.at(-1) as number;
-  const { maxBatchTokens } = physics.profile.serving;
-  let ttftMs = 0;
-  for (let from = 0; from < promptTokens; from += maxBatchTokens) {
-    const prefill = { tokens: Math.min(maxBatchTokens, promptTokens - from), contextTokens: from };
-    ttftMs += physics.iterationTimeMs({ prefill, decode: { sequences: 0, contextTokens: 0 } }, clockMhz);
-  }
+/** On a replica of its own at the fastest clock; without switches, without noise. */
+export function aloneAtFastest(physics: Physics, request: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens'>): AloneTimes {
+  return aloneAt(physics, request, physics.measuredClocksMhz.at(-1) as number);
+}
+
+/** The same at any clock. */
+export function aloneAt(physics: Physics, { promptTokens, outputTokens }: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens'>, clockMhz: number): AloneTimes {
+  const ttftMs = promptTimeMs(promptTokens, physics.profile.serving.maxBatchTokens, (prefill) => physics.iterationTimeMs({ prefill, decode: NO_DECODE }, clockMhz));
   const furtherTokens = Math.max(0, outputTokens - 1);
   if (furtherTokens === 0) return { ttftMs, tpotMs: null, e2eMs: ttftMs };
   // A step's time is affine in its context, so the mean step is that of the mean context.
   const decode = { sequences: 1, contextTokens: promptTokens + 1 + (furtherTokens - 1) / 2 };
-  const tpotMs = physics.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode }, clockMhz);
+  const tpotMs = physics.iterationTimeMs({ prefill: NO_PREFILL, decode }, clockMhz);
   return { ttftMs, tpotMs, e2eMs: ttftMs + furtherTokens * tpotMs };
 }
 
@@ -33,9 +34,10 @@ export function feasibleAlone(machines: readonly Physics[], requests: readonly W
 
 /** On the best of the machines. A prefix that may be cached is not counted on. */
 export function couldBeMet(machines: readonly Physics[], request: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens'>, slo: Slo): boolean {
-  const { ttftMs = Number.POSITIVE_INFINITY, tpotMs = Number.POSITIVE_INFINITY, e2eMs = Number.POSITIVE_INFINITY } = slo;
-  return machines.some((physics) => {
-    const alone = aloneAtFastest(physics, request);
-    return alone.ttftMs <= ttftMs && (alone.tpotMs ?? 0) <= tpotMs && alone.e2eMs <= e2eMs;
-  });
+  return machines.some((physics) => isWithin(aloneAtFastest(physics, request), slo));
+}
+
+/** Whether all limits hold with these times; one that is not set does. */
+export function isWithin(alone: AloneTimes, { ttftMs = Number.POSITIVE_INFINITY, tpotMs = Number.POSITIVE_INFINITY, e2eMs = Number.POSITIVE_INFINITY }: Slo): boolean {
+  return alone.ttftMs <= ttftMs && (alone.tpotMs ?? 0) <= tpotMs && alone.e2eMs <= e2eMs;
 }

@@ -11,7 +11,6 @@ import type { ReplicaView } from '../../core/replica-view.ts';
 import type { PointIndex } from '../../frontier/performance-model.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
 import { type Bandit, createBandit } from './bandit.ts';
-import { slowestFirst } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 import { createStreamMeter, type StreamTotals } from './stream-meter.ts';
 
@@ -30,7 +29,7 @@ interface Window {
 
 /** It knows no SLO: a margin weighs delay more, energy · delay^(1/(1 − margin)), so 0.5 is the ED² product. */
 export function createAgft({ belief, replicaIds, energyJ, seed, margin }: RivalContext): ClockPolicy {
-  const points = slowestFirst(belief);
+  const points = belief.bySlowness;
   const meter = createStreamMeter();
   // The seed only decides where the first round of trying begins.
   const bandits = new Map<ReplicaId, Bandit>(replicaIds.map((replicaId, index) => [replicaId, createBandit(points, DIMENSIONS, (seed + 5 * index) % points.length)]));

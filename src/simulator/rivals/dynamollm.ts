@@ -11,9 +11,9 @@
 //   (instances, sharding, tensor parallelism), re-ordering and re-steering of queued requests.
 import type { ReplicaId } from '../../core/job.ts';
 import type { ReplicaView } from '../../core/replica-view.ts';
-import type { PointIndex } from '../../frontier/performance-model.ts';
+import { type PointIndex, fasterOf } from '../../frontier/performance-model.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
-import { faster, firstTokensMs } from './predictions.ts';
+import { firstTokensMs } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 import { steadyStateAt } from './steady-state.ts';
 import { createStreamMeter, type StreamTotals } from './stream-meter.ts';
@@ -74,7 +74,7 @@ export function profiledPoint(view: ReplicaView, perMs: number): PointIndex {
     const state = steadyStateAt(model, load, point);
     if (state === null || state.tpotMs > tightestTpotMs || state.ttftMs > tightestTtftMs) continue;
     const isTie = best !== null && state.powerW === best.powerW;
-    if (best === null || state.powerW < best.powerW || (isTie && faster(model, point, best.point) === point)) best = { point, powerW: state.powerW };
+    if (best === null || state.powerW < best.powerW || (isTie && fasterOf(model, point, best.point) === point)) best = { point, powerW: state.powerW };
   }
   return best?.point ?? model.fastest;
 }

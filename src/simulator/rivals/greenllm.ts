@@ -15,9 +15,9 @@
 // Left out: length-based queues to different prefill workers; the server takes prompts in order of arrival.
 import type { ReplicaId } from '../../core/job.ts';
 import type { ReplicaView } from '../../core/replica-view.ts';
-import type { PerformanceModel, PointIndex } from '../../frontier/performance-model.ts';
+import { type PerformanceModel, type PointIndex, fasterOf } from '../../frontier/performance-model.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
-import { decodeStepMs, faster, firstTokensMs, slowestFirst } from './predictions.ts';
+import { decodeStepMs, firstTokensMs } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 import { createStreamMeter, type StreamMeter } from './stream-meter.ts';
 
@@ -50,7 +50,7 @@ interface Decode {
 }
 
 export function createGreenLlm({ belief }: RivalContext): ClockPolicy {
-  const points = slowestFirst(belief);
+  const points = belief.bySlowness;
   const meter = createStreamMeter();
   const decodes = new Map<ReplicaId, Decode>();
   const last = points.length - 1;
@@ -106,7 +106,7 @@ export function createGreenLlm({ belief }: RivalContext): ClockPolicy {
         adapt(decode, view.nowMs);
       }
       const point = points[decode.place] as PointIndex;
-      return view.waiting.length === 0 ? point : faster(belief, point, prefillPoint(view));
+      return view.waiting.length === 0 ? point : fasterOf(belief, point, prefillPoint(view));
     },
   };
 }

@@ -6,7 +6,6 @@
 // Left out: powersave_bias, I/O wait as load, and the freq_table rounding relations.
 import type { ReplicaId } from '../../core/job.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
-import { slowestFirst } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 
 const UP_THRESHOLD = 0.8;
@@ -18,7 +17,7 @@ interface Sample {
 
 /** It knows no SLO: the margin lowers the threshold instead, so that it goes to the top earlier. */
 export function createOndemand({ belief, busyMs, margin }: RivalContext): ClockPolicy {
-  const points = slowestFirst(belief);
+  const points = belief.bySlowness;
   const threshold = UP_THRESHOLD * (1 - margin);
   const samples = new Map<ReplicaId, Sample>();
   return {

@@ -1,22 +1,7 @@
-// What every rival with a performance model asks of the belief: points in order, a step, the first tokens of a queue. Each
+// What every rival with a performance model asks of the belief: a step, the first tokens of a queue. Each
 // paper fits such a model from its own profiling runs; here all of them get the same profile that Paceline gets.
 import { type ReplicaView, sequencesOf } from '../../core/replica-view.ts';
-import type { PerformanceModel, PointIndex } from '../../frontier/performance-model.ts';
-
-const NO_PREFILL = { tokens: 0, contextTokens: 0 };
-
-/** From the slowest to the fastest. */
-export function slowestFirst({ points, speedRank }: PerformanceModel): readonly PointIndex[] {
-  return points.map((_, point) => point).sort((a, b) => (speedRank[b] as number) - (speedRank[a] as number));
-}
-
-export function isSlower({ speedRank }: PerformanceModel, point: PointIndex, than: PointIndex): boolean {
-  return (speedRank[point] as number) > (speedRank[than] as number);
-}
-
-export function faster(model: PerformanceModel, a: PointIndex, b: PointIndex): PointIndex {
-  return isSlower(model, a, b) ? b : a;
-}
+import { NO_PREFILL, type PerformanceModel, type PointIndex } from '../../frontier/performance-model.ts';
 
 /** A decode step, nothing else in the batch. */
 export function decodeStepMs(model: PerformanceModel, point: PointIndex, sequences: number, contextTokens: number): number {

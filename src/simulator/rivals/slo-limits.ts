@@ -2,6 +2,7 @@
 // time per output token only; for those a limit on the whole request becomes a budget of these two.
 import type { JobId, Slo } from '../../core/job.ts';
 import type { ReplicaView, RunningStream, WaitingPrompt } from '../../core/replica-view.ts';
+import { decodeStepMs } from './predictions.ts';
 import type { RivalFactory } from './rival.ts';
 
 /** Whether a rival plans whole requests itself, or wants them as budgets of its two limits. */
@@ -69,5 +70,5 @@ export function tightestTpotMs({ waiting, running }: Pick<ReplicaView, 'waiting'
 }
 
 function fastestStepMs({ model, running, waiting, contextTokens }: ReplicaView): number {
-  return model.iterationTimeMs({ prefill: { tokens: 0, contextTokens: 0 }, decode: { sequences: Math.max(1, running.length + waiting.length), contextTokens } }, model.fastest);
+  return decodeStepMs(model, model.fastest, Math.max(1, running.length + waiting.length), contextTokens);
 }

@@ -13,11 +13,11 @@
 import type { ReplicaView } from '../../core/replica-view.ts';
 import type { PointIndex } from '../../frontier/performance-model.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
-import { decodeStepMs, firstTokensMs, prefillShare, slowestFirst } from './predictions.ts';
+import { decodeStepMs, firstTokensMs, prefillShare } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 
 export function createThrottLlem({ belief }: RivalContext): ClockPolicy {
-  const points = slowestFirst(belief);
+  const points = belief.bySlowness;
   return {
     name: 'throttllem',
     choose(_replicaId, view) {

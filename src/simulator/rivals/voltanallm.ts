@@ -13,9 +13,9 @@
 //   other than the 128 at which its routing changes.
 import type { ReplicaId } from '../../core/job.ts';
 import { type ReplicaView, sequencesOf } from '../../core/replica-view.ts';
-import type { PointIndex } from '../../frontier/performance-model.ts';
+import { type PointIndex, fasterOf } from '../../frontier/performance-model.ts';
 import type { ClockPolicy } from '../../scheduler/clock-policy.ts';
-import { decodeStepMs, faster, firstTokensMs, runningStepMs, slowestFirst } from './predictions.ts';
+import { decodeStepMs, firstTokensMs, runningStepMs } from './predictions.ts';
 import type { RivalContext } from './rival.ts';
 import { tightestTpotMs } from './slo-limits.ts';
 import { createStreamMeter, type StreamTotals } from './stream-meter.ts';
@@ -28,7 +28,7 @@ const CORRECTION = { weight: 0.02, min: 0.5, max: 2 };
 const PERIOD_MS = 20;
 
 export function createVoltanaLlm({ belief }: RivalContext): ClockPolicy {
-  const points = slowestFirst(belief);
+  const points = belief.bySlowness;
   const meter = createStreamMeter();
   const corrections = new Map<ReplicaId, { factor: number; seen: StreamTotals }>();
 
@@ -73,7 +73,7 @@ export function createVoltanaLlm({ belief }: RivalContext): ClockPolicy {
       else learn(replicaId, view);
       const { factor } = correctionOf(replicaId);
       const decode = view.running.length === 0 ? (points[0] as PointIndex) : decodePoint(view.running.length + view.foreignSequences, view.contextTokens, tightestTpotMs({ waiting: [], running: view.running }), factor);
-      return view.waiting.length === 0 ? decode : faster(belief, decode, prefillPoint(view));
+      return view.waiting.length === 0 ? decode : fasterOf(belief, decode, prefillPoint(view));
     },
     route(candidates, job) {
       const states = candidates.map(({ replicaId, view }) => {
