@@ -8,7 +8,7 @@ import type { Routing } from './core/routing.ts';
 import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import type { Path, Places } from './config/config-problems.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
-import type { RawConfig } from './config/config-schema.ts';
+import type { RawAgent, RawConfig } from './config/config-schema.ts';
 import { BUILT_IN_CLASSES, configJsonSchema, configSchema } from './config/config-schema.ts';
 
 export interface ReplicaConfig {
@@ -19,10 +19,18 @@ export interface ReplicaConfig {
   readonly models: ReadonlyMap<string, string>;
   readonly profilePath: string;
   readonly devices: readonly string[];
+  /** Name of the agent on its node; `null` where no agent is configured. */
+  readonly agent: string | null;
   /** `null`: as many as the profile's engine runs at once. */
   readonly concurrencyMax: number | null;
   readonly apiKey: string | null;
 }
+
+/** One node's daemon that sets clocks. */
+export type AgentConfig = {
+  readonly name: string;
+  readonly address: { readonly kind: 'socket'; readonly path: string } | { readonly kind: 'tcp'; readonly origin: string; readonly tokenPath: string | null };
+} & ({ readonly kind: 'paceline'; readonly ttlMs: number } | { readonly kind: 'zeusd'; readonly watchdogMs: number; readonly lowestClockMhz: number | null });
 
 export interface Bound {
   readonly min?: number | undefined;
@@ -51,7 +59,7 @@ export interface Config {
   readonly listen: { readonly host: string; readonly port: number };
   readonly admin: { readonly host: string; readonly port: number };
   readonly replicas: readonly ReplicaConfig[];
-  readonly agent: { readonly socketPath: string; readonly ttlMs: number } | null;
+  readonly agents: readonly AgentConfig[];
   readonly slo: SloConfig;
   /** By the SHA-256 of an API key, lower-case hex. Empty: open access. */
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
@@ -62,6 +70,9 @@ export interface Config {
   readonly health: RawConfig['health'];
   readonly logging: RawConfig['logging'];
 }
+
+/** Name of the only agent where it is given under `agent`. */
+const UNNAMED_AGENT = 'agent';
 
 /** Whoever comes while no tenants are configured. */
 export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {} };
@@ -119,10 +130,11 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       models: new Map(Array.isArray(replica.models) ? replica.models.map((model) => [model, model]) : Object.entries(replica.models)),
       profilePath: resolve(directory, replica.profile),
       devices: replica.devices,
+      agent: agentOf(replica, raw),
       concurrencyMax: replica.concurrencyMax ?? null,
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
     })),
-    agent: raw.agent === undefined ? null : { socketPath: resolve(directory, raw.agent.socket), ttlMs: raw.agent.ttlMs },
+    agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
       default: raw.slo.default ?? null,
       models: raw.slo.models,
@@ -143,6 +155,55 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     health: raw.health,
     logging: raw.logging,
   };
+}
+
+/** By name; the one under `agent` has the name of its key. */
+function agentsOf(raw: RawConfig): { readonly name: string; readonly agent: RawAgent; readonly at: Path }[] {
+  const named = Object.entries(raw.agents ?? {}).map(([name, agent]) => ({ name, agent, at: ['agents', name] }));
+  return raw.agent === undefined ? named : [{ name: UNNAMED_AGENT, agent: raw.agent, at: ['agent'] }, ...named];
+}
+
+/** The agent that a replica lives on; where there is only one, it need not be named. */
+function agentOf(replica: RawConfig['replicas'][number], raw: RawConfig): string | null {
+  const [only, ...more] = agentsOf(raw);
+  return replica.agent ?? (more.length === 0 ? (only?.name ?? null) : null);
+}
+
+function resolvedAgent(name: string, agent: RawAgent, directory: string): AgentConfig {
+  const { kind, socket, url, tokenFile } = agent;
+  const address: AgentConfig['address'] =
+    socket !== undefined ? { kind: 'socket', path: resolve(directory, socket) } : { kind: 'tcp', origin: (url ?? '').replace(/\/$/, ''), tokenPath: tokenFile === undefined ? null : resolve(directory, tokenFile) };
+  if (kind === 'zeusd') return { name, address, kind, watchdogMs: agent.watchdogMs ?? 2_000, lowestClockMhz: agent.lowestClockMhz ?? null };
+  return { name, address, kind, ttlMs: agent.ttlMs ?? 3_000 };
+}
+
+function agentProblems(raw: RawConfig, places: Places): string[] {
+  const problems: string[] = [];
+  const agents = agentsOf(raw);
+  const names = agents.map(({ name }) => name);
+  if (raw.agent !== undefined && raw.agents !== undefined) problems.push(places.atKey(['agent'], 'there is `agents` as well; put it there under a name'));
+  for (const { agent, at } of agents) {
+    if ((agent.socket === undefined) === (agent.url === undefined)) problems.push(places.at(at, `got ${agent.socket === undefined ? 'neither' : 'both'}, want either socket or url`));
+    if (agent.socket !== undefined && agent.url === undefined && agent.tokenFile !== undefined) problems.push(places.at([...at, 'tokenFile'], 'a token goes with a url; who may use a socket is said by its mode and the policy'));
+    if (agent.kind === 'paceline' && agent.url !== undefined && agent.tokenFile === undefined) problems.push(places.at([...at, 'tokenFile'], 'missing; the agent wants a bearer token on a port'));
+    const foreign = agent.kind === 'zeusd' ? (['ttlMs'] as const) : (['watchdogMs', 'lowestClockMhz'] as const);
+    for (const key of foreign) if (agent[key] !== undefined) problems.push(places.atKey([...at, key], agent.kind === 'zeusd' ? 'zeusd has no leases that could run out; want watchdogMs' : 'only with kind: zeusd'));
+  }
+  raw.replicas.forEach((replica, index) => {
+    const at = ['replicas', index] as const;
+    if (replica.agent !== undefined && !names.includes(replica.agent)) problems.push(places.at([...at, 'agent'], `no agent '${replica.agent}'; there are: ${names.join(', ') || 'none'}`));
+    if (replica.agent === undefined && replica.devices.length > 0 && names.length > 1) problems.push(places.at([...at, 'agent'], `missing; several agents are configured, and one of them has its devices: ${names.join(', ')}`));
+    if (replica.agent !== undefined && replica.devices.length === 0) problems.push(places.at([...at, 'devices'], 'got none; a replica that names an agent names its devices there'));
+    const home = agents.find(({ name }) => name === agentOf(replica, raw))?.agent;
+    replica.devices.forEach((device, position) => {
+      const ofZeusd = /^zeusd:(0|[1-9]\d{0,2})$/.test(device);
+      if (home?.kind === 'zeusd' && !ofZeusd) problems.push(places.at([...at, 'devices', position], `got '${device}'; zeusd knows its GPUs by index, want zeusd:0, zeusd:1, …`));
+      if (home?.kind === 'paceline' && ofZeusd) problems.push(places.at([...at, 'devices', position], `got '${device}'; its agent is no zeusd, want an id of paceline-agent such as nvml:GPU-…`));
+    });
+  });
+  // Most often the other end of a name that was misspelt, which has been told of then.
+  if (raw.agent !== undefined || problems.length > 0) return problems;
+  return agents.filter(({ name }) => !raw.replicas.some((replica) => agentOf(replica, raw) === name)).map(({ at }) => places.atKey(at, 'no replica names it'));
 }
 
 /** What the schema cannot say: names that must exist or be unique, bounds that must leave room. */
@@ -178,9 +239,13 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   raw.replicas.forEach((replica, index) => {
     const at = ['replicas', index] as const;
     replicaId([...at, 'id'], replica.id);
-    replica.devices.forEach((id, position) => device([...at, 'devices', position], id));
+    // An index is a device of its node only.
+    const home = agentOf(replica, raw);
+    replica.devices.forEach((id, position) => device([...at, 'devices', position], home === null || home === UNNAMED_AGENT ? id : `${id} of ${home}`));
     if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
   });
+
+  problems.push(...agentProblems(raw, places));
 
   const redisUrlEnv = raw.store?.redisUrlEnv;
   if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));

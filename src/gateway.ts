@@ -1,8 +1,10 @@
 // Builds everything, joins it, and closes it again. The edges do not know each other; this file does.
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import type { ClockControl } from './agent/clock-control.ts';
+import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
+import type { AgentAddress } from './agent/connection.ts';
+import { AgentError, readToken } from './agent/connection.ts';
 import type { Config, ReplicaConfig } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
@@ -104,12 +106,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
   const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
   const clockControlState = (): string => clockControl?.state() ?? 'off';
+  const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
     ready: () => !draining && runtime.snapshot().replicas.some((replica) => replica.state === 'up'),
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clockControlState(),
+      agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
       draining,
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
@@ -172,17 +176,18 @@ function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, tel
 
 /** Without an agent, or without devices, requests are served at default clocks, and that is said once. */
 function openClockControl(config: Config, { now, runtime, telemetry }: Joined): ClockControl | null {
-  const groups = config.replicas.filter((replica) => replica.devices.length > 0).map(({ id, devices }) => ({ replicaId: id, devices }));
-  if (config.agent === null || groups.length === 0) {
-    const missing = config.agent === null ? 'no agent is configured' : 'no replica names its devices';
+  const nodes: ClockNode[] = config.agents
+    .map((agent) => ({ ...agent, groups: config.replicas.filter((replica) => replica.agent === agent.name && replica.devices.length > 0).map(({ id, devices }) => ({ replicaId: id, devices })) }))
+    .filter(({ groups }) => groups.length > 0);
+  if (nodes.length === 0) {
+    const missing = config.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
     telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
     return null;
   }
+  for (const { name, address } of nodes) refuseWithoutToken(name, address);
   return createClockControl({
-    socketPath: config.agent.socketPath,
-    ttlMs: config.agent.ttlMs,
+    nodes,
     holder: gatewayId(),
-    groups,
     now,
     onControl: (replicaId, controlled, pointId) => {
       telemetry.replicaControl(replicaId, controlled);
@@ -191,6 +196,17 @@ function openClockControl(config: Config, { now, runtime, telemetry }: Joined): 
     onState: telemetry.clockControlState,
     onWarning: telemetry.warning,
   });
+}
+
+/** Later it may be replaced by a newer one; at the start it must be there. */
+function refuseWithoutToken(name: string, address: AgentAddress): void {
+  if (address.kind === 'socket' || address.tokenPath === null) return;
+  try {
+    readToken(address.tokenPath);
+  } catch (error) {
+    if (error instanceof AgentError) throw new ConfigError([`agent ${name}: ${error.message}`]);
+    throw error;
+  }
 }
 
 /** Other gateways on the same replicas, through Redis; without it the servers' own metrics show their load, later. */

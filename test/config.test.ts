@@ -30,7 +30,7 @@ test('the example is a valid configuration', () => {
 test('everything but the replicas has a default', () => {
   const config = parse(MINIMAL);
   expect(config.listen).toEqual({ host: '127.0.0.1', port: 8080 });
-  expect(config.agent).toBeNull();
+  expect(config.agents).toEqual([]);
   expect(config.limits.bodyBytesMax).toBe(16 * 1024 * 1024);
   expect(config.replicas[0]).toMatchObject({ origin: 'http://127.0.0.1:8000', profilePath: '/etc/paceline/p.json', concurrencyMax: null, apiKey: null, devices: [] });
 });
@@ -46,9 +46,28 @@ test("a replica's key comes from the environment, and a missing one is refused",
   expect(problemsOf(text)).toEqual(['paceline.yaml:6: replicas[0].apiKeyEnv: the environment has no LLAMA_KEY']);
 });
 
+const TWO_AGENTS = `agents:\n  a: { socket: a.sock }\n  b: { kind: zeusd, socket: z.sock }\n${MINIMAL}`;
+const REPLICA_ON_A = "  - { id: r1, url: 'http://127.0.0.1:8001', models: [m], profile: p.json, agent: a, devices: ['sim:0'] }\n";
+
+test('agents are several, by name, or one without; what they do not say has a default', () => {
+  expect(parse(`${MINIMAL}agent: { socket: a.sock }\n`).agents).toEqual([{ name: 'agent', kind: 'paceline', address: { kind: 'socket', path: '/etc/paceline/a.sock' }, ttlMs: 3000 }]);
+  const config = parse(`agents:\n  a: { url: 'http://127.0.0.1:9501/', tokenFile: a.token, ttlMs: 5000 }\n  b: { kind: zeusd, socket: /run/zeusd.sock }\n${MINIMAL}    agent: b\n    devices: ['zeusd:0']\n${REPLICA_ON_A}`);
+  expect(config.agents).toEqual([
+    { name: 'a', kind: 'paceline', address: { kind: 'tcp', origin: 'http://127.0.0.1:9501', tokenPath: '/etc/paceline/a.token' }, ttlMs: 5000 },
+    { name: 'b', kind: 'zeusd', address: { kind: 'socket', path: '/run/zeusd.sock' }, watchdogMs: 2000, lowestClockMhz: null },
+  ]);
+  expect(config.replicas.map(({ agent }) => agent)).toEqual(['b', 'a']);
+});
+
+test('two nodes may have a device of one name, and the only agent need not be named', () => {
+  const config = parse(`agents:\n  a: { socket: a.sock }\n  b: { socket: b.sock }\n${MINIMAL}    agent: b\n    devices: ['sim:0']\n${REPLICA_ON_A}`);
+  expect(config.replicas.map(({ agent, devices }) => [agent, devices])).toEqual([['b', ['sim:0']], ['a', ['sim:0']]]);
+  expect(parse(`agents: { a: { socket: a.sock } }\n${MINIMAL}    devices: ['sim:0']\n`).replicas[0]?.agent).toBe('a');
+});
+
 const HASH = 'a'.repeat(64);
 test.each([
-  ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, concurrencyMax, apiKeyEnv$/],
+  ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, agent, concurrencyMax, apiKeyEnv$/],
   ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],
   ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs$/],
@@ -69,6 +88,23 @@ test.each([
   ['a key of two tenants', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH}] }, { name: b, apiKeySha256: [${HASH}] }]\n`, /tenants\[1\]\.apiKeySha256\[0\]: the key with hash 'a{64}' is already used/],
   ['bounds that leave no room', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH}], bounds: { ttftMs: { min: 9, max: 5 } } }]\n`, /tenants\[0\]\.bounds\.ttftMs: min 9 is above max 5/],
   ['a policy that is none', `${MINIMAL}planner: { policy: fastest }\n`, /planner\.policy: got "fastest", want 'paceline', 'max-clock' or 'static:'/],
+  ['an agent without an address', `${MINIMAL}agent: { ttlMs: 3000 }\n`, /^paceline\.yaml:6: agent: got neither, want either socket or url$/],
+  ['an agent with two addresses', `${MINIMAL}agent: { socket: a.sock, url: 'http://127.0.0.1:1', tokenFile: t }\n`, /^paceline\.yaml:6: agent: got both, want either socket or url$/],
+  ['a url that leaves the machine', `${MINIMAL}agent: { url: 'http://10.0.0.7:9501', tokenFile: t }\n`, /^paceline\.yaml:6: agent\.url: got "http:\/\/10\.0\.0\.7:9501", want http:\/\/ and a loopback address, .* tunnel/],
+  ['a port that does not exist', `${MINIMAL}agent: { url: 'http://127.0.0.1:99999', tokenFile: t }\n`, /agent\.url: got "http:\/\/127\.0\.0\.1:99999", want an address and a port that exist$/],
+  ['a url without a token', `${MINIMAL}agent: { url: 'http://127.0.0.1:9501' }\n`, /agent\.tokenFile: missing; the agent wants a bearer token on a port$/],
+  ['a token for a socket', `${MINIMAL}agent: { socket: a.sock, tokenFile: t }\n`, /agent\.tokenFile: a token goes with a url/],
+  ['a lease of zeusd', `${MINIMAL}agent: { kind: zeusd, socket: z.sock, ttlMs: 3000 }\n`, /agent\.ttlMs: zeusd has no leases that could run out; want watchdogMs$/],
+  ['a watchdog that is not needed', `${MINIMAL}agent: { socket: a.sock, watchdogMs: 3000 }\n`, /agent\.watchdogMs: only with kind: zeusd$/],
+  ['an unknown key of a named agent', `${MINIMAL}    agent: a\n    devices: ['sim:0']\nagents:\n  a: { sokcet: a.sock }\n`, /^paceline\.yaml:9: agents\.a\.sokcet: unknown key; known: kind, socket, url, tokenFile, ttlMs, watchdogMs, lowestClockMhz$/],
+  ['an agent that is not there', `${TWO_AGENTS}    agent: c\n    devices: ['sim:0']\n${REPLICA_ON_A}`, /^paceline\.yaml:9: replicas\[0\]\.agent: no agent 'c'; there are: a, b$/],
+  ['a replica that lives nowhere', `${TWO_AGENTS}    devices: ['zeusd:0']\n${REPLICA_ON_A}`, /^paceline\.yaml:5: replicas\[0\]\.agent: missing; several agents are configured, and one of them has its devices: a, b$/],
+  ['an agent without devices', `${TWO_AGENTS}    agent: b\n${REPLICA_ON_A}`, /replicas\[0\]\.devices: got none; a replica that names an agent names its devices there$/],
+  ['a GPU of zeusd by a name that it does not know', `${TWO_AGENTS}    agent: b\n    devices: ['nvml:GPU-1']\n${REPLICA_ON_A}`, /replicas\[0\]\.devices\[0\]: got 'nvml:GPU-1'; zeusd knows its GPUs by index, want zeusd:0, zeusd:1, …$/],
+  ['an index where an id is wanted', `${MINIMAL}    devices: ['zeusd:0']\nagent: { socket: a.sock }\n`, /replicas\[0\]\.devices\[0\]: got 'zeusd:0'; its agent is no zeusd/],
+  ['a device twice on one node', `${TWO_AGENTS}    agent: a\n    devices: ['sim:0']\n${REPLICA_ON_A}`.replace('  b: { kind: zeusd, socket: z.sock }\n', ''), /replicas\[1\]\.devices\[0\]: the device 'sim:0 of a' is already used$/],
+  ['one agent and several', `${MINIMAL}    agent: agent\n    devices: ['sim:0']\nagent: { socket: a.sock }\nagents: {}\n`, /^paceline\.yaml:8: agent: there is `agents` as well; put it there under a name$/],
+  ['an agent that nobody uses', `${TWO_AGENTS}${REPLICA_ON_A}`, /^paceline\.yaml:3: agents\.b: no replica names it$/],
   ['a key given twice', `${MINIMAL}listen: {}\nlisten: {}\n`, /^paceline\.yaml:7: Map keys must be unique/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],

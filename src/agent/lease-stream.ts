@@ -10,18 +10,24 @@ const lineSchema = z.discriminatedUnion('type', [
 
 export type LeaseLine = z.output<typeof lineSchema>;
 
+export interface LeaseEnd {
+  readonly why: string;
+  /** What the agent gave as its reason; `null` where the stream just ended. */
+  readonly reason: string | null;
+}
+
 /** The longest line names the devices of a node; beyond this it is no agent that speaks. */
 const LINE_CHARACTERS_MAX = 65_536;
 
 /** `onEnd` comes once: at the end of the stream, an `ended` line, an error or a line that is none. */
-export function readLeaseLines(body: Readable, listener: { readonly onLine: (line: LeaseLine) => void; readonly onEnd: (why: string) => void }): void {
+export function readLeaseLines(body: Readable, listener: { readonly onLine: (line: LeaseLine) => void; readonly onEnd: (end: LeaseEnd) => void }): void {
   let unfinished = '';
   let over = false;
-  const end = (why: string): void => {
+  const end = (why: string, reason: string | null = null): void => {
     if (over) return;
     over = true;
     body.destroy();
-    listener.onEnd(why);
+    listener.onEnd({ why, reason });
   };
   body.setEncoding('utf8');
   body.on('data', (text: string) => {
@@ -31,7 +37,7 @@ export function readLeaseLines(body: Readable, listener: { readonly onLine: (lin
       if (over || line.trim() === '') continue;
       const parsed = parse(line);
       if (parsed === null) end(`not a line of the protocol: ${line.slice(0, 80)}`);
-      else if (parsed.type === 'ended') end(`the agent ended it (${parsed.reason})`);
+      else if (parsed.type === 'ended') end(`the agent ended it (${parsed.reason})`, parsed.reason);
       else listener.onLine(parsed);
     }
     if (unfinished.length > LINE_CHARACTERS_MAX) end(`a line of more than ${LINE_CHARACTERS_MAX} characters`);

@@ -37,6 +37,7 @@ const replica = z.strictObject({
     .describe('names the clients use; as a map, each with the name to send upstream'),
   profile: z.string().min(1).describe('path of the profile, relative to this file'),
   devices: z.array(name).default([]).describe("the agent's ids of the devices it runs on; all of them move together"),
+  agent: label.optional().describe('the name of the agent on its node; needed where there are several'),
   concurrencyMax: z.int().min(1).max(100_000).optional().describe("requests sent at once; default: the profile's maxSequences"),
   apiKeyEnv: z.string().min(1).optional().describe('environment variable that holds the key the model server wants'),
 });
@@ -52,6 +53,21 @@ const tenant = z.strictObject({
     .describe('what its requests may ask for in SLO headers; outside is refused'),
 });
 
+const agent = z.strictObject({
+  kind: z.enum(['paceline', 'zeusd']).default('paceline').describe("'zeusd': the daemon of the Zeus project; it has no leases, see agent/README.md"),
+  socket: z.string().min(1).optional().describe('path of its Unix socket, relative to this file'),
+  url: z
+    .string()
+    .regex(/^http:\/\/(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\])(:\d{1,5})?\/?$/, 'want http:// and a loopback address, such as http://127.0.0.1:9501; a node elsewhere is reached through a tunnel, for the token is sent in the clear')
+    .refine((url) => URL.canParse(url), 'want an address and a port that exist')
+    .optional()
+    .describe('instead of a socket: a port of this machine (an ssh tunnel, a sidecar)'),
+  tokenFile: z.string().min(1).optional().describe('file with the bearer token for the url, relative to this file'),
+  ttlMs: z.int().min(300).max(60_000).optional().describe('after this long without us the devices are back at default clocks; default 3000; not for zeusd'),
+  watchdogMs: z.int().min(200).max(60_000).optional().describe('zeusd only: no GPU is slow for longer than this unless asked for again; default 2000'),
+  lowestClockMhz: z.int().min(1).max(10_000).optional().describe('zeusd only: an idle GPU may go down to it; default: it stays at the demanded clock'),
+});
+
 const POLICY_WANTED = "want 'paceline', 'max-clock' or 'static:' and the id of an operating point";
 
 export const configSchema = z.strictObject({
@@ -61,13 +77,8 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('metrics, health and status; never reachable through the other listener'),
   replicas: z.array(replica).min(1),
-  agent: z
-    .strictObject({
-      socket: z.string().min(1),
-      ttlMs: z.int().min(300).max(60_000).default(3_000).describe('after this long without us the devices are back at default clocks'),
-    })
-    .optional()
-    .describe('the native agent on this node; without it the gateway proxies at default clocks'),
+  agent: agent.optional().describe('the agent on this node; without one the gateway proxies at default clocks'),
+  agents: z.record(label, agent).optional().describe('instead of `agent`: one per node, by name'),
   slo: z
     .strictObject({
       default: label.optional(),
@@ -124,6 +135,7 @@ export const configSchema = z.strictObject({
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
 });
 
+export type RawAgent = z.output<typeof agent>;
 export type RawConfig = z.output<typeof configSchema>;
 
 /** The JSON Schema that `config/schemas/config.schema.json` holds. */

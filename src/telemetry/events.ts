@@ -14,13 +14,14 @@ export interface Telemetry {
   requestRefused(kind: string, requestId: string): void;
   upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'down', why: string): void;
-  clockControlState(state: string, why: string): void;
+  /** Of one node's agent. */
+  clockControlState(agent: string, state: string, why: string): void;
   replicaControl(replicaId: ReplicaId, controlled: boolean): void;
   /** The store logs it itself, with the reason. */
   fleetLoadState(kind: string): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly process: ProcessReading }): string;
 }
 
 /** Bounds of OpenTelemetry's gen_ai.server.* histograms, seconds; so that dashboards made for those fit. */
@@ -54,7 +55,8 @@ export function createTelemetry(log: Logger): Telemetry {
   const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
   const replicaPoint = registry.gauge({ name: 'paceline_replica_operating_point', help: '1 for the operating point demanded and why; "default" is default clocks.', labels: ['replica', 'point', 'binding'] });
   const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
-  const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while a lease on the devices is held.' });
+  const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while demands reach the devices of all nodes.' });
+  const agentState = registry.gauge({ name: 'paceline_agent_state', help: "1 for the state of each node's agent; held: demands reach its devices.", labels: ['agent', 'state'] });
   const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape.', labels: ['quantile'] });
   const memory = registry.gauge({ name: 'process_resident_memory_bytes', help: 'Resident memory.' });
   const cpu = registry.counter({ name: 'process_cpu_seconds_total', help: 'CPU time used, user and system.' });
@@ -90,17 +92,17 @@ export function createTelemetry(log: Logger): Telemetry {
       if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
       else log.warn({ replicaId, why }, `replica ${replicaId} is down`);
     },
-    clockControlState: (state, why) => {
+    clockControlState: (agent, state, why) => {
       if (state === 'lost') {
         controlLosses.add([]);
-        log.warn({ state, why }, 'clock control is lost; devices are at default clocks, requests are served');
-      } else log.info({ state, why }, `clock control: ${state}`);
+        log.warn({ agent, state, why }, 'clock control is lost; devices are at default clocks, requests are served');
+      } else log.info({ agent, state, why }, `clock control: ${state}`);
     },
     replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),
     fleetLoadState: (kind) => fleetLoadUp.set([], kind === 'connected' ? 1 : 0),
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual]) gauge.clear();
+      for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState]) gauge.clear();
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
       for (const replica of now.snapshot.replicas) {
@@ -113,6 +115,7 @@ export function createTelemetry(log: Logger): Telemetry {
         stepResidual.set([replicaId], replica.stepTimeResidual);
       }
       controlUp.set([], now.clockControl === 'held' ? 1 : 0);
+      for (const [agent, { state }] of now.agents) agentState.set([agent, state], 1);
       for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);

@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AgentStandIn } from '../../src/agent-stand-in/agent-stand-in.ts';
 import { startAgentStandIn } from '../../src/agent-stand-in/agent-stand-in.ts';
 import { LEASES_MAX } from '../../src/agent-stand-in/arbitration.ts';
-import { createClockControl } from '../../src/agent/clock-control.ts';
+import { createLeaseControl } from '../../src/agent/lease-control.ts';
 import type { ReplicaId } from '../../src/core/job.ts';
 import type { DeviceStateFile } from '../../src/engine/device-file.ts';
 import { createDeviceStateFile } from '../../src/engine/device-file.ts';
@@ -322,13 +322,15 @@ describe("the gateway's clock control", () => {
   test('holds a lease, sets clocks, is told of the point, and gives the devices back', async () => {
     await standIn();
     const told: (string | null)[] = [];
-    const control = createClockControl({
-      socketPath, holder: 'gateway-1', ttlMs: 3000, groups: [{ replicaId: R0, devices: both }], now: () => performance.now(),
+    const states: string[] = [];
+    const control = createLeaseControl({
+      address: { kind: 'socket', path: socketPath }, holder: 'gateway-1', ttlMs: 3000, groups: [{ replicaId: R0, devices: both }], now: () => performance.now(),
       onControl: (_, controlled, pointId) => told.push(controlled ? pointId : 'uncontrolled'),
+      onState: (state) => states.push(state),
       onWarning: (message) => { throw new Error(message); },
     });
     opened.push(control);
-    await eventually(() => control.state() === 'held');
+    await eventually(() => states.at(-1) === 'held');
     control.demand({ replicaId: R0, point: { id: 'c990', knobs: { clockMhz: 990 }, idlePowerW: 90 }, holdMs: 300, change: 'raise' });
     await eventually(() => told.at(-1) === 'c990');
     expect(locksMhz()).toEqual([990, 990]);
@@ -344,13 +346,13 @@ describe("the gateway's clock control", () => {
   test('finds it again after it was restarted', async () => {
     const first = await standIn();
     const states: string[] = [];
-    const control = createClockControl({ socketPath, holder: 'gateway-1', ttlMs: 3000, groups: [{ replicaId: R0, devices: both }], now: () => performance.now(), onControl: () => {}, onState: (state) => states.push(state), onWarning: () => {} });
+    const control = createLeaseControl({ address: { kind: 'socket', path: socketPath }, holder: 'gateway-1', ttlMs: 3000, groups: [{ replicaId: R0, devices: both }], now: () => performance.now(), onControl: () => {}, onState: (state) => states.push(state), onWarning: () => {} });
     opened.push(control);
-    await eventually(() => control.state() === 'held');
+    await eventually(() => states.at(-1) === 'held');
     await first.close();
-    await eventually(() => control.state() === 'lost');
+    await eventually(() => states.at(-1) === 'lost');
     await standIn();
-    await eventually(() => control.state() === 'held');
+    await eventually(() => states.at(-1) === 'held');
     expect(states).toEqual(['held', 'lost', 'held']);
   });
 });

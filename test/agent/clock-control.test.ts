@@ -1,233 +1,130 @@
+// Several agents, one per node: what happens on one disturbs no other.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import type { ClockControl, ClockControlState, ClockDemand, ClockGroup } from '../../src/agent/clock-control.ts';
+import type { ClockControl, ClockNode } from '../../src/agent/clock-control.ts';
 import { createClockControl } from '../../src/agent/clock-control.ts';
 import type { ReplicaId } from '../../src/core/job.ts';
 import { eventually } from '../fixtures/gateway-under-test.ts';
 import type { StubAgent } from '../fixtures/stub-agent.ts';
 import { createStubAgent } from '../fixtures/stub-agent.ts';
 
-const opened: { close(): Promise<void> }[] = [];
+const opened: { close(): Promise<void> | void }[] = [];
 afterEach(async () => {
   for (const thing of opened.splice(0).reverse()) await thing.close();
 });
 
 const R0 = 'r0' as ReplicaId;
 const R1 = 'r1' as ReplicaId;
+
+async function agent(options: { tcp?: boolean } = {}): Promise<StubAgent> {
+  const stub = await createStubAgent(['sim:0'], options);
+  opened.push(stub);
+  return stub;
+}
+
+function node(name: string, replicaId: ReplicaId, address: ClockNode['address']): ClockNode {
+  return { name, kind: 'paceline', address, ttlMs: 3_000, groups: [{ replicaId, devices: ['sim:0'] }] };
+}
+
 interface Watched extends ClockControl {
-  readonly told: { replicaId: ReplicaId; controlled: boolean; pointId: string | null }[];
-  readonly states: ClockControlState[];
+  readonly told: Map<ReplicaId, { controlled: boolean; pointId: string | null }>;
+  readonly states: string[];
   readonly warnings: string[];
 }
 
-function control(socketPath: string, options: { groups?: ClockGroup[]; ttlMs?: number } = {}): Watched {
-  const told: Watched['told'] = [];
-  const states: ClockControlState[] = [];
+function control(nodes: readonly ClockNode[]): Watched {
+  const told: Watched['told'] = new Map();
+  const states: string[] = [];
   const warnings: string[] = [];
   const clockControl = createClockControl({
-    socketPath,
+    nodes,
     holder: 'test',
-    ttlMs: options.ttlMs ?? 3_000,
-    groups: options.groups ?? [{ replicaId: R0, devices: ['sim:0'] }],
     now: () => performance.now(),
-    onControl: (replicaId, controlled, pointId) => told.push({ replicaId, controlled, pointId }),
-    onState: (state) => states.push(state),
+    onControl: (replicaId, controlled, pointId) => told.set(replicaId, { controlled, pointId }),
+    onState: (name, state) => states.push(`${name} ${state}`),
     onWarning: (warning) => warnings.push(warning),
   });
   opened.push(clockControl);
   return { ...clockControl, told, states, warnings };
 }
 
-async function agent(devices?: readonly string[]): Promise<StubAgent> {
-  const stub = await createStubAgent(devices);
-  opened.push(stub);
-  return stub;
+function slowDown(clockControl: ClockControl, replicaId: ReplicaId, clockMhz: number): void {
+  clockControl.demand({ replicaId, holdMs: 5_000, change: 'raise', point: { id: `c${clockMhz}`, knobs: { clockMhz }, idlePowerW: 90 } });
 }
 
-function demand(clockMhz: number | null, change: ClockDemand['change'] = 'raise', replicaId = R0, holdMs = 500): ClockDemand {
-  return { replicaId, holdMs, change, point: clockMhz === null ? null : { id: `c${clockMhz}`, knobs: { clockMhz }, idlePowerW: 90 } };
-}
+const socket = ({ socketPath }: StubAgent): ClockNode['address'] => ({ kind: 'socket', path: socketPath });
 
-const held = (watched: Watched) => eventually(() => watched.state() === 'held');
+test('each replica is driven on its own node, though the devices have one name', async () => {
+  const [a, b] = [await agent(), await agent()];
+  const watched = control([node('node-a', R0, socket(a)), node('node-b', R1, socket(b))]);
+  await eventually(() => watched.state() === 'held');
+  slowDown(watched, R0, 900);
+  slowDown(watched, R1, 1200);
+  await eventually(() => watched.told.get(R0)?.pointId === 'c900' && watched.told.get(R1)?.pointId === 'c1200');
+  expect(a.puts[0]?.targets).toMatchObject([{ devices: ['sim:0'], clock_mhz: 900 }]);
+  expect(b.puts[0]?.targets).toMatchObject([{ devices: ['sim:0'], clock_mhz: 1200 }]);
+});
 
-test('takes one lease over all devices, tells the replicas, and gives it back at the end', async () => {
-  const stub = await agent(['sim:0', 'sim:1', 'sim:2']);
-  const watched = control(stub.socketPath, { groups: [{ replicaId: R0, devices: ['sim:0', 'sim:1'] }, { replicaId: R1, devices: ['sim:2'] }] });
-  await held(watched);
-  expect(stub.leases).toMatchObject([{ devices: ['sim:0', 'sim:1', 'sim:2'], holder: 'test', ttlMs: 3000, ended: 'open' }]);
-  expect(watched.told).toEqual([{ replicaId: R0, controlled: true, pointId: null }, { replicaId: R1, controlled: true, pointId: null }]);
+test('an agent that dies costs its own replica the control, no other, and comes back by itself', async () => {
+  const [a, b] = [await agent(), await agent()];
+  const watched = control([node('node-a', R0, socket(a)), node('node-b', R1, socket(b))]);
+  await eventually(() => watched.state() === 'held');
+  slowDown(watched, R1, 1200);
+  await eventually(() => watched.told.get(R1)?.pointId === 'c1200');
+  await a.die();
+  await eventually(() => watched.nodes().get('node-a')?.state === 'lost');
+  expect(watched.state()).toBe('partial');
+  expect(watched.told.get(R0)).toEqual({ controlled: false, pointId: null });
+  expect(watched.told.get(R1)).toEqual({ controlled: true, pointId: 'c1200' });
+  slowDown(watched, R1, 1500);
+  await eventually(() => watched.told.get(R1)?.pointId === 'c1500');
+  await a.comeBack();
+  await eventually(() => watched.state() === 'held');
+  expect(b.leases).toHaveLength(1);
+  expect(watched.states).toEqual(expect.arrayContaining(['node-a held', 'node-b held', 'node-a lost']));
+});
+
+test('one that hangs at the start keeps no other waiting', async () => {
+  const [a, b] = [await agent(), await agent()];
+  a.misbehave = () => 'hang';
+  const watched = control([node('node-a', R0, socket(a)), node('node-b', R1, socket(b))]);
+  await eventually(() => watched.nodes().get('node-b')?.state === 'held', 1_000);
+  expect(watched.nodes().get('node-a')?.state).toBe('connecting');
+});
+
+test('at the end every lease is given back', async () => {
+  const [a, b] = [await agent(), await agent()];
+  const watched = control([node('node-a', R0, socket(a)), node('node-b', R1, socket(b))]);
+  await eventually(() => watched.state() === 'held');
   await watched.close();
-  expect(stub.leases[0]?.ended).toBe('released');
+  expect([a.leases[0]?.ended, b.leases[0]?.ended]).toEqual(['released', 'released']);
 });
 
-test('a raise goes out in the same turn, a group as one target, and its point is told when it is applied', async () => {
-  const stub = await agent(['sim:0', 'sim:1']);
-  const watched = control(stub.socketPath, { groups: [{ replicaId: R0, devices: ['sim:0', 'sim:1'] }] });
-  await held(watched);
-  watched.demand(demand(1290));
-  await eventually(() => watched.told.length === 2);
-  expect(stub.puts).toMatchObject([{ epoch: 1, seq: 1, targets: [{ devices: ['sim:0', 'sim:1'], clock_mhz: 1290 }] }]);
-  expect(stub.puts[0]?.targets[0]?.hold_ms).toBeGreaterThan(400);
-  expect(stub.puts[0]?.targets[0]?.hold_ms).toBeLessThanOrEqual(500);
-  expect(watched.told[1]).toEqual({ replicaId: R0, controlled: true, pointId: 'c1290' });
+test('on a port every request carries the token of the file, the newer one after a refusal', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'paceline-token-'));
+  opened.push({ close: () => rmSync(directory, { recursive: true }) });
+  const tokenPath = join(directory, 'token');
+  writeFileSync(tokenPath, 'first-token\n');
+  const a = await agent({ tcp: true });
+  const watched = control([node('node-a', R0, { kind: 'tcp', origin: `http://127.0.0.1:${a.port}`, tokenPath })]);
+  await eventually(() => watched.state() === 'held');
+  slowDown(watched, R0, 900);
+  await eventually(() => watched.told.get(R0)?.pointId === 'c900');
+  expect(new Set(a.authorizations)).toEqual(new Set(['Bearer first-token']));
+
+  writeFileSync(tokenPath, 'second-token\n');
+  a.misbehave = () => (a.authorizations.at(-1) === 'Bearer second-token' ? null : { status: 401 });
+  slowDown(watched, R0, 1200);
+  await eventually(() => watched.nodes().get('node-a')?.state === 'lost');
+  await eventually(() => watched.state() === 'held');
+  expect(a.authorizations.at(-1)).toBe('Bearer second-token');
 });
 
-test('lowerings of one turn are one request', async () => {
-  const stub = await agent(['sim:0', 'sim:1']);
-  const watched = control(stub.socketPath, { groups: [{ replicaId: R0, devices: ['sim:0'] }, { replicaId: R1, devices: ['sim:1'] }] });
-  await held(watched);
-  watched.demand(demand(900, 'lower'));
-  watched.demand(demand(1200, 'renew', R1));
-  await eventually(() => stub.puts.length === 1);
-  expect(stub.puts[0]?.targets).toMatchObject([{ devices: ['sim:0'], clock_mhz: 900 }, { devices: ['sim:1'], clock_mhz: 1200 }]);
-});
-
-test('while a request is under way the newest demand waits and the older ones are forgotten', async () => {
-  const stub = await agent();
-  stub.putDelayMs = 40;
-  const watched = control(stub.socketPath);
-  await held(watched);
-  watched.demand(demand(600, 'lower'));
-  await eventually(() => stub.puts.length === 1);
-  for (const clockMhz of [700, 800, 1980]) watched.demand(demand(clockMhz));
-  await eventually(() => watched.told.at(-1)?.pointId === 'c1980');
-  expect(stub.puts.map(({ seq, targets }) => [seq, targets[0]?.clock_mhz])).toEqual([[1, 600], [2, 1980]]);
-  expect((stub.puts[1]?.atMs ?? 0) - (stub.puts[0]?.atMs ?? 0)).toBeGreaterThanOrEqual(39);
-});
-
-test('a demand that lapsed while it waited asks for default clocks, as it would have lapsed there', async () => {
-  const stub = await agent();
-  stub.putDelayMs = 40;
-  const watched = control(stub.socketPath);
-  await held(watched);
-  watched.demand(demand(600, 'lower'));
-  await eventually(() => stub.puts.length === 1);
-  watched.demand(demand(900, 'lower', R0, 10));
-  await eventually(() => stub.puts.length === 2);
-  expect(stub.puts[1]?.targets).toMatchObject([{ clock_mhz: null }]);
-});
-
-test('default clocks are asked for as null', async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath);
-  await held(watched);
-  watched.demand(demand(null));
-  await eventually(() => stub.puts.length === 1);
-  expect(stub.puts[0]?.targets).toMatchObject([{ devices: ['sim:0'], clock_mhz: null }]);
-});
-
-test('without demands the lease is renewed, at least three times in its life', async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath, { ttlMs: 300 });
-  await held(watched);
-  const heldAtMs = performance.now();
-  await eventually(() => stub.puts.length === 3);
-  expect(performance.now() - heldAtMs).toBeLessThan(350);
-  expect(stub.puts.map(({ targets }) => targets)).toEqual([[], [], []]);
-});
-
-test('an agent that is not there is waited for, and is said once', async () => {
-  const stub = await agent();
-  await stub.die();
-  const watched = control(stub.socketPath);
-  await eventually(() => watched.states.includes('lost'));
-  watched.demand(demand(600));
-  await new Promise((resolve) => setTimeout(resolve, 250));
-  expect(watched.states).toEqual(['lost']);
-  await stub.comeBack();
-  await held(watched);
-  expect(watched.told).toEqual([{ replicaId: R0, controlled: true, pointId: null }]);
-});
-
-test('a dying agent leaves the replica uncontrolled; a new one is leased from anew, with its new epoch', async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath);
-  await held(watched);
-  watched.demand(demand(600, 'lower'));
-  await eventually(() => watched.told.at(-1)?.pointId === 'c600');
-  await stub.die();
+test('a token file that has gone is said, and is no crash', async () => {
+  const a = await agent({ tcp: true });
+  const watched = control([node('node-a', R0, { kind: 'tcp', origin: `http://127.0.0.1:${a.port}`, tokenPath: '/nowhere/token' })]);
   await eventually(() => watched.state() === 'lost');
-  expect(watched.told.at(-1)).toEqual({ replicaId: R0, controlled: false, pointId: null });
-  await stub.comeBack();
-  await held(watched);
-  expect(watched.told.at(-1)).toEqual({ replicaId: R0, controlled: true, pointId: null });
-  watched.demand(demand(700));
-  await eventually(() => watched.told.at(-1)?.pointId === 'c700');
-  expect(stub.puts.at(-1)).toMatchObject({ epoch: 2, seq: 1 });
-});
-
-test('a lease that the agent no longer knows is taken anew', async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath);
-  await held(watched);
-  const lease = stub.leases[0];
-  if (lease !== undefined) lease.ended = 'closed';
-  watched.demand(demand(600));
-  await eventually(() => stub.leases.length === 2 && watched.state() === 'held');
-});
-
-test('an agent that hangs is let go when its heartbeats stay away', { timeout: 10_000 }, async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath, { ttlMs: 60_000 });
-  await held(watched);
-  stub.heartbeats = false;
-  await eventually(() => watched.states.includes('lost'), 6_000);
-  // The agent's side hears of it a moment later.
-  await eventually(() => stub.leases[0]?.ended === 'closed');
-});
-
-test('devices that the agent does not know, or may not be set, leave their replica at default clocks and the others controlled', async () => {
-  const stub = await agent(['sim:0', 'sim:1']);
-  stub.devices.push({ device: 'sim:2', controls: [] });
-  const R2 = 'r2' as ReplicaId;
-  const watched = control(stub.socketPath, { groups: [{ replicaId: R0, devices: ['sim:0'] }, { replicaId: R1, devices: ['sim:1', 'sim:9'] }, { replicaId: R2, devices: ['sim:2'] }] });
-  await held(watched);
-  expect(stub.leases[0]?.devices).toEqual(['sim:0']);
-  expect(watched.told).toEqual([{ replicaId: R0, controlled: true, pointId: null }]);
-  expect(watched.warnings).toEqual([
-    'replica r1: the agent does not know sim:9; it has sim:0, sim:1, sim:2; clocks stay at default',
-    "replica r2: the agent's policy lets us set no clock of sim:2; clocks stay at default",
-  ]);
-  watched.demand(demand(600, 'raise', R1));
-  watched.demand(demand(600));
-  await eventually(() => stub.puts.length === 1);
-  expect(stub.puts[0]?.targets).toMatchObject([{ devices: ['sim:0'] }]);
-});
-
-test('an agent without any of our devices is no failure, and is asked again', async () => {
-  const stub = await agent([]);
-  const watched = control(stub.socketPath);
-  await eventually(() => watched.state() === 'none');
-  stub.devices.push({ device: 'sim:0', controls: ['clock'] });
-  await held(watched);
-});
-
-test('a knob that is no clock leaves the replica at default clocks, and is said once', async () => {
-  const stub = await agent();
-  const watched = control(stub.socketPath);
-  await held(watched);
-  const point = { id: 'p400', knobs: { powerLimitW: 400 }, idlePowerW: 90 };
-  for (let times = 0; times < 3; times++) watched.demand({ replicaId: R0, point, holdMs: 500, change: 'raise' });
-  await eventually(() => stub.puts.length > 0);
-  expect(watched.warnings).toEqual(['replica r0: the agent cannot set the knob powerLimitW of point p400, only clockMhz; clocks stay at default']);
-  expect(watched.told.at(-1)).toEqual({ replicaId: R0, controlled: false, pointId: null });
-  expect(stub.puts[0]?.targets).toMatchObject([{ clock_mhz: null }]);
-});
-
-test.each([
-  ['a failed group is uncontrolled', { status: 'failed', demand_mhz: 600, target_mhz: null }, { controlled: false, pointId: null }],
-  ['a stuck device is uncontrolled', { status: 'stuck', demand_mhz: 600, target_mhz: null }, { controlled: false, pointId: null }],
-  ["another gateway's faster demand is not our point", { status: 'applied', demand_mhz: 600, target_mhz: 1980 }, { controlled: true, pointId: null }],
-  ['a deferred lowering is not there yet', { status: 'deferred', demand_mhz: 600, target_mhz: 600 }, { controlled: true, pointId: 'c900' }],
-])('%s', async (_what, result, expected) => {
-  const stub = await agent();
-  const watched = control(stub.socketPath);
-  await held(watched);
-  watched.demand(demand(900));
-  await eventually(() => watched.told.at(-1)?.pointId === 'c900');
-  stub.result = (device) => ({ device, ...result });
-  watched.demand(demand(600));
-  await eventually(() => stub.puts.length === 2);
-  watched.demand(demand(600));
-  await eventually(() => stub.puts.length === 3);
-  expect(watched.told.at(-1)).toEqual({ replicaId: R0, ...expected });
+  expect(watched.nodes().get('node-a')?.why).toContain('the token file /nowhere/token cannot be read');
 });

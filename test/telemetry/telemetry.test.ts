@@ -11,6 +11,7 @@ const NOW = {
   },
   inFlight: 7,
   clockControl: 'held',
+  agents: new Map([['node-a', { state: 'held' }], ['node-b', { state: 'lost' }]]),
   process: { eventLoopDelayS: { '0.5': 0.001, '0.99': 0.002, '1': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
 };
 const REPORT = { jobId: 'j' as JobId, replicaId: 'r0' as ReplicaId, sloClass: 'interactive', tenant: 't', model: 'm', outcome: 'finished' as const, ttftMs: 120, tpotMs: 30, e2eMs: 900, promptTokens: 10, outputTokens: 20, met: true, prediction: { ttftMs: 100, tpotMs: 30, e2eMs: 800, ttftP90Ms: 100, tpotP90Ms: 40, slackMs: 1, feasible: true } };
@@ -32,6 +33,8 @@ test('a report is counted under its class, in base units', () => {
     'paceline_replica_operating_point{replica="r0",point="c1290",binding="ttft"} 1',
     'paceline_queued_requests 2',
     'paceline_clock_control_up 1',
+    'paceline_agent_state{agent="node-a",state="held"} 1',
+    'paceline_agent_state{agent="node-b",state="lost"} 1',
     'paceline_tokens_total{direction="output"} 40',
   ]) expect(lines).toContain(line);
 });
