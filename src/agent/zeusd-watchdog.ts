@@ -20,8 +20,9 @@ const CHILD = resolve(import.meta.dirname, import.meta.filename.endsWith('.ts') 
 
 /** Rejects where it cannot be started. `onEnd`: it ended although nobody told it to. */
 export function startZeusdWatchdog(options: { readonly address: AgentAddress; readonly gpuIds: readonly number[]; readonly onEnd: () => void }): Promise<ZeusdWatchdog> {
-  // In a session of its own and without our environment: what ends the gateway, or is meant for it, must not reach it.
-  const child = spawn(process.execPath, [CHILD, JSON.stringify({ ...targetOf(options.address), gpuIds: options.gpuIds })], { stdio: ['pipe', 'pipe', 'inherit'], detached: true, env: {}, cwd: '/' });
+  // In a session of its own and without our environment: what ends the gateway, or is meant for it, must not reach it. Nor
+  // does it hold our stderr: whoever waits for the end of the gateway's output must not wait for it.
+  const child = spawn(process.execPath, [CHILD, JSON.stringify({ ...targetOf(options.address), gpuIds: options.gpuIds })], { stdio: ['pipe', 'pipe', 'ignore'], detached: true, env: {}, cwd: '/' });
   let alive = false;
   let leaving = false;
   // Without it the gateway could not end while the watchdog lives.
