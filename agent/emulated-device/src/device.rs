@@ -69,12 +69,27 @@ impl EmulatedDevice {
 
     /// Locks the clock between two of its steps; `(0, 0)` unlocks. The power limit stays as it is.
     pub fn lock_clock(&self, min_mhz: u32, max_mhz: u32) -> Result<(), EmulatedDeviceError> {
+        self.change_command(|[lock_min_mhz, lock_max_mhz, _]| {
+            *lock_min_mhz = min_mhz;
+            *lock_max_mhz = max_mhz;
+        })
+    }
+
+    /// 0 is the default. The clock stays locked as it is.
+    pub fn limit_power(&self, limit_mw: u32) -> Result<(), EmulatedDeviceError> {
+        self.change_command(|[_, _, power_limit_mw]| *power_limit_mw = limit_mw)
+    }
+
+    /// What the block said is kept where `change` leaves it: minimum, maximum, power limit.
+    fn change_command(&self, change: impl FnOnce(&mut [u32; 3])) -> Result<(), EmulatedDeviceError> {
         let file = block::open(&self.state_path, true)?;
-        let power_limit_mw = u32_at(&block::read_torn_or_not(&file, &self.state_path, COMMAND)?, 16);
+        let bytes = block::read_torn_or_not(&file, &self.state_path, COMMAND)?;
+        let mut told = [8, 12, 16].map(|offset| u32_at(&bytes, offset));
+        change(&mut told);
         let mut body = Vec::with_capacity(24);
-        body.extend_from_slice(&min_mhz.to_le_bytes());
-        body.extend_from_slice(&max_mhz.to_le_bytes());
-        body.extend_from_slice(&power_limit_mw.to_le_bytes());
+        for number in told {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
         body.extend_from_slice(&std::process::id().to_le_bytes());
         body.extend_from_slice(&monotonic_ns().to_le_bytes());
         block::write(&file, &self.state_path, COMMAND, &body)

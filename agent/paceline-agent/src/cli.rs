@@ -1,5 +1,6 @@
 //! argv, and the help that comes with it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,7 +38,10 @@ pub enum Command {
     ///
     /// Does nothing where the journal is empty. Exit status 0: no device is left lowered by this agent.
     Restore(RestoreOptions),
-    /// Say what this node can do. Reads only; needs no lease, no policy and no running agent.
+    /// Say what this node can do: devices, what of them can be set and in which steps, what they tell, how long a reading
+    /// takes and how often the energy counter ticks. Reads only; needs no lease, no policy and no running agent.
+    ///
+    /// A counter that ticks every 100 ms cannot measure a step of 20 ms: take windows of ten ticks and more.
     Probe(ProbeOptions),
 }
 
@@ -92,6 +96,9 @@ pub struct RestoreOptions {
 pub struct ProbeOptions {
     #[command(flatten)]
     pub driver: DriverOptions,
+    /// How long to watch the energy counters for their tick. 0: not at all.
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub watch_ms: u64,
     /// JSON instead of text.
     #[arg(long)]
     pub json: bool,
@@ -99,8 +106,9 @@ pub struct ProbeOptions {
 
 #[derive(Args, Clone)]
 pub struct DriverOptions {
-    #[arg(long, value_enum, value_name = "DRIVER")]
-    pub driver: DriverName,
+    /// Whose devices to serve. May be given several times.
+    #[arg(long, value_enum, value_name = "DRIVER", required = true)]
+    pub driver: Vec<DriverName>,
     /// Directory of the emulated devices (see PROTOCOL.md).
     #[arg(long, value_name = "DIR", required_if_eq("driver", "sim"))]
     pub sim_dir: Option<PathBuf>,
@@ -109,7 +117,7 @@ pub struct DriverOptions {
     pub nvml_library: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum DriverName {
     /// Emulated devices of `paceline emulate`.
     Sim,
@@ -137,8 +145,19 @@ impl LogLevel {
 }
 
 impl DriverOptions {
-    pub fn choice(&self) -> DriverChoice {
-        match self.driver {
+    /// In the order given, none twice.
+    pub fn choices(&self) -> Vec<DriverChoice> {
+        let mut names = Vec::new();
+        for &name in &self.driver {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.into_iter().map(|name| self.choice(name)).collect()
+    }
+
+    fn choice(&self, name: DriverName) -> DriverChoice {
+        match name {
             DriverName::Sim => DriverChoice::Sim {
                 directory: self.sim_dir.clone().expect("clap requires it with sim"),
             },
@@ -146,5 +165,19 @@ impl DriverOptions {
                 library: self.nvml_library.clone(),
             },
         }
+    }
+
+    /// The same options as argv, for a process of our own that works on the same devices.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        for name in &self.driver {
+            let name = name.to_possible_value().expect("no driver is skipped");
+            args.extend(["--driver".into(), name.get_name().into()]);
+        }
+        if let Some(sim_dir) = &self.sim_dir {
+            args.extend(["--sim-dir".into(), sim_dir.into()]);
+        }
+        args.extend(["--nvml-library".into(), (&self.nvml_library).into()]);
+        args
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::device::ControlName;
+
 /// Gateways, a Prometheus, an operator or two, each with a few kept-alive connections.
 pub const CONNECTIONS_MAX: usize = 128;
 
@@ -38,8 +40,16 @@ pub const TTL_MS_DEFAULT: u64 = 3_000;
 /// A slow-down that nobody repeats for this long is forgotten, not wanted.
 pub const HOLD_MS_MAX: u64 = 60_000;
 
-/// Far above any clock, far below where sums overflow.
+/// Far above any clock and any card, far below where sums overflow.
 pub const CLOCK_MHZ_MAX: u64 = 100_000;
+pub const POWER_LIMIT_MW_MAX: u64 = 100_000_000;
+
+pub fn value_max(control: ControlName) -> u64 {
+    match control {
+        ControlName::Clock => CLOCK_MHZ_MAX,
+        ControlName::PowerLimit => POWER_LIMIT_MW_MAX,
+    }
+}
 
 /// Counts that JavaScript can hold exactly.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
@@ -55,6 +65,9 @@ pub const STUCK_AFTER: Duration = Duration::from_millis(500);
 /// stuck still sends its others to default, and that is worth waiting for.
 pub const ANSWER_AFTER_MAX: Duration = Duration::from_millis(1_200);
 const _: () = assert!(ANSWER_AFTER_MAX.as_millis() > 2 * STUCK_AFTER.as_millis());
+
+/// How long a knob is left alone after somebody else was last seen to set it.
+pub const YIELD_FOR: Duration = Duration::from_secs(60);
 
 /// A device that cannot be reset is tried again after 100 ms, 200 ms … 5 s.
 pub const RESTORE_RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -90,13 +103,31 @@ pub const READING_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Call times kept per device for `switch.call_us_p50`.
 pub const CALL_TIMES_MAX: usize = 256;
 
+/// A change of clock that has not arrived by then is published as late. Measured ones take 2 to 200 ms.
+pub const SETTLE_MAX: Duration = Duration::from_secs(1);
+
+/// Looks at a clock that is on its way: a quarter of the time waited so far, within these.
+pub const SETTLE_POLL_FIRST: Duration = Duration::from_millis(2);
+pub const SETTLE_POLL_MAX: Duration = Duration::from_millis(100);
+
+/// Looks at a control that is held down, for somebody else's hand.
+pub const WATCH_EVERY: Duration = Duration::from_millis(250);
+
+/// A device that runs above its ceiling this often in a row, over that long, is not held by us any more.
+pub const FOREIGN_READINGS_MIN: u32 = 3;
+pub const FOREIGN_SPAN_MIN: Duration = Duration::from_millis(300);
+
+/// Pairs of settings whose settle times are kept per device, and times per pair.
+pub const SETTLE_PAIRS_MAX: usize = 64;
+pub const SETTLE_TIMES_MAX: usize = 32;
+
 /// The policy of a large site is a few kilobytes.
 pub const POLICY_BYTES_MAX: u64 = 256 * 1024;
 pub const PRINCIPALS_MAX: usize = 256;
 pub const POLICY_LIST_MAX: usize = 256;
 
 /// Journal and epoch are written by the agent itself; anything larger is not theirs.
-pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024;
+pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Epochs are reserved on disk in blocks, so that a grant seldom waits for the disk.
 pub const EPOCH_BLOCK: u64 = 1_000;

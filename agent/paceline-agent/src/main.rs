@@ -16,6 +16,7 @@ mod log;
 mod panic_restore;
 mod policy;
 mod probe;
+mod readback;
 mod restore;
 mod sampler;
 mod sentinel;

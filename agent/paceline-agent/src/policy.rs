@@ -5,6 +5,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -14,11 +15,11 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use crate::device::DeviceId;
+use crate::device::{ControlName, DeviceId};
 use crate::json_fields::{FieldError, Fields};
 use crate::limits::{
-    CLOCK_MHZ_MAX, HOLD_MS_MAX, LOWERING_INTERVAL_MS_DEFAULT, LOWERING_INTERVAL_MS_MAX, POLICY_BYTES_MAX,
-    POLICY_LIST_MAX, PRINCIPALS_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    HOLD_MS_MAX, LOWERING_INTERVAL_MS_DEFAULT, LOWERING_INTERVAL_MS_MAX, POLICY_BYTES_MAX, POLICY_LIST_MAX,
+    PRINCIPALS_MAX, TTL_MS_MAX, TTL_MS_MIN, value_max,
 };
 use crate::start_error::StartError;
 use pattern::Pattern;
@@ -28,27 +29,58 @@ const FORMAT: &str = "paceline-agent-policy/1";
 #[derive(Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
+    baselines: Vec<DeclaredBaseline>,
+}
+
+/// What counts as the default of these devices, where nothing can tell it: locked clocks have no getter.
+#[derive(Debug)]
+struct DeclaredBaseline {
+    devices: Vec<Pattern>,
+    values: BTreeMap<ControlName, u32>,
+}
+
+/// What a demand is clamped to. `None`: the device's own end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    pub floor: Option<u32>,
+    pub ceiling: Option<u32>,
 }
 
 #[derive(Debug)]
 pub struct Rule {
     /// For audit lines and refusals.
     pub name: String,
+    /// Not from a file: see `for_observing`.
+    names_everybody: bool,
     uids: Vec<u32>,
     gids: Vec<u32>,
     devices: Vec<Pattern>,
-    controls_clock: bool,
-    pub floor_mhz: Option<u32>,
-    pub ceiling_mhz: Option<u32>,
+    pub controls: BTreeSet<ControlName>,
+    ranges: BTreeMap<ControlName, Range>,
     pub ttl_ms_max: u64,
     pub hold_ms_max: u64,
     pub lowering_interval: Duration,
 }
 
 impl Policy {
-    /// For `--observe` without a file.
-    pub fn denying_all() -> Self {
-        Self { rules: Vec::new() }
+    /// For `--observe` without a file: nothing is set, so everybody may hear what would be.
+    pub fn for_observing() -> Self {
+        let everything = Rule {
+            name: "observe".to_owned(),
+            names_everybody: true,
+            uids: Vec::new(),
+            gids: Vec::new(),
+            devices: vec![Pattern::new("*")],
+            controls: ControlName::ALL.into(),
+            ranges: BTreeMap::new(),
+            ttl_ms_max: TTL_MS_MAX,
+            hold_ms_max: HOLD_MS_MAX,
+            lowering_interval: Duration::from_millis(LOWERING_INTERVAL_MS_DEFAULT),
+        };
+        Self {
+            rules: vec![everything],
+            baselines: Vec::new(),
+        }
     }
 
     pub fn load(path: &Path) -> Result<Self, StartError> {
@@ -70,14 +102,35 @@ impl Policy {
         read_policy(&document).map_err(|wrong| wrong.to_string())
     }
 
-    /// The first rule, in the order of the file, that names this user (or one of its groups), this device and the clock.
-    pub fn clock_rule(&self, uid: u32, gids: &[u32], device: &DeviceId) -> Option<&Rule> {
+    /// What the first entry that names the device declares to be its default, per control.
+    pub fn declared(&self, device: &DeviceId) -> BTreeMap<ControlName, u32> {
+        let named = self
+            .baselines
+            .iter()
+            .find(|baseline| names(&baseline.devices, device));
+        named.map(|baseline| baseline.values.clone()).unwrap_or_default()
+    }
+
+    /// The first rule, in the order of the file, that names this user (or one of its groups), this device and this
+    /// control.
+    pub fn rule(&self, uid: u32, gids: &[u32], device: &DeviceId, control: ControlName) -> Option<&Rule> {
         self.rules.iter().find(|rule| {
-            let names_peer = rule.uids.contains(&uid) || gids.iter().any(|gid| rule.gids.contains(gid));
-            let names_device = rule.devices.iter().any(|pattern| pattern.matches(&device.0));
-            names_peer && names_device && rule.controls_clock
+            let names_peer = rule.names_everybody
+                || rule.uids.contains(&uid)
+                || gids.iter().any(|gid| rule.gids.contains(gid));
+            names_peer && names(&rule.devices, device) && rule.controls.contains(&control)
         })
     }
+}
+
+impl Rule {
+    pub fn range(&self, control: ControlName) -> Range {
+        self.ranges.get(&control).copied().unwrap_or_default()
+    }
+}
+
+fn names(patterns: &[Pattern], device: &DeviceId) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(&device.0))
 }
 
 /// On the open file, not on its name: what is checked is what is read.
@@ -103,20 +156,48 @@ fn check_owner(file: &File) -> Result<(), String> {
 }
 
 fn read_policy(document: &Value) -> Result<Policy, FieldError> {
-    let fields = Fields::of("", document, &["format", "principals"])?;
+    let fields = Fields::of("", document, &["format", "principals", "baselines"])?;
     if fields.needed_text("format")? != FORMAT {
         return Err(fields.wrong("format", format!("{FORMAT:?}")));
     }
     let principals = fields.needed_list("principals", PRINCIPALS_MAX)?;
     let rules = principals.iter().enumerate();
     let rules = rules.map(|(position, principal)| read_rule(position, principal));
+    let baselines = fields.list("baselines", POLICY_LIST_MAX)?.unwrap_or_default();
+    let baselines = baselines.iter().enumerate();
+    let baselines = baselines.map(|(position, baseline)| read_baseline(position, baseline));
     Ok(Policy {
         rules: rules.collect::<Result<_, _>>()?,
+        baselines: baselines.collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_baseline(position: usize, baseline: &Value) -> Result<DeclaredBaseline, FieldError> {
+    let place = format!("baselines[{position}]");
+    let fields = Fields::of(&place, baseline, &["devices", "clock_mhz", "power_limit_mw"])?;
+    let mut values = BTreeMap::new();
+    for (control, key) in [
+        (ControlName::Clock, "clock_mhz"),
+        (ControlName::PowerLimit, "power_limit_mw"),
+    ] {
+        if let Some(value) = read_value(&fields, key, control)? {
+            values.insert(control, value);
+        }
+    }
+    if values.is_empty() {
+        return Err(fields.wrong(
+            "clock_mhz",
+            "clock_mhz, power_limit_mw or both; a baseline of nothing is a mistake",
+        ));
+    }
+    Ok(DeclaredBaseline {
+        devices: read_patterns(&fields)?,
+        values,
     })
 }
 
 fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 12] = [
         "name",
         "uids",
         "gids",
@@ -124,6 +205,8 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
         "controls",
         "floor_mhz",
         "ceiling_mhz",
+        "floor_power_limit_mw",
+        "ceiling_power_limit_mw",
         "max_ttl_ms",
         "max_hold_ms",
         "lowering_min_interval_ms",
@@ -135,24 +218,28 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
     if uids.is_empty() && gids.is_empty() {
         return Err(fields.wrong("uids", "at least one uid or gid; a rule for nobody is a mistake"));
     }
-    let floor_mhz = read_clock(&fields, "floor_mhz")?;
-    let ceiling_mhz = read_clock(&fields, "ceiling_mhz")?;
-    if let (Some(floor_mhz), Some(ceiling_mhz)) = (floor_mhz, ceiling_mhz)
-        && floor_mhz > ceiling_mhz
-    {
-        return Err(fields.wrong("floor_mhz", format!("at most ceiling_mhz, {ceiling_mhz}")));
-    }
+    let clock = read_range(&fields, ControlName::Clock, "floor_mhz", "ceiling_mhz")?;
+    let power_limit = read_range(
+        &fields,
+        ControlName::PowerLimit,
+        "floor_power_limit_mw",
+        "ceiling_power_limit_mw",
+    )?;
     let lowering_interval_ms = fields
         .whole("lowering_min_interval_ms", 0..=LOWERING_INTERVAL_MS_MAX)?
         .unwrap_or(LOWERING_INTERVAL_MS_DEFAULT);
     Ok(Rule {
         name: fields.text("name")?.unwrap_or(&place).to_owned(),
+        names_everybody: false,
         uids,
         gids,
         devices: read_patterns(&fields)?,
-        controls_clock: read_controls(&fields)?,
-        floor_mhz,
-        ceiling_mhz,
+        controls: read_controls(&fields)?,
+        ranges: [
+            (ControlName::Clock, clock),
+            (ControlName::PowerLimit, power_limit),
+        ]
+        .into(),
         ttl_ms_max: fields
             .whole("max_ttl_ms", TTL_MS_MIN..=TTL_MS_MAX)?
             .unwrap_or(TTL_MS_MAX),
@@ -183,16 +270,32 @@ fn read_patterns(fields: &Fields<'_>) -> Result<Vec<Pattern>, FieldError> {
     Ok(texts.into_iter().map(Pattern::new).collect())
 }
 
-fn read_controls(fields: &Fields<'_>) -> Result<bool, FieldError> {
-    let controls = fields.texts("controls", POLICY_LIST_MAX)?;
-    let controls = controls.ok_or_else(|| fields.wrong("controls", "a list of \"clock\""))?;
-    if controls.iter().any(|control| *control != "clock") {
-        return Err(fields.wrong("controls", "a list of \"clock\", the only control so far"));
-    }
-    Ok(!controls.is_empty())
+fn read_controls(fields: &Fields<'_>) -> Result<BTreeSet<ControlName>, FieldError> {
+    let allowed = "a list of \"clock\", \"power_limit\"";
+    let texts = fields.texts("controls", POLICY_LIST_MAX)?;
+    let texts = texts.ok_or_else(|| fields.wrong("controls", allowed))?;
+    let controls = texts.into_iter().map(ControlName::parse);
+    let controls: Option<BTreeSet<ControlName>> = controls.collect();
+    controls.ok_or_else(|| fields.wrong("controls", allowed))
 }
 
-fn read_clock(fields: &Fields<'_>, key: &str) -> Result<Option<u32>, FieldError> {
-    let clock_mhz = fields.whole(key, 1..=CLOCK_MHZ_MAX)?;
-    Ok(clock_mhz.map(|clock_mhz| u32::try_from(clock_mhz).expect("CLOCK_MHZ_MAX fits")))
+fn read_range(
+    fields: &Fields<'_>,
+    control: ControlName,
+    floor_key: &str,
+    ceiling_key: &str,
+) -> Result<Range, FieldError> {
+    let floor = read_value(fields, floor_key, control)?;
+    let ceiling = read_value(fields, ceiling_key, control)?;
+    if let (Some(floor), Some(ceiling)) = (floor, ceiling)
+        && floor > ceiling
+    {
+        return Err(fields.wrong(floor_key, format!("at most {ceiling_key}, {ceiling}")));
+    }
+    Ok(Range { floor, ceiling })
+}
+
+fn read_value(fields: &Fields<'_>, key: &str, control: ControlName) -> Result<Option<u32>, FieldError> {
+    let value = fields.whole(key, 1..=value_max(control))?;
+    Ok(value.map(|value| u32::try_from(value).expect("both bounds fit")))
 }

@@ -7,11 +7,10 @@ use std::collections::VecDeque;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cli::{DriverName, ServeOptions};
+use crate::cli::ServeOptions;
 use crate::journal;
 use crate::limits::{RESTART_BACKOFF_FIRST, RESTARTS_MAX, RESTARTS_WITHIN, RESTORE_ALL_MAX};
 use crate::log;
-use crate::restore;
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
 pub use worker::{BEAT, READY};
@@ -73,14 +72,14 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
 /// Whether the journal is empty in the end.
 fn restore_if_journaled(options: &ServeOptions, directory: &StateDir) -> bool {
     for _ in 0..RESTORE_TRIES_MAX {
-        if restore::is_empty(&journal::find(directory)) {
+        if journal::find(directory).is_empty() {
             return true;
         }
         if restore_once(options) {
             break;
         }
     }
-    restore::is_empty(&journal::find(directory))
+    journal::find(directory).is_empty()
 }
 
 /// In a process of its own: a driver's library that crashes or hangs must not take the sentinel along. Whether it came
@@ -89,15 +88,7 @@ fn restore_once(options: &ServeOptions) -> bool {
     let mut command = Command::new("/proc/self/exe");
     command.args(["restore", "--lock-inherited", "--state-dir"]);
     command.arg(&options.state_dir);
-    match options.driver.driver {
-        DriverName::Sim => command.args(["--driver", "sim"]),
-        DriverName::Nvml => command
-            .args(["--driver", "nvml", "--nvml-library"])
-            .arg(&options.driver.nvml_library),
-    };
-    if let Some(sim_dir) = &options.driver.sim_dir {
-        command.arg("--sim-dir").arg(sim_dir);
-    }
+    command.args(options.driver.to_args());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = match command.spawn() {
         Ok(child) => child,

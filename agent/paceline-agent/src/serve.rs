@@ -1,6 +1,5 @@
 //! The worker: builds everything, serves, and leaves with the devices at default clocks.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::arbiter::DeviceIndex;
 use crate::cli::ServeOptions;
 use crate::control::{Control, ControlOptions};
 use crate::device::DeviceId;
@@ -26,8 +24,7 @@ use crate::limits::{SHUTDOWN_RESTORE_MAX, START_RESTORE_MAX, WORKER_LEAVES_MAX};
 use crate::log;
 use crate::panic_restore;
 use crate::policy::Policy;
-use crate::restore::{Owed, owed};
-use crate::sampler::Sampler;
+use crate::restore::{Owed, owed, restore_all};
 use crate::sentinel;
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
@@ -50,7 +47,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     };
     let policy = match &options.policy {
         Some(path) => Policy::load(path)?,
-        None => Policy::denying_all(),
+        None => Policy::for_observing(),
     };
     let epochs = Epochs::open(directory.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -58,7 +55,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
         .enable_all()
         .build()
         .map_err(|wrong| StartError::refused(format!("no runtime: {wrong}")))?;
-    let control = start_control(options, directory)?;
+    let control = start_control(options, directory, &policy)?;
     panic_restore::install(control.threads());
     #[cfg(debug_assertions)]
     panic_when_a_test_says_so();
@@ -71,26 +68,37 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     Ok(code)
 }
 
-fn start_control(options: &ServeOptions, directory: StateDir) -> Result<Arc<Control>, StartError> {
-    let devices =
-        driver::open(&options.driver.choice()).map_err(|wrong| StartError::unavailable(wrong.to_string()))?;
-    let Owed { here, elsewhere } = owed(journal::find(&directory), &devices);
-    let journaled: Vec<DeviceIndex> = devices
-        .iter()
-        .enumerate()
-        .filter(|(_, device)| here.contains(&device.info().id))
-        .map(|(index, _)| DeviceIndex(index))
-        .collect();
-    let touched: BTreeSet<DeviceId> = here.into_iter().chain(elsewhere.iter().cloned()).collect();
-    let journal = Journal::new(directory, touched);
+fn start_control(
+    options: &ServeOptions,
+    directory: StateDir,
+    policy: &Policy,
+) -> Result<Arc<Control>, StartError> {
+    let found = journal::find(&directory);
+    let unavailable = |wrong: driver::DriverError| StartError::unavailable(wrong.to_string());
+    let mut devices = driver::open_all(&options.driver.choices()).map_err(unavailable)?;
+    let was_lowered = !found.is_empty();
+    let Owed { here, elsewhere } = owed(found, &devices);
+    let owed = restore_all(&devices, here, START_RESTORE_MAX);
+    if was_lowered {
+        // Described anew: what a lowered device says of its limits is not what it can do.
+        devices = driver::open_all(&options.driver.choices()).map_err(unavailable)?;
+    }
+    let journaled = owed.clone().into_iter().chain(elsewhere.clone()).collect();
+    let journal = Journal::new(directory, journaled);
     journal
         .rewrite()
         .map_err(|wrong| StartError::refused(format!("the journal cannot be written: {wrong}")))?;
+    let declared = devices
+        .iter()
+        .map(|device| policy.declared(&device.info().id))
+        .collect();
     let control_options = ControlOptions {
         devices,
-        journaled,
-        foreign: elsewhere.into_iter().collect(),
+        owed,
+        elsewhere: elsewhere.into_keys().collect(),
         journal: Arc::new(journal),
+        declared,
+        observes: options.observe,
     };
     let is_worker = options.worker_of.is_some();
     Control::start(control_options, move || tell_sentinel(is_worker, sentinel::BEAT))
@@ -111,19 +119,11 @@ async fn serve(
     if !control.all_settled(START_RESTORE_MAX).await {
         tracing::error!("some journaled devices are not at default clocks yet; they are retried");
     }
-    let samplers = control
-        .threads()
-        .iter()
-        .map(|one| Sampler::start(Arc::clone(one.device())));
-    let samplers = samplers
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(|wrong| StartError::refused(format!("no thread to read a device: {wrong}")))?;
     let (socket, listener) = AgentSocket::bind(&options.socket, options.socket_group.as_deref())?;
     let listener = UnixListener::from_std(listener)
         .map_err(|wrong| StartError::refused(format!("--socket: {wrong}")))?;
     let app = Arc::new(App {
         control: Arc::clone(&control),
-        samplers,
         policy,
         epochs,
         mode: if options.observe {

@@ -4,11 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::clock_bounds::ClockBounds;
+use super::bounds::Bounds;
+use crate::device::ControlName;
 
 /// A device's place in the list the agent found at start. The list never changes while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceIndex(pub usize);
+
+/// One control of one device: the unit that leases hold, demands are about and commands set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Knob {
+    pub device: DeviceIndex,
+    pub control: ControlName,
+}
 
 /// 128 random bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +49,7 @@ pub struct Lease {
     pub expires_at: Instant,
     /// `None` until the first PUT, so that a client may begin at 0.
     pub last_seq: Option<u64>,
-    pub holdings: BTreeMap<DeviceIndex, Holding>,
+    pub holdings: BTreeMap<Knob, Holding>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +58,10 @@ pub struct Holding {
     pub demand: Demand,
 }
 
-/// What the policy lets this lease do to one device. Taken when the lease is granted, and kept.
+/// What the policy lets this lease do to one knob. Taken when the lease is granted, and kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    pub bounds: ClockBounds,
+    pub bounds: Bounds,
     pub hold_max: Duration,
     pub lowering_interval: Duration,
 }
@@ -62,15 +70,17 @@ pub struct Terms {
 pub enum Demand {
     /// Said nothing, asked for it, or the hold has passed.
     Default,
-    Clock {
-        clock_mhz: u32,
+    Limit {
+        value: u32,
         lapses_at: Instant,
         group: Group,
     },
-    /// One device of its group could not be set: the default, until the client says something new.
+    /// One knob of its group could not be set: the default, until the client says something new.
     Failed,
+    /// Somebody else sets this knob: left alone, until the client says something new.
+    Yielded,
 }
 
-/// Devices of one target, which are set together or not at all.
+/// Knobs of one target, which are set together or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group(pub u64);

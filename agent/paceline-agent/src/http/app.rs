@@ -17,11 +17,9 @@ use crate::control::Control;
 use crate::epoch::Epochs;
 use crate::limits::{BODY_BYTES_MAX, BODY_READ_MAX};
 use crate::policy::Policy;
-use crate::sampler::Sampler;
 
 pub struct App {
     pub control: Arc<Control>,
-    pub samplers: Vec<Arc<Sampler>>,
     pub policy: Policy,
     pub epochs: Epochs,
     pub mode: Mode,

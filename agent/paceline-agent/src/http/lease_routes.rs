@@ -1,5 +1,6 @@
 //! POST, PUT and DELETE of leases. The arbiter decides; here stand the policy, the stream and the words.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,21 +17,19 @@ use super::lease_requests::{LeaseBody, not_held, read_lease, read_targets};
 use super::peer::Peer;
 use super::problem::{Problem, ProblemKind};
 use crate::arbiter::{
-    Accepted, ClockBounds, DeviceIndex, EndReason, EndRefusal, GrantRefusal, GrantRequest, LeaseId,
-    TargetsRefusal, TargetsRequest, Terms,
+    Accepted, Bounds, DeviceIndex, EndReason, EndRefusal, GrantRefusal, GrantRequest, Knob, LeaseId, Setting,
+    Status, TargetsRefusal, TargetsRequest, Terms,
 };
 use crate::audit;
+use crate::device::ControlName;
 use crate::limits::{ANSWER_AFTER_MAX, HEARTBEAT_EVERY, LEASES_MAX, TTL_MS_DEFAULT};
+use crate::policy::Range;
 
 /// Granted, a heartbeat or two that a slow client has not read, ended.
 const STREAM_LINES_MAX: usize = 4;
 
 pub async fn grant(app: &Arc<App>, peer: &Peer, body: &Value) -> Result<Answer, Problem> {
     let body = read_lease(body)?;
-    if app.mode == Mode::Observe {
-        let wrong = "the agent was started with --observe and sets nothing";
-        return Err(Problem::new(ProblemKind::ObserveOnly, wrong));
-    }
     let devices = find_devices(app, &body)?;
     let (terms, ttl_ms) = judge(app, peer, &body, &devices)?;
     let epoch = take_epoch(app).await?;
@@ -41,7 +40,7 @@ pub async fn grant(app: &Arc<App>, peer: &Peer, body: &Value) -> Result<Answer, 
         holder: body.holder.to_owned(),
         uid: peer.uid,
         ttl: Duration::from_millis(ttl_ms),
-        devices: devices.into_iter().zip(terms).collect(),
+        knobs: terms,
     };
     let (guard, ended) = app
         .control
@@ -78,14 +77,13 @@ pub async fn put_targets(
         .control
         .put_targets(&request)
         .map_err(|refusal| targets_refused(app, &request, &refusal))?;
-    let devices: Vec<DeviceIndex> = accepted.iter().map(|one| one.device).collect();
-    app.control.settled(&devices, ANSWER_AFTER_MAX).await;
+    let knobs: Vec<Knob> = accepted.iter().map(|one| one.knob).collect();
+    app.control.settled(&knobs, ANSWER_AFTER_MAX).await;
     let results = app.control.view(|arbiter, _| {
         let ttl = arbiter.ttl(lease_id)?;
         let results = accepted.iter().map(|one| {
-            let (status, target) = arbiter.status(lease_id, one.device)?;
-            let device = &app.control.device(one.device).info().id.0;
-            Some(result_line(device, one, status.as_str(), target.clock_mhz()))
+            let (status, target) = arbiter.status(lease_id, one.knob)?;
+            Some(result_line(app, one, status, target))
         });
         Some((ttl, results.collect::<Option<Vec<Value>>>()?))
     });
@@ -100,18 +98,19 @@ pub async fn put_targets(
 
 pub async fn release(app: &Arc<App>, peer: &Peer, lease_id: &str) -> Result<Answer, Problem> {
     let lease_id = parse_lease_id(lease_id)?;
-    let devices = app
+    let knobs = app
         .control
         .release(lease_id, peer.uid)
         .map_err(|refusal| match refusal {
             EndRefusal::UnknownLease => unknown_lease(),
             EndRefusal::NotYours => not_yours(),
         })?;
-    app.control.settled(&devices, ANSWER_AFTER_MAX).await;
+    app.control.settled(&knobs, ANSWER_AFTER_MAX).await;
     let pending = app.control.restores_pending();
+    let devices: BTreeSet<DeviceIndex> = knobs.iter().map(|knob| knob.device).collect();
     let ids = devices
-        .iter()
-        .map(|&device| &app.control.device(device).info().id);
+        .into_iter()
+        .map(|device| &app.control.device(device).info().id);
     let late: Vec<&str> = ids
         .filter(|id| pending.contains(id))
         .map(|id| id.0.as_str())
@@ -120,15 +119,41 @@ pub async fn release(app: &Arc<App>, peer: &Peer, lease_id: &str) -> Result<Answ
         return Ok(answer::nothing());
     }
     let wrong = format!(
-        "the lease has ended, but {} could not be brought to default clocks yet; the agent keeps trying",
+        "the lease has ended, but {} could not be brought to its default yet; the agent keeps trying",
         late.join(", ")
     );
     Err(Problem::new(ProblemKind::RestorePending, wrong))
 }
 
-fn result_line(device: &str, one: &Accepted, status: &str, target_mhz: Option<u32>) -> Value {
-    json!({"device": device, "requested_mhz": one.requested_mhz, "demand_mhz": one.demand_mhz,
-        "target_mhz": target_mhz, "clamped": one.clamped.map(|clamped| clamped.as_str()), "status": status})
+/// An agent that observes has set nothing, so there its target stands as a recommendation.
+fn result_line(app: &App, one: &Accepted, status: Status, target: Setting) -> Value {
+    let unit = unit_of(one.knob.control);
+    let observes = app.mode == Mode::Observe;
+    let status = match status {
+        Status::Applied | Status::Deferred if observes => "observed",
+        status => status.as_str(),
+    };
+    let target = target.value();
+    let mut line = json!({
+        "device": app.control.device(one.knob.device).info().id.0,
+        "control": one.knob.control.as_str(),
+        format!("requested_{unit}"): one.requested,
+        format!("demand_{unit}"): one.demand,
+        format!("target_{unit}"): target.filter(|_| !observes),
+        "clamped": one.clamped.map(|clamped| clamped.as_str()),
+        "status": status,
+    });
+    if observes {
+        line[format!("recommended_{unit}")] = json!(target);
+    }
+    line
+}
+
+fn unit_of(control: ControlName) -> &'static str {
+    match control {
+        ControlName::Clock => "mhz",
+        ControlName::PowerLimit => "mw",
+    }
 }
 
 fn find_devices(app: &App, body: &LeaseBody<'_>) -> Result<Vec<DeviceIndex>, Problem> {
@@ -144,20 +169,38 @@ fn find_devices(app: &App, body: &LeaseBody<'_>) -> Result<Vec<DeviceIndex>, Pro
     devices.collect()
 }
 
-/// What the policy lets this peer do to each device, and the TTL that all of its rules allow.
+/// What the policy lets this peer do to each knob, and the TTL that all of its rules allow.
 fn judge(
     app: &App,
     peer: &Peer,
     body: &LeaseBody<'_>,
     devices: &[DeviceIndex],
-) -> Result<(Vec<Terms>, u64), Problem> {
-    let mut all_terms = Vec::with_capacity(devices.len());
+) -> Result<(Vec<(Knob, Terms)>, u64), Problem> {
+    let mut all_terms = Vec::with_capacity(devices.len() * body.controls.len());
     let mut ttl_ms = body.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
-    for (position, &device) in devices.iter().enumerate() {
-        let info = app.control.device(device).info();
-        let Some(rule) = app.policy.clock_rule(peer.uid, &peer.gids, &info.id) else {
+    let asked = devices.iter().enumerate().flat_map(|(position, &device)| {
+        let controls = body.controls.iter();
+        controls.map(move |&control| (position, Knob { device, control }))
+    });
+    for (position, knob) in asked {
+        let info = app.control.device(knob.device).info();
+        if !info.has(knob.control) {
             let field = format!("devices[{position}]");
-            let wrong = format!("no rule lets uid {} control the clock of {}", peer.uid, info.id);
+            let wrong = format!("{field}: {} has no {} to set", info.id, knob.control);
+            let has: Vec<&str> = ControlName::ALL
+                .into_iter()
+                .filter(|&control| info.has(control))
+                .map(ControlName::as_str)
+                .collect();
+            let problem = Problem::new(ProblemKind::BadRequest, wrong).at(field);
+            return Err(problem.given(info.id.0.as_str()).allowed(has));
+        }
+        let Some(rule) = app.policy.rule(peer.uid, &peer.gids, &info.id, knob.control) else {
+            let field = format!("devices[{position}]");
+            let wrong = format!(
+                "no rule lets uid {} set the {} of {}",
+                peer.uid, knob.control, info.id
+            );
             let problem = Problem::new(ProblemKind::PolicyDenied, wrong);
             return Err(problem.at(field).given(info.id.0.as_str()));
         };
@@ -172,11 +215,16 @@ fn judge(
             }
             ttl_ms = rule.ttl_ms_max;
         }
-        all_terms.push(Terms {
-            bounds: ClockBounds::on(&info.clocks_mhz, rule.floor_mhz, rule.ceiling_mhz),
+        let Range { floor, ceiling } = rule.range(knob.control);
+        let bounds = app
+            .control
+            .view(|arbiter, _| Bounds::on(arbiter.steps(knob), floor, ceiling));
+        let terms = Terms {
+            bounds,
             hold_max: Duration::from_millis(rule.hold_ms_max),
             lowering_interval: rule.lowering_interval,
-        });
+        };
+        all_terms.push((knob, terms));
     }
     Ok((all_terms, ttl_ms))
 }
@@ -229,9 +277,12 @@ fn grant_refused(app: &App, refusal: &GrantRefusal) -> Problem {
             let wrong = format!("{LEASES_MAX} leases are held; release one first");
             Problem::new(ProblemKind::TooManyLeases, wrong).allowed(LEASES_MAX)
         }
-        GrantRefusal::RestorePending(device) => {
-            let id = &app.control.device(*device).info().id;
-            let wrong = format!("{id} is not known to be at default clocks; its restore is retried");
+        GrantRefusal::RestorePending(knob) => {
+            let id = &app.control.device(knob.device).info().id;
+            let wrong = format!(
+                "the {} of {id} is not known to be at its default; its restore is retried",
+                knob.control
+            );
             Problem::new(ProblemKind::RestorePending, wrong).given(id.0.as_str())
         }
         GrantRefusal::ShuttingDown => Problem::new(ProblemKind::ShuttingDown, "nothing is granted any more"),
@@ -254,10 +305,17 @@ fn targets_refused(app: &App, request: &TargetsRequest, refusal: &TargetsRefusal
                 .given(request.seq)
                 .allowed(format!("more than {last_seq}"))
         }
-        TargetsRefusal::NotHeld { target, position } => {
-            let device = request.targets[*target].devices[*position];
+        TargetsRefusal::NotHeld { target, knob } => {
+            let wishes = request.targets[*target].wishes.iter();
+            let mut devices: Vec<DeviceIndex> = wishes.map(|(knob, _)| knob.device).collect();
+            devices.dedup();
+            let position = devices
+                .iter()
+                .position(|device| *device == knob.device)
+                .unwrap_or_default();
             let field = format!("targets[{target}].devices[{position}]");
-            not_held(&field, &app.control.device(device).info().id.0)
+            let wanted = format!("a device whose {} this lease holds", knob.control);
+            not_held(&field, &app.control.device(knob.device).info().id.0, &wanted)
         }
         TargetsRefusal::HoldTooLong { target, hold_max } => {
             let allowed = u64::try_from(hold_max.as_millis()).expect("at most HOLD_MS_MAX");

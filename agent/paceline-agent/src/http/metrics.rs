@@ -7,7 +7,8 @@ use std::fmt::Write;
 use super::answer::{self, Answer};
 use super::app::App;
 use super::device_routes::{all, readings};
-use crate::arbiter::DeviceIndex;
+use crate::arbiter::{DeviceIndex, Knob};
+use crate::device::ControlName;
 
 pub async fn answer(app: &App) -> Answer {
     let mut page = Page::default();
@@ -44,11 +45,46 @@ fn targets(app: &App, devices: &[DeviceIndex], page: &mut Page) {
     let help = "What the device was last told; its default clock where nothing is locked.";
     page.family("device_target_hertz", "gauge", help);
     for &device in devices {
-        let commanded = app.control.view(|arbiter, _| arbiter.commanded(device));
-        let default_mhz = app.control.device(device).info().default_clock_mhz();
-        let clock_mhz = commanded.clock_mhz().unwrap_or(default_mhz);
-        page.value(&label(app, device), Some(f64::from(clock_mhz) * 1e6));
+        let target = target(
+            app,
+            Knob {
+                device,
+                control: ControlName::Clock,
+            },
+        );
+        page.value(
+            &label(app, device),
+            target.map(|clock_mhz| f64::from(clock_mhz) * 1e6),
+        );
     }
+    let help = "The power limit that the device was last told; its default where none is set.";
+    page.family("device_power_limit_target_watts", "gauge", help);
+    for &device in devices {
+        let target = target(
+            app,
+            Knob {
+                device,
+                control: ControlName::PowerLimit,
+            },
+        );
+        page.value(
+            &label(app, device),
+            target.map(|limit_mw| f64::from(limit_mw) / 1e3),
+        );
+    }
+}
+
+/// `None` where the device lacks the control.
+fn target(app: &App, knob: Knob) -> Option<u32> {
+    if !app.control.device(knob.device).info().has(knob.control) {
+        return None;
+    }
+    app.control.view(|arbiter, _| {
+        arbiter
+            .commanded(knob)
+            .value()
+            .or(arbiter.steps(knob).last().copied())
+    })
 }
 
 fn leases(app: &App, page: &mut Page) {
@@ -62,10 +98,14 @@ fn leases(app: &App, page: &mut Page) {
 }
 
 fn writes(app: &App, devices: &[DeviceIndex], page: &mut Page) {
-    let stats: Vec<_> = devices
-        .iter()
-        .map(|&device| (device, app.control.threads()[device.0].stats()))
-        .collect();
+    let of = |control| {
+        let threads = devices
+            .iter()
+            .map(|&device| (device, &app.control.threads()[device.0]));
+        threads.map(move |(device, thread)| (device, thread.stats(control)))
+    };
+    let stats: Vec<_> = of(ControlName::Clock).collect();
+    let limits: Vec<_> = of(ControlName::PowerLimit).collect();
     page.family(
         "clock_writes_total",
         "counter",
@@ -87,16 +127,59 @@ fn writes(app: &App, devices: &[DeviceIndex], page: &mut Page) {
         page.value(&label(app, *device), Some(stats.failures as f64));
     }
     page.family(
+        "power_limit_writes_total",
+        "counter",
+        "Calls that set a power limit.",
+    );
+    for (device, stats) in &limits {
+        page.value(&label(app, *device), Some(stats.count() as f64));
+    }
+    settles(app, devices, page);
+    page.family(
         "restores_total",
         "counter",
         "Resets to default clocks that worked, by why.",
     );
     let mut restores: BTreeMap<&str, u64> = BTreeMap::new();
-    for (cause, count) in stats.iter().flat_map(|(_, stats)| &stats.restores) {
+    for (cause, count) in stats.iter().chain(&limits).flat_map(|(_, stats)| &stats.restores) {
         *restores.entry(cause.as_str()).or_default() += count;
     }
     for (cause, count) in restores {
         page.value(&format!("{{cause=\"{cause}\"}}"), Some(count as f64));
+    }
+}
+
+fn settles(app: &App, devices: &[DeviceIndex], page: &mut Page) {
+    let known: Vec<_> = devices
+        .iter()
+        .map(|&device| (label(app, device), app.control.sampler(device).settles()))
+        .collect();
+    page.family(
+        "clock_settles_total",
+        "counter",
+        "Changes of clock whose arrival was seen.",
+    );
+    for (device, settles) in &known {
+        let count: u64 = settles.pairs().map(|(_, pair)| pair.count).sum();
+        page.value(device, Some(count as f64));
+    }
+    page.family(
+        "clock_settles_late_total",
+        "counter",
+        "Changes of clock that had not arrived within a second.",
+    );
+    for (device, settles) in &known {
+        let late: u64 = settles.pairs().map(|(_, pair)| pair.late).sum();
+        page.value(device, Some(late as f64));
+    }
+    page.family(
+        "clock_settle_seconds_max",
+        "gauge",
+        "The longest of the latest times from write to arrival.",
+    );
+    for (device, settles) in &known {
+        let max_us = settles.pairs().filter_map(|(_, pair)| pair.us_max()).max();
+        page.value(device, max_us.map(|us| us as f64 / 1e6));
     }
 }
 

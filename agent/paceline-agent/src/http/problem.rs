@@ -26,7 +26,6 @@ pub enum ProblemKind {
     UnknownLease,
     UnknownPath,
     WrongMethod,
-    ObserveOnly,
     StaleEpoch,
     StaleSeq,
     TooManyLeases,
@@ -47,7 +46,6 @@ impl ProblemKind {
                 StatusCode::NOT_FOUND
             }
             ProblemKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ProblemKind::ObserveOnly => StatusCode::CONFLICT,
             ProblemKind::StaleEpoch | ProblemKind::StaleSeq => StatusCode::PRECONDITION_FAILED,
             ProblemKind::TooManyLeases => StatusCode::TOO_MANY_REQUESTS,
             ProblemKind::TooManyConnections
@@ -68,7 +66,6 @@ impl ProblemKind {
             ProblemKind::UnknownLease => "unknown-lease",
             ProblemKind::UnknownPath => "unknown-path",
             ProblemKind::WrongMethod => "wrong-method",
-            ProblemKind::ObserveOnly => "observe-only",
             ProblemKind::StaleEpoch => "stale-epoch",
             ProblemKind::StaleSeq => "stale-seq",
             ProblemKind::TooManyLeases => "too-many-leases",
@@ -90,7 +87,6 @@ impl ProblemKind {
             ProblemKind::UnknownLease => "There is no such lease, or it has ended",
             ProblemKind::UnknownPath => "There is no such path",
             ProblemKind::WrongMethod => "The path does not know this method",
-            ProblemKind::ObserveOnly => "This agent only observes",
             ProblemKind::StaleEpoch => "The epoch is not this lease's",
             ProblemKind::StaleSeq => "A later request was here first",
             ProblemKind::TooManyLeases => "There are too many leases",

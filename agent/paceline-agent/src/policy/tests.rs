@@ -18,7 +18,7 @@ fn what_no_rule_allows_is_denied() {
         (0, 0, "sim:3", false),
     ];
     for (uid, gid, device, wanted) in cases {
-        let rule = policy.clock_rule(uid, &[gid], &DeviceId(device.to_owned()));
+        let rule = policy.rule(uid, &[gid], &DeviceId(device.to_owned()), ControlName::Clock);
         assert_eq!(rule.is_some(), wanted, "uid {uid} gid {gid} {device}");
     }
 }
@@ -28,7 +28,7 @@ fn a_rule_without_the_clock_control_allows_none() {
     let policy = parse(r#"{"uids":[0],"devices":["*"],"controls":[]}"#).expect("valid");
     assert!(
         policy
-            .clock_rule(0, &[0], &DeviceId("sim:0".to_owned()))
+            .rule(0, &[0], &DeviceId("sim:0".to_owned()), ControlName::Clock)
             .is_none()
     );
 }

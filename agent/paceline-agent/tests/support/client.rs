@@ -68,7 +68,16 @@ impl Client {
     }
 
     pub fn lease(&self, devices: &[String], ttl_ms: u64) -> Lease {
-        let body = json!({"holder": "test", "devices": devices, "ttl_ms": ttl_ms});
+        self.lease_with(&json!({"holder": "test", "devices": devices, "ttl_ms": ttl_ms}))
+    }
+
+    pub fn lease_of(&self, devices: &[String], controls: &[&str], ttl_ms: u64) -> Lease {
+        self.lease_with(
+            &json!({"holder": "test", "devices": devices, "controls": controls, "ttl_ms": ttl_ms}),
+        )
+    }
+
+    fn lease_with(&self, body: &Value) -> Lease {
         let mut stream = self.connect();
         stream
             .write_all(request("POST", "/v1/leases", &body.to_string()).as_bytes())

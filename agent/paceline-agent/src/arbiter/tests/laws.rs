@@ -26,7 +26,7 @@ struct Fleet {
 impl Fleet {
     fn post(&mut self, world: &mut World, now_ms: u64, told: &mut [Setting; DEVICES], seed: u64) {
         for command in world.full_commands() {
-            let device = command.device.0;
+            let device = command.knob.device.0;
             if command.setting < told[device]
                 && let Some(last_ms) = self.lowered_at_ms.insert(device, now_ms)
             {
@@ -85,15 +85,15 @@ fn run(seed: u64) {
 }
 
 fn check(world: &World, told: &[Setting; DEVICES], seed: u64) {
-    for device in world.arbiter.devices() {
-        let target = world.arbiter.target(device);
-        let commanded = world.arbiter.commanded(device);
+    for knob in world.arbiter.knobs() {
+        let target = world.arbiter.target(knob);
+        let commanded = world.arbiter.commanded(knob);
         assert_eq!(
-            commanded, told[device.0],
+            commanded, told[knob.device.0],
             "seed {seed}: told one thing, remembered another"
         );
         assert!(commanded >= target, "seed {seed}: slower than the fastest demand");
-        if !world.arbiter.is_held(device) {
+        if !world.arbiter.is_held(knob) {
             assert_eq!(
                 commanded,
                 Setting::Default,
