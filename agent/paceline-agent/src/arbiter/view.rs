@@ -66,7 +66,7 @@ impl Arbiter {
 
     /// No answer is outstanding that is worth waiting for.
     pub fn are_settled(&self, knobs: &[Knob]) -> bool {
-        knobs.iter().all(|knob| self.slots[&knob].is_settled())
+        knobs.iter().all(|knob| self.slots[knob].is_settled())
     }
 
     pub fn all_settled(&self) -> bool {
@@ -76,7 +76,7 @@ impl Arbiter {
     /// Devices that should be at default and are not known to be.
     pub fn restores_overdue(&self) -> Vec<Knob> {
         self.knobs()
-            .filter(|knob| self.slots[&knob].restore_is_overdue())
+            .filter(|knob| self.slots[knob].restore_is_overdue())
             .collect()
     }
 
