@@ -58,8 +58,8 @@ impl World {
         )
     }
 
-    /// (from, to, seen, late, p50 in ms) of all pairs.
-    fn settles(&self) -> Vec<(Option<u32>, Option<u32>, u64, u64, Option<u64>)> {
+    /// Of all pairs.
+    fn settles(&self) -> Vec<Told> {
         let pairs = self.readback.settles().pairs();
         let told = pairs.map(|(span, pair)| {
             let p50_ms = pair.us_p50().map(|us| us / 1_000);
@@ -68,6 +68,9 @@ impl World {
         told.collect()
     }
 }
+
+/// (from, to, seen, late, p50 in ms).
+type Told = (Option<u32>, Option<u32>, u64, u64, Option<u64>);
 
 const CLOCK: ControlName = ControlName::Clock;
 const DEFAULT: Option<Setting> = Some(Setting::Default);

@@ -77,7 +77,7 @@ impl Client {
         )
     }
 
-    fn lease_with(&self, body: &Value) -> Lease {
+    pub fn lease_with(&self, body: &Value) -> Lease {
         let mut stream = self.connect();
         stream
             .write_all(request("POST", "/v1/leases", &body.to_string()).as_bytes())
