@@ -4,6 +4,7 @@
 mod clock_bounds;
 mod effect;
 mod lease;
+mod revoke;
 mod setting;
 mod settle;
 mod slot;
@@ -19,11 +20,13 @@ use std::time::{Duration, Instant};
 pub use clock_bounds::ClockBounds;
 pub use effect::{Cause, Command, Completion, Effect, EndReason};
 pub use lease::{DeviceIndex, LeaseId, Terms};
+pub use revoke::Allowance;
 pub use setting::Setting;
 pub use targets::{Accepted, Target, TargetsRefusal, TargetsRequest, Wish};
 pub use view::HolderView;
 
 use crate::limits::LEASES_MAX;
+use crate::principal::Principal;
 use lease::{Demand, Holding, Lease};
 use slot::{Restore, Slot};
 
@@ -39,7 +42,7 @@ pub struct GrantRequest {
     pub id: LeaseId,
     pub epoch: u64,
     pub holder: String,
-    pub uid: u32,
+    pub principal: Principal,
     pub ttl: Duration,
     pub devices: Vec<(DeviceIndex, Terms)>,
 }
@@ -99,7 +102,7 @@ impl Arbiter {
             id: request.id,
             epoch: request.epoch,
             holder: request.holder,
-            uid: request.uid,
+            principal: request.principal,
             ttl: request.ttl,
             expires_at: now + request.ttl,
             last_seq: None,
@@ -114,12 +117,12 @@ impl Arbiter {
     pub fn release(
         &mut self,
         lease_id: LeaseId,
-        uid: u32,
+        principal: &Principal,
         now: Instant,
     ) -> Result<Vec<DeviceIndex>, EndRefusal> {
         self.advance(now);
         let lease = self.leases.get(&lease_id).ok_or(EndRefusal::UnknownLease)?;
-        if lease.uid != uid {
+        if !lease.principal.is(principal) {
             return Err(EndRefusal::NotYours);
         }
         let devices = lease.holdings.keys().copied().collect();
@@ -175,7 +178,7 @@ impl Arbiter {
         self.effects.push(Effect::LeaseEnded {
             lease_id,
             holder: lease.holder,
-            uid: lease.uid,
+            principal: lease.principal,
             reason,
         });
         for &device in lease.holdings.keys() {

@@ -1,26 +1,25 @@
-//! Who may slow which devices, and how far. A file of root's (or the agent's own user's), read at start.
+//! Who may slow which devices, and how far. A file of root's (or the agent's own user's), read at start and on SIGHUP.
 //! What it does not allow is denied; reading needs no rule, only the socket.
 
 mod pattern;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use serde_json::Value;
 
-use crate::device::DeviceId;
+use crate::arbiter::{Allowance, ClockBounds, Terms};
+use crate::device::{DeviceId, DeviceInfo};
 use crate::json_fields::{FieldError, Fields};
 use crate::limits::{
     CLOCK_MHZ_MAX, HOLD_MS_MAX, LOWERING_INTERVAL_MS_DEFAULT, LOWERING_INTERVAL_MS_MAX, POLICY_BYTES_MAX,
-    POLICY_LIST_MAX, PRINCIPALS_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    POLICY_LIST_MAX, PRINCIPALS_MAX, TOKEN_NAME_CHARS_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
+use crate::principal::{Principal, is_name};
 use crate::start_error::StartError;
+use crate::trusted_file::{self, Secrecy};
 use pattern::Pattern;
 
 const FORMAT: &str = "paceline-agent-policy/1";
@@ -36,6 +35,8 @@ pub struct Rule {
     pub name: String,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    /// Names, as the file of the tokens gives them.
+    tokens: Vec<String>,
     devices: Vec<Pattern>,
     controls_clock: bool,
     pub floor_mhz: Option<u32>,
@@ -53,15 +54,7 @@ impl Policy {
 
     pub fn load(path: &Path) -> Result<Self, StartError> {
         let refused = |wrong: String| StartError::refused(format!("--policy {}: {wrong}", path.display()));
-        let file = File::open(path).map_err(|wrong| refused(wrong.to_string()))?;
-        check_owner(&file).map_err(refused)?;
-        let mut text = String::new();
-        file.take(POLICY_BYTES_MAX + 1)
-            .read_to_string(&mut text)
-            .map_err(|wrong| refused(wrong.to_string()))?;
-        if text.len() as u64 > POLICY_BYTES_MAX {
-            return Err(refused(format!("larger than {POLICY_BYTES_MAX} bytes")));
-        }
+        let text = trusted_file::read(path, Secrecy::Public, POLICY_BYTES_MAX).map_err(refused)?;
         Self::parse(&text).map_err(refused)
     }
 
@@ -70,36 +63,46 @@ impl Policy {
         read_policy(&document).map_err(|wrong| wrong.to_string())
     }
 
-    /// The first rule, in the order of the file, that names this user (or one of its groups), this device and the clock.
-    pub fn clock_rule(&self, uid: u32, gids: &[u32], device: &DeviceId) -> Option<&Rule> {
+    /// The first rule, in the order of the file, that names this principal (or one of its groups), this device and the
+    /// clock.
+    pub fn clock_rule(&self, principal: &Principal, device: &DeviceId) -> Option<&Rule> {
         self.rules.iter().find(|rule| {
-            let names_peer = rule.uids.contains(&uid) || gids.iter().any(|gid| rule.gids.contains(gid));
             let names_device = rule.devices.iter().any(|pattern| pattern.matches(&device.0));
-            names_peer && names_device && rule.controls_clock
+            rule.names(principal) && names_device && rule.controls_clock
         })
+    }
+
+    /// Of all rules that let this principal control a clock.
+    pub fn device_patterns(&self, principal: &Principal) -> Vec<&str> {
+        let rules = self.rules.iter();
+        let rules = rules.filter(|rule| rule.names(principal) && rule.controls_clock);
+        rules
+            .flat_map(|rule| rule.devices.iter().map(Pattern::as_str))
+            .collect()
     }
 }
 
-/// On the open file, not on its name: what is checked is what is read.
-fn check_owner(file: &File) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|wrong| wrong.to_string())?;
-    if !metadata.is_file() {
-        return Err("not a plain file".to_owned());
+impl Rule {
+    fn names(&self, principal: &Principal) -> bool {
+        match principal {
+            Principal::User { uid, gids } => {
+                self.uids.contains(uid) || gids.iter().any(|gid| self.gids.contains(gid))
+            }
+            Principal::Token { name } => self.tokens.contains(name),
+        }
     }
-    let own_uid = geteuid().as_raw();
-    if metadata.uid() != 0 && metadata.uid() != own_uid {
-        return Err(format!(
-            "owned by uid {}; wanted root or uid {own_uid}, because whoever owns it decides",
-            metadata.uid()
-        ));
+
+    /// What this rule lets a lease do to a device that it names.
+    pub fn allowance(&self, device: &DeviceInfo) -> Allowance {
+        Allowance {
+            terms: Terms {
+                bounds: ClockBounds::on(&device.clocks_mhz, self.floor_mhz, self.ceiling_mhz),
+                hold_max: Duration::from_millis(self.hold_ms_max),
+                lowering_interval: self.lowering_interval,
+            },
+            ttl_max: Duration::from_millis(self.ttl_ms_max),
+        }
     }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(format!(
-            "mode {:o} lets others write it; wanted no write for group and others (chmod go-w)",
-            metadata.mode() & 0o7777
-        ));
-    }
-    Ok(())
 }
 
 fn read_policy(document: &Value) -> Result<Policy, FieldError> {
@@ -116,10 +119,11 @@ fn read_policy(document: &Value) -> Result<Policy, FieldError> {
 }
 
 fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 11] = [
         "name",
         "uids",
         "gids",
+        "tokens",
         "devices",
         "controls",
         "floor_mhz",
@@ -132,8 +136,10 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
     let fields = Fields::of(&place, principal, &KEYS)?;
     let uids = read_ids(&fields, "uids")?;
     let gids = read_ids(&fields, "gids")?;
-    if uids.is_empty() && gids.is_empty() {
-        return Err(fields.wrong("uids", "at least one uid or gid; a rule for nobody is a mistake"));
+    let tokens = read_token_names(&fields)?;
+    if uids.is_empty() && gids.is_empty() && tokens.is_empty() {
+        let allowed = "at least one of uids, gids and tokens; a rule for nobody is a mistake";
+        return Err(fields.wrong("uids", allowed));
     }
     let floor_mhz = read_clock(&fields, "floor_mhz")?;
     let ceiling_mhz = read_clock(&fields, "ceiling_mhz")?;
@@ -149,6 +155,7 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
         name: fields.text("name")?.unwrap_or(&place).to_owned(),
         uids,
         gids,
+        tokens,
         devices: read_patterns(&fields)?,
         controls_clock: read_controls(&fields)?,
         floor_mhz,
@@ -174,6 +181,20 @@ fn read_ids(fields: &Fields<'_>, key: &str) -> Result<Vec<u32>, FieldError> {
         })
     });
     ids.collect()
+}
+
+fn read_token_names(fields: &Fields<'_>) -> Result<Vec<String>, FieldError> {
+    let names = fields.texts("tokens", POLICY_LIST_MAX)?.unwrap_or_default();
+    let names = names.into_iter().enumerate().map(|(position, name)| {
+        is_name(name, TOKEN_NAME_CHARS_MAX)
+            .then(|| name.to_owned())
+            .ok_or_else(|| FieldError {
+                field: format!("{}[{position}]", fields.at("tokens")),
+                given: Some(Value::from("not a name")),
+                allowed: "a name from the file of the tokens; the token itself stands only there".to_owned(),
+            })
+    });
+    names.collect()
 }
 
 fn read_patterns(fields: &Fields<'_>) -> Result<Vec<Pattern>, FieldError> {

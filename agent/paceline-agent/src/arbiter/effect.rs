@@ -2,14 +2,15 @@
 
 use super::lease::{DeviceIndex, LeaseId};
 use super::setting::Setting;
+use crate::principal::Principal;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     Command(Command),
     LeaseEnded {
         lease_id: LeaseId,
         holder: String,
-        uid: u32,
+        principal: Principal,
         reason: EndReason,
     },
 }
@@ -67,6 +68,8 @@ pub enum EndReason {
     Disconnected,
     Expired,
     Shutdown,
+    /// A new policy would not have granted it.
+    Revoked,
 }
 
 impl EndReason {
@@ -76,6 +79,7 @@ impl EndReason {
             EndReason::Disconnected => "disconnected",
             EndReason::Expired => "expired",
             EndReason::Shutdown => "shutdown",
+            EndReason::Revoked => "revoked",
         }
     }
 }

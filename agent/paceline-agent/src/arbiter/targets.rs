@@ -6,10 +6,11 @@ use super::Arbiter;
 use super::clock_bounds::Clamped;
 use super::effect::Cause;
 use super::lease::{Demand, DeviceIndex, Group, Lease, LeaseId};
+use crate::principal::Principal;
 
 pub struct TargetsRequest {
     pub lease_id: LeaseId,
-    pub uid: u32,
+    pub principal: Principal,
     pub epoch: u64,
     pub seq: u64,
     pub targets: Vec<Target>,
@@ -74,7 +75,7 @@ impl Arbiter {
             .leases
             .get(&request.lease_id)
             .ok_or(TargetsRefusal::UnknownLease)?;
-        if lease.uid != request.uid {
+        if !lease.principal.is(&request.principal) {
             return Err(TargetsRefusal::NotYours);
         }
         if lease.epoch != request.epoch {

@@ -48,7 +48,7 @@ impl World {
             id: LeaseId(id),
             epoch: 7,
             holder: format!("holder-{id}"),
-            uid: UID,
+            principal: user(UID),
             ttl: Duration::from_millis(3_000),
             devices: devices.iter().map(|&index| (DeviceIndex(index), terms)).collect(),
         };
@@ -59,7 +59,7 @@ impl World {
         self.seq += 1;
         TargetsRequest {
             lease_id: LeaseId(id),
-            uid: UID,
+            principal: user(UID),
             epoch: 7,
             seq: self.seq,
             targets,
@@ -122,6 +122,10 @@ impl World {
         let status = self.arbiter.status(LeaseId(id), DeviceIndex(device));
         status.expect("the lease holds the device").0
     }
+}
+
+fn user(uid: u32) -> Principal {
+    Principal::User { uid, gids: vec![uid] }
 }
 
 fn slower(devices: &[usize], requested_mhz: u32, hold_ms: u64) -> Target {
@@ -205,7 +209,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         ..good(&mut world, vec![default_clocks(&[0])])
     };
     let stranger = TargetsRequest {
-        uid: UID + 1,
+        principal: user(UID + 1),
         ..good(&mut world, vec![])
     };
     let not_held = good(&mut world, vec![default_clocks(&[0]), default_clocks(&[1])]);
@@ -230,7 +234,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         assert_eq!(world.arbiter.next_due(), due);
     }
     assert_eq!(
-        world.arbiter.release(LeaseId(1), UID + 1, world.at(50)),
+        world.arbiter.release(LeaseId(1), &user(UID + 1), world.at(50)),
         Err(EndRefusal::NotYours)
     );
 }

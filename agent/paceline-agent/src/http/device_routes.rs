@@ -16,6 +16,7 @@ use super::problem::{Problem, ProblemKind};
 use super::query::Query;
 use crate::arbiter::{ClockBounds, DeviceIndex, HolderView};
 use crate::device::{DeviceError, Reading};
+use crate::json_fields::quotable;
 use crate::limits::{STREAM_PERIOD_MS_DEFAULT, STREAM_PERIOD_MS_MAX, STREAM_PERIOD_MS_MIN};
 
 pub fn devices(app: &App, peer: &Peer) -> Answer {
@@ -122,7 +123,8 @@ fn describe(app: &App, peer: &Peer, device: DeviceIndex) -> Value {
     let (commanded, holders) = app
         .control
         .view(|arbiter, now| (arbiter.commanded(device), arbiter.holders(device, now)));
-    let rule = app.policy.clock_rule(peer.uid, &peer.gids, &info.id);
+    let rules = app.access.rules();
+    let rule = rules.clock_rule(&peer.principal, &info.id);
     let rule = rule.filter(|_| app.mode == Mode::Control);
     let controls: &[&str] = if rule.is_some() { &["clock"] } else { &[] };
     let bounds = ClockBounds::on(
@@ -159,6 +161,16 @@ fn holder_line(holder: &HolderView) -> Value {
         "clock_mhz": holder.clock_mhz, "hold_left_ms": hold_left_ms})
 }
 
+pub fn unknown_device(app: &App, field: &str, id: &str) -> Problem {
+    let known: Vec<&str> = all(app)
+        .map(|device| app.control.device(device).info().id.0.as_str())
+        .collect();
+    let given = quotable(Value::from(id));
+    let wrong = format!("{field}: got {given}, wanted one of {}", known.join(", "));
+    let problem = Problem::new(ProblemKind::UnknownDevice, wrong).at(field);
+    problem.given(given).allowed(known)
+}
+
 /// Those named, or all when none is.
 fn chosen_devices(app: &App, query: &Query) -> Result<Vec<DeviceIndex>, Problem> {
     let named = query.all("device");
@@ -167,12 +179,10 @@ fn chosen_devices(app: &App, query: &Query) -> Result<Vec<DeviceIndex>, Problem>
     }
     let mut chosen = Vec::new();
     for id in named {
-        let device = app.control.find(id).ok_or_else(|| {
-            let wrong = format!("query device: got {id:?}; GET /v1/devices lists what there is");
-            Problem::new(ProblemKind::UnknownDevice, wrong)
-                .at("device")
-                .given(id)
-        })?;
+        let device = app
+            .control
+            .find(id)
+            .ok_or_else(|| unknown_device(app, "device", id))?;
         // Named twice is still one device; this also bounds the answer.
         if !chosen.contains(&device) {
             chosen.push(device);

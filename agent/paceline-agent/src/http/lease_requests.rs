@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::problem::{Problem, ProblemKind};
 use crate::arbiter::{DeviceIndex, Target, Wish};
 use crate::control::Control;
-use crate::json_fields::{FieldError, Fields};
+use crate::json_fields::{FieldError, Fields, quotable};
 use crate::limits::{
     CLOCK_MHZ_MAX, HOLD_MS_MAX, HOLDER_CHARS_MAX, LEASE_DEVICES_MAX, SEQ_MAX, TARGETS_MAX, TTL_MS_MAX,
     TTL_MS_MIN,
 };
+use crate::principal::is_name;
 
 pub struct LeaseBody<'a> {
     pub holder: &'a str,
@@ -30,7 +31,7 @@ pub struct TargetsBody {
 pub fn read_lease(body: &Value) -> Result<LeaseBody<'_>, Problem> {
     let fields = Fields::of("", body, &["holder", "devices", "ttl_ms"])?;
     let holder = fields.needed_text("holder")?;
-    if !is_holder(holder) {
+    if !is_name(holder, HOLDER_CHARS_MAX) {
         let allowed = format!("1 to {HOLDER_CHARS_MAX} of A-Z a-z 0-9 . _ : -");
         return Err(fields.wrong("holder", allowed).into());
     }
@@ -65,10 +66,11 @@ pub fn read_targets(body: &Value, control: &Control) -> Result<TargetsBody, Prob
 }
 
 pub fn not_held(field: &str, device: &str) -> Problem {
-    let wrong = format!("{field}: got {device:?}, wanted a device of this lease");
-    Problem::new(ProblemKind::BadRequest, wrong)
-        .at(field)
-        .given(device)
+    let given = quotable(Value::from(device));
+    let allowed = "a device of this lease";
+    let wrong = format!("{field}: got {given}, wanted {allowed}");
+    let problem = Problem::new(ProblemKind::BadRequest, wrong).at(field);
+    problem.given(given).allowed(allowed)
 }
 
 /// At least one, none twice, neither here nor among those named before.
@@ -108,9 +110,4 @@ fn read_wish(fields: &Fields<'_>) -> Result<Wish, FieldError> {
         requested_mhz: u32::try_from(requested_mhz).expect("CLOCK_MHZ_MAX fits"),
         hold: Duration::from_millis(hold_ms),
     })
-}
-
-fn is_holder(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
-    (1..=HOLDER_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
 }
