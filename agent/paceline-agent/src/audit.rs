@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tracing::field::display;
-
 use crate::arbiter::{Command, EndReason, LeaseId};
 use crate::device::{DeviceError, DeviceId};
 use crate::http::Peer;
