@@ -5,6 +5,7 @@ mod bounds;
 mod effect;
 mod foreign;
 mod lease;
+mod revoke;
 mod setting;
 mod settle;
 mod slot;
@@ -20,11 +21,13 @@ use std::time::{Duration, Instant};
 pub use bounds::Bounds;
 pub use effect::{Cause, Command, Completion, Effect, EndReason, Evidence};
 pub use lease::{DeviceIndex, Knob, LeaseId, Terms};
+pub use revoke::Allowance;
 pub use setting::Setting;
 pub use targets::{Accepted, Target, TargetsRefusal, TargetsRequest, Wish};
 pub use view::{HolderView, Status};
 
 use crate::limits::LEASES_MAX;
+use crate::principal::Principal;
 use lease::{Demand, Holding, Lease};
 use slot::{Restore, Slot};
 
@@ -40,7 +43,7 @@ pub struct GrantRequest {
     pub id: LeaseId,
     pub epoch: u64,
     pub holder: String,
-    pub uid: u32,
+    pub principal: Principal,
     pub ttl: Duration,
     pub knobs: Vec<(Knob, Terms)>,
 }
@@ -102,7 +105,7 @@ impl Arbiter {
             id: request.id,
             epoch: request.epoch,
             holder: request.holder,
-            uid: request.uid,
+            principal: request.principal,
             ttl: request.ttl,
             expires_at: now + request.ttl,
             last_seq: None,
@@ -114,10 +117,15 @@ impl Arbiter {
     }
 
     /// By its holder's DELETE.
-    pub fn release(&mut self, lease_id: LeaseId, uid: u32, now: Instant) -> Result<Vec<Knob>, EndRefusal> {
+    pub fn release(
+        &mut self,
+        lease_id: LeaseId,
+        principal: &Principal,
+        now: Instant,
+    ) -> Result<Vec<Knob>, EndRefusal> {
         self.advance(now);
         let lease = self.leases.get(&lease_id).ok_or(EndRefusal::UnknownLease)?;
-        if lease.uid != uid {
+        if !lease.principal.is(principal) {
             return Err(EndRefusal::NotYours);
         }
         let knobs = lease.holdings.keys().copied().collect();
@@ -173,7 +181,7 @@ impl Arbiter {
         self.effects.push(Effect::LeaseEnded {
             lease_id,
             holder: lease.holder,
-            uid: lease.uid,
+            principal: lease.principal,
             reason,
         });
         for &knob in lease.holdings.keys() {

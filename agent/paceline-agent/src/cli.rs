@@ -59,8 +59,19 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
     /// Who may slow which devices (JSON, see README.md). Must belong to root or to this user, writable by nobody else.
+    /// Read again on SIGHUP: leases that it would not grant any more end, and an invalid one changes nothing.
     #[arg(long, value_name = "FILE", required_unless_present = "observe")]
     pub policy: Option<PathBuf>,
+    /// Listen on loopback TCP as well, for clients that cannot open the socket: 127.0.0.1:9500 or [::1]:9500.
+    ///
+    /// Any other address, and every name, is a refusal to start: a token must not cross a network in the clear. Every
+    /// request but `GET /healthz` needs `Authorization: Bearer TOKEN`; requests of browsers are refused.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "tcp_token_file")]
+    pub tcp: Option<String>,
+    /// Lines of `name token`, each at least 32 characters; rules of the policy name them in `tokens`. Mode 600 or 400,
+    /// owned by root or this user.
+    #[arg(long, value_name = "FILE", requires = "tcp")]
+    pub tcp_token_file: Option<PathBuf>,
     /// Grant no leases. What an earlier agent left lowered is restored all the same.
     #[arg(long)]
     pub observe: bool,

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::arbiter::{
-    Accepted, Arbiter, Completion, DeviceIndex, Effect, EndReason, EndRefusal, GrantRefusal, GrantRequest,
-    Knob, LeaseId, TargetsRefusal, TargetsRequest,
+    Accepted, Allowance, Arbiter, Completion, DeviceIndex, Effect, EndReason, EndRefusal, GrantRefusal,
+    GrantRequest, Knob, LeaseId, TargetsRefusal, TargetsRequest,
 };
 use crate::audit;
 use crate::device::{ControlName, Device, DeviceId};
 use crate::device_thread::{DeviceThread, DeviceThreadOptions, Listener, Written};
 use crate::journal::{Entries, Journal};
 use crate::limits::WORKER_BEAT_EVERY;
+use crate::principal::Principal;
 use crate::readback::Foreign;
 use crate::sampler::Sampler;
 
@@ -179,8 +180,13 @@ impl Control {
         self.change(|core, now| core.arbiter.put_targets(request, now))
     }
 
-    pub fn release(&self, lease_id: LeaseId, uid: u32) -> Result<Vec<Knob>, EndRefusal> {
-        self.change(|core, now| core.arbiter.release(lease_id, uid, now))
+    pub fn release(&self, lease_id: LeaseId, principal: &Principal) -> Result<Vec<Knob>, EndRefusal> {
+        self.change(|core, now| core.arbiter.release(lease_id, principal, now))
+    }
+
+    /// Leases that a new policy would not have granted end, the others go on under its terms.
+    pub fn revoke(&self, allows: impl Fn(&Principal, Knob, &[u32]) -> Option<Allowance>) -> usize {
+        self.change(|core, now| core.arbiter.revoke(allows, now))
     }
 
     pub fn shut_down(&self) {
@@ -264,11 +270,11 @@ impl Control {
             if let Effect::LeaseEnded {
                 lease_id,
                 holder,
-                uid,
+                principal,
                 reason,
             } = effect
             {
-                audit::lease_ended(lease_id, &holder, uid, reason);
+                audit::lease_ended(lease_id, &holder, &principal, reason);
             }
         }
     }

@@ -72,6 +72,11 @@ impl DeviceInfo {
         }
     }
 
+    /// What of it can be set.
+    pub fn controls(&self) -> impl Iterator<Item = ControlName> + Clone + '_ {
+        ControlName::ALL.into_iter().filter(|&control| self.has(control))
+    }
+
     pub fn has(&self, control: ControlName) -> bool {
         !self.steps(control).is_empty()
     }

@@ -7,8 +7,11 @@ use crate::device::ControlName;
 /// Gateways, a Prometheus, an operator or two, each with a few kept-alive connections.
 pub const CONNECTIONS_MAX: usize = 128;
 
-/// One user's runaway client must leave connections for the others.
-pub const CONNECTIONS_PER_UID_MAX: usize = 96;
+/// One principal's runaway client must leave connections for the others.
+pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 96;
+
+/// TCP connections that have not shown a token yet. Every local process can open them, so they are few and short-lived.
+pub const CONNECTIONS_UNPROVEN_MAX: usize = 16;
 
 /// A PUT that names 64 devices, each in its own target, is under 8 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -18,6 +21,9 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// From a connection's last answer to the end of its next request's head; closes slow and forgotten connections.
 pub const HEAD_READ_MAX: Duration = Duration::from_secs(60);
+
+/// The same for a TCP connection until it has shown a token.
+pub const HEAD_READ_UNPROVEN_MAX: Duration = Duration::from_secs(5);
 
 /// From the head to the end of the body. A gateway on the same machine needs a millisecond.
 pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
@@ -126,6 +132,20 @@ pub const POLICY_BYTES_MAX: u64 = 256 * 1024;
 pub const PRINCIPALS_MAX: usize = 256;
 pub const POLICY_LIST_MAX: usize = 256;
 
+/// A token is compared as a whole block of this size. 32 hexadecimal digits are 128 bits, beyond guessing.
+pub const TOKEN_CHARS_MAX: usize = 256;
+pub const TOKEN_CHARS_MIN: usize = 32;
+pub const TOKEN_NAME_CHARS_MAX: usize = 64;
+/// One per gateway of a node, twice that while they are being replaced.
+pub const TOKENS_MAX: usize = 64;
+pub const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
+const _: () =
+    assert!((TOKENS_MAX * (TOKEN_CHARS_MAX + TOKEN_NAME_CHARS_MAX + 2)) as u64 <= TOKEN_FILE_BYTES_MAX);
+
+/// Refused tokens that are written to the audit one by one, and how often another one may be after that.
+pub const TOKEN_REFUSALS_BURST: u32 = 10;
+pub const TOKEN_REFUSAL_EVERY: Duration = Duration::from_secs(1);
+
 /// Journal and epoch are written by the agent itself; anything larger is not theirs.
 pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -149,6 +169,6 @@ pub const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 pub const RESTART_BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
 // A lease occupies a connection for as long as it lives, and its client needs another for its PUTs.
-const _: () = assert!(LEASES_MAX < CONNECTIONS_PER_UID_MAX);
-const _: () = assert!(CONNECTIONS_PER_UID_MAX < CONNECTIONS_MAX);
+const _: () = assert!(LEASES_MAX < CONNECTIONS_PER_PRINCIPAL_MAX);
+const _: () = assert!(CONNECTIONS_PER_PRINCIPAL_MAX + CONNECTIONS_UNPROVEN_MAX < CONNECTIONS_MAX);
 const _: () = assert!(TTL_MS_MIN <= TTL_MS_DEFAULT && TTL_MS_DEFAULT <= TTL_MS_MAX);

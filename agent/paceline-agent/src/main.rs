@@ -1,5 +1,6 @@
 //! `paceline-agent`: argv to one of its commands, and its result to an exit status.
 
+mod access;
 mod arbiter;
 mod audit;
 mod cli;
@@ -15,6 +16,8 @@ mod limits;
 mod log;
 mod panic_restore;
 mod policy;
+mod principal;
+mod privilege;
 mod probe;
 mod readback;
 mod restore;
@@ -23,6 +26,8 @@ mod sentinel;
 mod serve;
 mod start_error;
 mod state_dir;
+mod tokens;
+mod trusted_file;
 mod write_stats;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Who may slow which devices, and how far. A file of root's (or the agent's own user's), read at start.
+//! Who may slow which devices, and how far. A file of root's (or the agent's own user's), read at start and on SIGHUP.
 //! What it does not allow is denied; reading needs no rule, only the socket.
 
 mod pattern;
@@ -6,22 +6,21 @@ mod pattern;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use serde_json::Value;
 
+use crate::arbiter::{Allowance, Bounds, Terms};
 use crate::device::{ControlName, DeviceId};
 use crate::json_fields::{FieldError, Fields};
 use crate::limits::{
     HOLD_MS_MAX, LOWERING_INTERVAL_MS_DEFAULT, LOWERING_INTERVAL_MS_MAX, POLICY_BYTES_MAX, POLICY_LIST_MAX,
-    PRINCIPALS_MAX, TTL_MS_MAX, TTL_MS_MIN, value_max,
+    PRINCIPALS_MAX, TOKEN_NAME_CHARS_MAX, TTL_MS_MAX, TTL_MS_MIN, value_max,
 };
+use crate::principal::{Principal, is_name};
 use crate::start_error::StartError;
+use crate::trusted_file::{self, Secrecy};
 use pattern::Pattern;
 
 const FORMAT: &str = "paceline-agent-policy/1";
@@ -54,6 +53,8 @@ pub struct Rule {
     names_everybody: bool,
     uids: Vec<u32>,
     gids: Vec<u32>,
+    /// Names, as the file of the tokens gives them.
+    tokens: Vec<String>,
     devices: Vec<Pattern>,
     pub controls: BTreeSet<ControlName>,
     ranges: BTreeMap<ControlName, Range>,
@@ -70,6 +71,7 @@ impl Policy {
             names_everybody: true,
             uids: Vec::new(),
             gids: Vec::new(),
+            tokens: Vec::new(),
             devices: vec![Pattern::new("*")],
             controls: ControlName::ALL.into(),
             ranges: BTreeMap::new(),
@@ -85,15 +87,7 @@ impl Policy {
 
     pub fn load(path: &Path) -> Result<Self, StartError> {
         let refused = |wrong: String| StartError::refused(format!("--policy {}: {wrong}", path.display()));
-        let file = File::open(path).map_err(|wrong| refused(wrong.to_string()))?;
-        check_owner(&file).map_err(refused)?;
-        let mut text = String::new();
-        file.take(POLICY_BYTES_MAX + 1)
-            .read_to_string(&mut text)
-            .map_err(|wrong| refused(wrong.to_string()))?;
-        if text.len() as u64 > POLICY_BYTES_MAX {
-            return Err(refused(format!("larger than {POLICY_BYTES_MAX} bytes")));
-        }
+        let text = trusted_file::read(path, Secrecy::Public, POLICY_BYTES_MAX).map_err(refused)?;
         Self::parse(&text).map_err(refused)
     }
 
@@ -111,15 +105,21 @@ impl Policy {
         named.map(|baseline| baseline.values.clone()).unwrap_or_default()
     }
 
-    /// The first rule, in the order of the file, that names this user (or one of its groups), this device and this
+    /// The first rule, in the order of the file, that names this principal (or one of its groups), this device and this
     /// control.
-    pub fn rule(&self, uid: u32, gids: &[u32], device: &DeviceId, control: ControlName) -> Option<&Rule> {
+    pub fn rule(&self, principal: &Principal, device: &DeviceId, control: ControlName) -> Option<&Rule> {
         self.rules.iter().find(|rule| {
-            let names_peer = rule.names_everybody
-                || rule.uids.contains(&uid)
-                || gids.iter().any(|gid| rule.gids.contains(gid));
-            names_peer && names(&rule.devices, device) && rule.controls.contains(&control)
+            rule.names(principal) && names(&rule.devices, device) && rule.controls.contains(&control)
         })
+    }
+
+    /// Of all rules that let this principal set this control.
+    pub fn device_patterns(&self, principal: &Principal, control: ControlName) -> Vec<&str> {
+        let rules = self.rules.iter();
+        let rules = rules.filter(|rule| rule.names(principal) && rule.controls.contains(&control));
+        rules
+            .flat_map(|rule| rule.devices.iter().map(Pattern::as_str))
+            .collect()
     }
 }
 
@@ -127,32 +127,33 @@ impl Rule {
     pub fn range(&self, control: ControlName) -> Range {
         self.ranges.get(&control).copied().unwrap_or_default()
     }
+
+    fn names(&self, principal: &Principal) -> bool {
+        let is_named = match principal {
+            Principal::User { uid, gids } => {
+                self.uids.contains(uid) || gids.iter().any(|gid| self.gids.contains(gid))
+            }
+            Principal::Token { name } => self.tokens.contains(name),
+        };
+        is_named || self.names_everybody
+    }
+
+    /// What this rule lets a lease do to a control that it names, on the control's own steps.
+    pub fn allowance(&self, control: ControlName, steps: &[u32]) -> Allowance {
+        let Range { floor, ceiling } = self.range(control);
+        Allowance {
+            terms: Terms {
+                bounds: Bounds::on(steps, floor, ceiling),
+                hold_max: Duration::from_millis(self.hold_ms_max),
+                lowering_interval: self.lowering_interval,
+            },
+            ttl_max: Duration::from_millis(self.ttl_ms_max),
+        }
+    }
 }
 
 fn names(patterns: &[Pattern], device: &DeviceId) -> bool {
     patterns.iter().any(|pattern| pattern.matches(&device.0))
-}
-
-/// On the open file, not on its name: what is checked is what is read.
-fn check_owner(file: &File) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|wrong| wrong.to_string())?;
-    if !metadata.is_file() {
-        return Err("not a plain file".to_owned());
-    }
-    let own_uid = geteuid().as_raw();
-    if metadata.uid() != 0 && metadata.uid() != own_uid {
-        return Err(format!(
-            "owned by uid {}; wanted root or uid {own_uid}, because whoever owns it decides",
-            metadata.uid()
-        ));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(format!(
-            "mode {:o} lets others write it; wanted no write for group and others (chmod go-w)",
-            metadata.mode() & 0o7777
-        ));
-    }
-    Ok(())
 }
 
 fn read_policy(document: &Value) -> Result<Policy, FieldError> {
@@ -197,10 +198,11 @@ fn read_baseline(position: usize, baseline: &Value) -> Result<DeclaredBaseline, 
 }
 
 fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "name",
         "uids",
         "gids",
+        "tokens",
         "devices",
         "controls",
         "floor_mhz",
@@ -215,8 +217,10 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
     let fields = Fields::of(&place, principal, &KEYS)?;
     let uids = read_ids(&fields, "uids")?;
     let gids = read_ids(&fields, "gids")?;
-    if uids.is_empty() && gids.is_empty() {
-        return Err(fields.wrong("uids", "at least one uid or gid; a rule for nobody is a mistake"));
+    let tokens = read_token_names(&fields)?;
+    if uids.is_empty() && gids.is_empty() && tokens.is_empty() {
+        let allowed = "at least one of uids, gids and tokens; a rule for nobody is a mistake";
+        return Err(fields.wrong("uids", allowed));
     }
     let clock = read_range(&fields, ControlName::Clock, "floor_mhz", "ceiling_mhz")?;
     let power_limit = read_range(
@@ -233,6 +237,7 @@ fn read_rule(position: usize, principal: &Value) -> Result<Rule, FieldError> {
         names_everybody: false,
         uids,
         gids,
+        tokens,
         devices: read_patterns(&fields)?,
         controls: read_controls(&fields)?,
         ranges: [
@@ -261,6 +266,20 @@ fn read_ids(fields: &Fields<'_>, key: &str) -> Result<Vec<u32>, FieldError> {
         })
     });
     ids.collect()
+}
+
+fn read_token_names(fields: &Fields<'_>) -> Result<Vec<String>, FieldError> {
+    let names = fields.texts("tokens", POLICY_LIST_MAX)?.unwrap_or_default();
+    let names = names.into_iter().enumerate().map(|(position, name)| {
+        is_name(name, TOKEN_NAME_CHARS_MAX)
+            .then(|| name.to_owned())
+            .ok_or_else(|| FieldError {
+                field: format!("{}[{position}]", fields.at("tokens")),
+                given: Some(Value::from("not a name")),
+                allowed: "a name from the file of the tokens; the token itself stands only there".to_owned(),
+            })
+    });
+    names.collect()
 }
 
 fn read_patterns(fields: &Fields<'_>) -> Result<Vec<Pattern>, FieldError> {

@@ -15,6 +15,7 @@ use crate::driver;
 use crate::journal::{self, Entries, Found, Journal, Undo};
 use crate::limits::RESTORE_ALL_MAX;
 use crate::log;
+use crate::privilege::Privilege;
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
 
@@ -24,6 +25,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 pub fn run(options: &RestoreOptions) -> Result<ExitCode, StartError> {
+    // Run as root without a unit of its own it would have them all.
+    let _ = Privilege::drop_all_but_kept();
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
     let directory = StateDir::open(&options.state_dir)?;

@@ -11,9 +11,10 @@ use crate::cli::ServeOptions;
 use crate::journal;
 use crate::limits::{RESTART_BACKOFF_FIRST, RESTARTS_MAX, RESTARTS_WITHIN, RESTORE_ALL_MAX};
 use crate::log;
+use crate::privilege::{self, Privilege};
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
-pub use worker::{BEAT, READY};
+pub use worker::{BEAT, READY, RELOADED};
 use worker::{Ended, Signals, Worker, poll_timeout};
 
 /// sysexits.h, EX_SOFTWARE.
@@ -22,6 +23,11 @@ const EXIT_CRASHES: u8 = 70;
 const RESTORE_TRIES_MAX: u32 = 3;
 
 pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
+    if let Some(group) = &options.socket_group {
+        privilege::join_group(group);
+    }
+    // Before the first thread, and for the workers too: what root starts has what the bounding set has.
+    let _ = Privilege::drop_all_but_kept();
     let directory = StateDir::open(&options.state_dir)?;
     // Held by us and by every worker, so that nobody takes the devices over between two workers.
     let _lock = directory.lock(Duration::ZERO)?;

@@ -9,21 +9,22 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::cli::ServeOptions;
+use crate::access::{Access, AccessFiles};
+use crate::cli::{DriverName, ServeOptions};
 use crate::control::{Control, ControlOptions};
 use crate::device::DeviceId;
 use crate::driver;
 use crate::epoch::Epochs;
-use crate::http::{self, AgentSocket, App, Mode};
+use crate::http::{self, AgentSocket, App, Listeners, Mode};
 use crate::journal::{self, Journal};
 use crate::limits::{SHUTDOWN_RESTORE_MAX, START_RESTORE_MAX, WORKER_LEAVES_MAX};
 use crate::log;
 use crate::panic_restore;
-use crate::policy::Policy;
+use crate::privilege::{self, Privilege};
 use crate::restore::{Owed, owed, restore_all};
 use crate::sentinel;
 use crate::start_error::StartError;
@@ -33,8 +34,13 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     // The sentinel reads its signals from a descriptor and blocks them; its child inherits that.
     let unblocked = SigSet::empty().thread_set_mask();
     unblocked.map_err(|wrong| StartError::refused(format!("signal mask: {wrong}")))?;
+    if let Some(group) = &options.socket_group {
+        privilege::join_group(group);
+    }
+    let privilege = Privilege::drop_all_but_kept();
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
+    tell_privilege(&privilege, &options.driver.driver);
     let leave = Arc::new(Notify::new());
     if let Some(sentinel) = options.worker_of {
         follow_sentinel_to_death(sentinel)?;
@@ -45,33 +51,54 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
         Some(_) => None,
         None => Some(directory.lock(Duration::ZERO)?),
     };
-    let policy = match &options.policy {
-        Some(path) => Policy::load(path)?,
-        None => Policy::for_observing(),
-    };
+    let access = Access::load(AccessFiles {
+        policy: options.policy.clone(),
+        tokens: options.tcp_token_file.clone(),
+    })?;
+    // Before any device is touched: where it cannot listen it does not start.
+    let tcp = options.tcp.as_deref().map(http::bind_tcp).transpose()?;
     let epochs = Epochs::open(directory.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|wrong| StartError::refused(format!("no runtime: {wrong}")))?;
-    let control = start_control(options, directory, &policy)?;
+    let control = start_control(options, directory, &access)?;
     panic_restore::install(control.threads());
     #[cfg(debug_assertions)]
     panic_when_a_test_says_so();
     if options.worker_of.is_some() {
         leave_with_sentinel(Arc::clone(&control), Arc::clone(&leave))?;
     }
-    let code = runtime.block_on(serve(options, policy, epochs, control, &leave))?;
+    let code = runtime.block_on(serve(options, access, tcp, epochs, control, &leave))?;
     // Not waiting for the runtime's own threads: one of them may be in a call that never returns.
     runtime.shutdown_background();
     Ok(code)
 }
 
+/// Not a refusal where it cannot set clocks: it still reads, and each device says by itself that it could not be set.
+fn tell_privilege(privilege: &Privilege, drivers: &[DriverName]) {
+    tracing::info!(
+        effective = %privilege.effective(),
+        bounding = %privilege.bounding(),
+        uid = nix::unistd::geteuid().as_raw(),
+        "capabilities"
+    );
+    for wrong in &privilege.wrong {
+        tracing::warn!("a capability could not be dropped: {wrong}");
+    }
+    if drivers.contains(&DriverName::Nvml) && !privilege.may_set_clocks() {
+        tracing::warn!(
+            "no CAP_SYS_ADMIN: NVML will refuse to set clocks. Start as root, or give CAP_SYS_ADMIN to this user \
+             (systemd: AmbientCapabilities; Kubernetes: capabilities.add)"
+        );
+    }
+}
+
 fn start_control(
     options: &ServeOptions,
     directory: StateDir,
-    policy: &Policy,
+    access: &Access,
 ) -> Result<Arc<Control>, StartError> {
     let found = journal::find(&directory);
     let unavailable = |wrong: driver::DriverError| StartError::unavailable(wrong.to_string());
@@ -88,9 +115,10 @@ fn start_control(
     journal
         .rewrite()
         .map_err(|wrong| StartError::refused(format!("the journal cannot be written: {wrong}")))?;
+    let rules = access.rules();
     let declared = devices
         .iter()
-        .map(|device| policy.declared(&device.info().id))
+        .map(|device| rules.declared(&device.info().id))
         .collect();
     let control_options = ControlOptions {
         devices,
@@ -107,7 +135,8 @@ fn start_control(
 
 async fn serve(
     options: &ServeOptions,
-    policy: Policy,
+    access: Access,
+    tcp: Option<std::net::TcpListener>,
     epochs: Epochs,
     control: Arc<Control>,
     leave: &Notify,
@@ -122,9 +151,14 @@ async fn serve(
     let (socket, listener) = AgentSocket::bind(&options.socket, options.socket_group.as_deref())?;
     let listener = UnixListener::from_std(listener)
         .map_err(|wrong| StartError::refused(format!("--socket: {wrong}")))?;
+    let no_tcp = |wrong| StartError::refused(format!("--tcp: {wrong}"));
+    let tcp = tcp.map(TcpListener::from_std).transpose().map_err(no_tcp)?;
+    let tcp_address = tcp.as_ref().map(TcpListener::local_addr);
+    let tcp_address = tcp_address.transpose().map_err(no_tcp)?;
     let app = Arc::new(App {
         control: Arc::clone(&control),
-        policy,
+        access,
+        token_refusals: http::Refusals::new(Instant::now()),
         epochs,
         mode: if options.observe {
             Mode::Observe
@@ -133,16 +167,25 @@ async fn serve(
         },
         closing: watch::Sender::new(false),
     });
-    let serving = tokio::spawn(http::serve(Arc::clone(&app), listener));
+    let serving = tokio::spawn(http::serve(Arc::clone(&app), Listeners { unix: listener, tcp }));
     let devices = control.threads().len();
     tell_sentinel(options.worker_of.is_some(), sentinel::READY);
-    tracing::info!(socket = %options.socket.display(), devices, "ready");
+    let tcp = tcp_address.map(tracing::field::display);
+    tracing::info!(socket = %options.socket.display(), tcp, devices, "ready");
     let why = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             () = leave.notified() => break "the sentinel is gone",
-            _ = hang_up.recv() => tracing::warn!("SIGHUP: reloading the policy is not built yet; restart instead"),
+            _ = hang_up.recv() => {
+                let app = Arc::clone(&app);
+                let is_worker = options.worker_of.is_some();
+                // Reads files, and waits for grants under way: neither must hold up leaving.
+                tokio::task::spawn_blocking(move || {
+                    app.reload();
+                    tell_sentinel(is_worker, sentinel::RELOADED);
+                });
+            }
         }
     };
     tracing::info!(why, "leaving");

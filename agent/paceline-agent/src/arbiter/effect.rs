@@ -2,14 +2,15 @@
 
 use super::lease::{Knob, LeaseId};
 use super::setting::Setting;
+use crate::principal::Principal;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     Command(Command),
     LeaseEnded {
         lease_id: LeaseId,
         holder: String,
-        uid: u32,
+        principal: Principal,
         reason: EndReason,
     },
 }
@@ -89,6 +90,8 @@ pub enum EndReason {
     Disconnected,
     Expired,
     Shutdown,
+    /// A new policy would not have granted it.
+    Revoked,
 }
 
 impl EndReason {
@@ -98,6 +101,7 @@ impl EndReason {
             EndReason::Disconnected => "disconnected",
             EndReason::Expired => "expired",
             EndReason::Shutdown => "shutdown",
+            EndReason::Revoked => "revoked",
         }
     }
 }

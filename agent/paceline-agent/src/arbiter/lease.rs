@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bounds::Bounds;
 use crate::device::ControlName;
+use crate::principal::Principal;
 
 /// A device's place in the list the agent found at start. The list never changes while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +44,8 @@ pub struct Lease {
     pub id: LeaseId,
     pub epoch: u64,
     pub holder: String,
-    /// The user that was granted it; nobody else may use it, though everybody may see it.
-    pub uid: u32,
+    /// Who was granted it; nobody else may use it, though everybody may see it.
+    pub principal: Principal,
     pub ttl: Duration,
     pub expires_at: Instant,
     /// `None` until the first PUT, so that a client may begin at 0.
@@ -58,7 +59,7 @@ pub struct Holding {
     pub demand: Demand,
 }
 
-/// What the policy lets this lease do to one knob. Taken when the lease is granted, and kept.
+/// What the policy lets this lease do to one knob. Taken when the lease is granted, and again from a new policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     pub bounds: Bounds,

@@ -7,10 +7,11 @@ use super::bounds::Clamped;
 use super::effect::Cause;
 use super::lease::{Demand, Group, Knob, Lease, LeaseId};
 use super::slot::Slot;
+use crate::principal::Principal;
 
 pub struct TargetsRequest {
     pub lease_id: LeaseId,
-    pub uid: u32,
+    pub principal: Principal,
     pub epoch: u64,
     pub seq: u64,
     pub targets: Vec<Target>,
@@ -74,7 +75,7 @@ impl Arbiter {
             .leases
             .get(&request.lease_id)
             .ok_or(TargetsRefusal::UnknownLease)?;
-        if lease.uid != request.uid {
+        if !lease.principal.is(&request.principal) {
             return Err(TargetsRefusal::NotYours);
         }
         if lease.epoch != request.epoch {

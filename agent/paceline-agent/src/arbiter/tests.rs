@@ -51,7 +51,7 @@ impl World {
             id: LeaseId(id),
             epoch: 7,
             holder: format!("holder-{id}"),
-            uid: UID,
+            principal: user(UID),
             ttl: Duration::from_millis(3_000),
             knobs: devices.iter().map(|&index| (clock(index), terms)).collect(),
         };
@@ -62,7 +62,7 @@ impl World {
         self.seq += 1;
         TargetsRequest {
             lease_id: LeaseId(id),
-            uid: UID,
+            principal: user(UID),
             epoch: 7,
             seq: self.seq,
             targets,
@@ -125,6 +125,10 @@ impl World {
         let status = self.arbiter.status(LeaseId(id), clock(device));
         status.expect("the lease holds the device").0
     }
+}
+
+fn user(uid: u32) -> Principal {
+    Principal::User { uid, gids: vec![uid] }
 }
 
 /// The clock of one device: a knob like any other.
@@ -214,7 +218,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         ..good(&mut world, vec![default_clocks(&[0])])
     };
     let stranger = TargetsRequest {
-        uid: UID + 1,
+        principal: user(UID + 1),
         ..good(&mut world, vec![])
     };
     let not_held = good(&mut world, vec![default_clocks(&[0]), default_clocks(&[1])]);
@@ -239,7 +243,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         assert_eq!(world.arbiter.next_due(), due);
     }
     assert_eq!(
-        world.arbiter.release(LeaseId(1), UID + 1, world.at(50)),
+        world.arbiter.release(LeaseId(1), &user(UID + 1), world.at(50)),
         Err(EndRefusal::NotYours)
     );
 }

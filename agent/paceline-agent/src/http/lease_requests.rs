@@ -9,10 +9,11 @@ use super::problem::{Problem, ProblemKind};
 use crate::arbiter::{DeviceIndex, Knob, Target, Wish};
 use crate::control::Control;
 use crate::device::ControlName;
-use crate::json_fields::{FieldError, Fields};
+use crate::json_fields::{FieldError, Fields, quotable};
 use crate::limits::{
     HOLD_MS_MAX, HOLDER_CHARS_MAX, LEASE_DEVICES_MAX, SEQ_MAX, TARGETS_MAX, TTL_MS_MAX, TTL_MS_MIN, value_max,
 };
+use crate::principal::is_name;
 
 pub struct LeaseBody<'a> {
     pub holder: &'a str,
@@ -32,7 +33,7 @@ pub struct TargetsBody {
 pub fn read_lease(body: &Value) -> Result<LeaseBody<'_>, Problem> {
     let fields = Fields::of("", body, &["holder", "devices", "controls", "ttl_ms"])?;
     let holder = fields.needed_text("holder")?;
-    if !is_holder(holder) {
+    if !is_name(holder, HOLDER_CHARS_MAX) {
         let allowed = format!("1 to {HOLDER_CHARS_MAX} of A-Z a-z 0-9 . _ : -");
         return Err(fields.wrong("holder", allowed).into());
     }
@@ -84,11 +85,10 @@ pub fn read_targets(body: &Value, control: &Control) -> Result<TargetsBody, Prob
 }
 
 pub fn not_held(field: &str, device: &str, wanted: &str) -> Problem {
-    let wrong = format!("{field}: got {device:?}, wanted {wanted}");
-    Problem::new(ProblemKind::BadRequest, wrong)
-        .at(field)
-        .given(device)
-        .allowed(wanted)
+    let given = quotable(Value::from(device));
+    let wrong = format!("{field}: got {given}, wanted {wanted}");
+    let problem = Problem::new(ProblemKind::BadRequest, wrong).at(field);
+    problem.given(given).allowed(wanted)
 }
 
 /// At least one, none twice, neither here nor among those named before.
@@ -153,9 +153,4 @@ fn read_wishes(fields: &Fields<'_>) -> Result<Vec<(ControlName, Wish)>, FieldErr
         return Err(fields.wrong("clock_mhz", allowed));
     }
     Ok(wishes)
-}
-
-fn is_holder(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
-    (1..=HOLDER_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
 }

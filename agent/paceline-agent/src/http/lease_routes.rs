@@ -13,17 +13,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::answer::{self, Answer};
 use super::app::{App, Mode};
+use super::device_routes::unknown_device;
 use super::lease_requests::{LeaseBody, not_held, read_lease, read_targets};
 use super::peer::Peer;
 use super::problem::{Problem, ProblemKind};
+use crate::access::Rules;
 use crate::arbiter::{
-    Accepted, Bounds, DeviceIndex, EndReason, EndRefusal, GrantRefusal, GrantRequest, Knob, LeaseId, Setting,
-    Status, TargetsRefusal, TargetsRequest, Terms,
+    Accepted, DeviceIndex, EndReason, EndRefusal, GrantRefusal, GrantRequest, Knob, LeaseId, Setting, Status,
+    TargetsRefusal, TargetsRequest, Terms, Wish,
 };
 use crate::audit;
 use crate::device::ControlName;
+use crate::json_fields::quotable;
 use crate::limits::{ANSWER_AFTER_MAX, HEARTBEAT_EVERY, LEASES_MAX, TTL_MS_DEFAULT};
-use crate::policy::Range;
 
 /// Granted, a heartbeat or two that a slow client has not read, ended.
 const STREAM_LINES_MAX: usize = 4;
@@ -31,21 +33,26 @@ const STREAM_LINES_MAX: usize = 4;
 pub async fn grant(app: &Arc<App>, peer: &Peer, body: &Value) -> Result<Answer, Problem> {
     let body = read_lease(body)?;
     let devices = find_devices(app, &body)?;
-    let (terms, ttl_ms) = judge(app, peer, &body, &devices)?;
+    // Before an epoch is taken: whoever may do nothing must not be able to use them up.
+    judge(app, &app.access.rules(), peer, &body, &devices)?;
     let epoch = take_epoch(app).await?;
     let lease_id = random_lease_id()?;
+    // Held until the lease is granted. A reload waits for that, and then finds the lease.
+    let rules = app.access.rules();
+    let (terms, ttl_ms) = judge(app, &rules, peer, &body, &devices)?;
     let request = GrantRequest {
         id: lease_id,
         epoch,
         holder: body.holder.to_owned(),
-        uid: peer.uid,
+        principal: peer.principal.clone(),
         ttl: Duration::from_millis(ttl_ms),
         knobs: terms,
     };
     let (guard, ended) = app
         .control
         .grant(request)
-        .map_err(|refusal| grant_refused(app, &refusal))?;
+        .map_err(|refusal| grant_refused(app, &body, &refusal))?;
+    drop(rules);
     let ids: Vec<String> = body.devices.iter().map(|&id| id.to_owned()).collect();
     audit::lease_granted(peer, lease_id, epoch, body.holder, &ids);
     let granted = json!({"type": "granted", "lease_id": lease_id.to_string(), "epoch": epoch,
@@ -64,11 +71,12 @@ pub async fn put_targets(
     lease_id: &str,
     body: &Value,
 ) -> Result<Answer, Problem> {
-    let lease_id = parse_lease_id(lease_id)?;
+    let lease_text = lease_id;
+    let lease_id = parse_lease_id(lease_text)?;
     let body = read_targets(body, &app.control)?;
     let request = TargetsRequest {
         lease_id,
-        uid: peer.uid,
+        principal: peer.principal.clone(),
         epoch: body.epoch,
         seq: body.seq,
         targets: body.targets,
@@ -76,7 +84,7 @@ pub async fn put_targets(
     let accepted = app
         .control
         .put_targets(&request)
-        .map_err(|refusal| targets_refused(app, &request, &refusal))?;
+        .map_err(|refusal| targets_refused(app, peer, &request, &refusal))?;
     let knobs: Vec<Knob> = accepted.iter().map(|one| one.knob).collect();
     app.control.settled(&knobs, ANSWER_AFTER_MAX).await;
     let results = app.control.view(|arbiter, _| {
@@ -88,8 +96,8 @@ pub async fn put_targets(
         Some((ttl, results.collect::<Option<Vec<Value>>>()?))
     });
     let Some((ttl, results)) = results else {
-        let wrong = "the lease ended while its targets were being applied";
-        return Err(Problem::new(ProblemKind::UnknownLease, wrong));
+        // Between the two: it expired, was released, or a new policy revoked it.
+        return Err(unknown_lease(lease_text));
     };
     let ttl_ms = u64::try_from(ttl.as_millis()).expect("at most TTL_MS_MAX");
     let body = json!({"lease_id": lease_id.to_string(), "ttl_ms": ttl_ms, "results": results});
@@ -97,13 +105,14 @@ pub async fn put_targets(
 }
 
 pub async fn release(app: &Arc<App>, peer: &Peer, lease_id: &str) -> Result<Answer, Problem> {
-    let lease_id = parse_lease_id(lease_id)?;
+    let lease_text = lease_id;
+    let lease_id = parse_lease_id(lease_text)?;
     let knobs = app
         .control
-        .release(lease_id, peer.uid)
+        .release(lease_id, &peer.principal)
         .map_err(|refusal| match refusal {
-            EndRefusal::UnknownLease => unknown_lease(),
-            EndRefusal::NotYours => not_yours(),
+            EndRefusal::UnknownLease => unknown_lease(lease_text),
+            EndRefusal::NotYours => not_yours(peer, lease_id),
         })?;
     app.control.settled(&knobs, ANSWER_AFTER_MAX).await;
     let pending = app.control.restores_pending();
@@ -122,7 +131,8 @@ pub async fn release(app: &Arc<App>, peer: &Peer, lease_id: &str) -> Result<Answ
         "the lease has ended, but {} could not be brought to its default yet; the agent keeps trying",
         late.join(", ")
     );
-    Err(Problem::new(ProblemKind::RestorePending, wrong))
+    let problem = Problem::new(ProblemKind::RestorePending, wrong).at("devices");
+    Err(problem.given(late).allowed("nothing to be done; see /readyz"))
 }
 
 /// An agent that observes has set nothing, so there its target stands as a recommendation.
@@ -158,13 +168,9 @@ fn unit_of(control: ControlName) -> &'static str {
 
 fn find_devices(app: &App, body: &LeaseBody<'_>) -> Result<Vec<DeviceIndex>, Problem> {
     let devices = body.devices.iter().enumerate().map(|(position, id)| {
-        app.control.find(id).ok_or_else(|| {
-            let field = format!("devices[{position}]");
-            let wrong = format!("{field}: got {id:?}; GET /v1/devices lists what there is");
-            Problem::new(ProblemKind::UnknownDevice, wrong)
-                .at(field)
-                .given(*id)
-        })
+        app.control
+            .find(id)
+            .ok_or_else(|| unknown_device(app, &format!("devices[{position}]"), id))
     });
     devices.collect()
 }
@@ -172,6 +178,7 @@ fn find_devices(app: &App, body: &LeaseBody<'_>) -> Result<Vec<DeviceIndex>, Pro
 /// What the policy lets this peer do to each knob, and the TTL that all of its rules allow.
 fn judge(
     app: &App,
+    rules: &Rules,
     peer: &Peer,
     body: &LeaseBody<'_>,
     devices: &[DeviceIndex],
@@ -184,25 +191,21 @@ fn judge(
     });
     for (position, knob) in asked {
         let info = app.control.device(knob.device).info();
+        let field = format!("devices[{position}]");
         if !info.has(knob.control) {
-            let field = format!("devices[{position}]");
             let wrong = format!("{field}: {} has no {} to set", info.id, knob.control);
-            let has: Vec<&str> = ControlName::ALL
-                .into_iter()
-                .filter(|&control| info.has(control))
-                .map(ControlName::as_str)
-                .collect();
+            let has: Vec<&str> = info.controls().map(ControlName::as_str).collect();
             let problem = Problem::new(ProblemKind::BadRequest, wrong).at(field);
             return Err(problem.given(info.id.0.as_str()).allowed(has));
         }
-        let Some(rule) = app.policy.rule(peer.uid, &peer.gids, &info.id, knob.control) else {
-            let field = format!("devices[{position}]");
+        let Some(rule) = rules.rule(&peer.principal, &info.id, knob.control) else {
             let wrong = format!(
-                "no rule lets uid {} set the {} of {}",
-                peer.uid, knob.control, info.id
+                "{field}: no rule of the policy lets {} set the {} of {}",
+                peer.principal, knob.control, info.id
             );
-            let problem = Problem::new(ProblemKind::PolicyDenied, wrong);
-            return Err(problem.at(field).given(info.id.0.as_str()));
+            let problem = Problem::new(ProblemKind::PolicyDenied, wrong).at(field);
+            let allowed = rules.device_patterns(&peer.principal, knob.control);
+            return Err(problem.given(info.id.0.as_str()).allowed(allowed));
         };
         if ttl_ms > rule.ttl_ms_max {
             if body.ttl_ms.is_some() {
@@ -215,16 +218,10 @@ fn judge(
             }
             ttl_ms = rule.ttl_ms_max;
         }
-        let Range { floor, ceiling } = rule.range(knob.control);
-        let bounds = app
+        let allowance = app
             .control
-            .view(|arbiter, _| Bounds::on(arbiter.steps(knob), floor, ceiling));
-        let terms = Terms {
-            bounds,
-            hold_max: Duration::from_millis(rule.hold_ms_max),
-            lowering_interval: rule.lowering_interval,
-        };
-        all_terms.push((knob, terms));
+            .view(|arbiter, _| rule.allowance(knob.control, arbiter.steps(knob)));
+        all_terms.push((knob, allowance.terms));
     }
     Ok((all_terms, ttl_ms))
 }
@@ -271,11 +268,13 @@ async fn feed(lines: mpsc::Sender<Bytes>, mut ended: oneshot::Receiver<EndReason
     }
 }
 
-fn grant_refused(app: &App, refusal: &GrantRefusal) -> Problem {
+fn grant_refused(app: &App, body: &LeaseBody<'_>, refusal: &GrantRefusal) -> Problem {
     match refusal {
         GrantRefusal::TooManyLeases => {
-            let wrong = format!("{LEASES_MAX} leases are held; release one first");
-            Problem::new(ProblemKind::TooManyLeases, wrong).allowed(LEASES_MAX)
+            let wrong =
+                format!("leases: {LEASES_MAX} are held, which is as many as may be; release one first");
+            let problem = Problem::new(ProblemKind::TooManyLeases, wrong).at("leases");
+            problem.given(LEASES_MAX + 1).allowed(LEASES_MAX)
         }
         GrantRefusal::RestorePending(knob) => {
             let id = &app.control.device(knob.device).info().id;
@@ -283,16 +282,21 @@ fn grant_refused(app: &App, refusal: &GrantRefusal) -> Problem {
                 "the {} of {id} is not known to be at its default; its restore is retried",
                 knob.control
             );
-            Problem::new(ProblemKind::RestorePending, wrong).given(id.0.as_str())
+            let position = body.devices.iter().position(|named| *named == id.0);
+            let field = format!("devices[{}]", position.expect("only named devices are refused"));
+            let problem = Problem::new(ProblemKind::RestorePending, wrong).at(field);
+            problem
+                .given(id.0.as_str())
+                .allowed("a device at its default; see /readyz")
         }
         GrantRefusal::ShuttingDown => Problem::new(ProblemKind::ShuttingDown, "nothing is granted any more"),
     }
 }
 
-fn targets_refused(app: &App, request: &TargetsRequest, refusal: &TargetsRefusal) -> Problem {
+fn targets_refused(app: &App, peer: &Peer, request: &TargetsRequest, refusal: &TargetsRefusal) -> Problem {
     match refusal {
-        TargetsRefusal::UnknownLease => unknown_lease(),
-        TargetsRefusal::NotYours => not_yours(),
+        TargetsRefusal::UnknownLease => unknown_lease(&request.lease_id.to_string()),
+        TargetsRefusal::NotYours => not_yours(peer, request.lease_id),
         TargetsRefusal::OtherEpoch { epoch } => {
             let wrong = format!("epoch: got {}, this lease has {epoch}", request.epoch);
             let problem = Problem::new(ProblemKind::StaleEpoch, wrong).at("epoch");
@@ -320,24 +324,42 @@ fn targets_refused(app: &App, request: &TargetsRequest, refusal: &TargetsRefusal
         TargetsRefusal::HoldTooLong { target, hold_max } => {
             let allowed = u64::try_from(hold_max.as_millis()).expect("at most HOLD_MS_MAX");
             let field = format!("targets[{target}].hold_ms");
-            let wrong = format!("{field}: the policy allows {allowed}");
-            Problem::new(ProblemKind::PolicyDenied, wrong)
-                .at(field)
-                .allowed(allowed)
+            let holds = request.targets[*target]
+                .wishes
+                .iter()
+                .filter_map(|(_, wish)| match wish {
+                    Wish::Limit { hold, .. } => Some(hold.as_millis()),
+                    Wish::Default => None,
+                });
+            let given = u64::try_from(holds.max().unwrap_or_default()).expect("at most HOLD_MS_MAX");
+            let wrong = format!("{field}: got {given}, the policy allows {allowed}");
+            let problem = Problem::new(ProblemKind::PolicyDenied, wrong).at(field);
+            problem.given(given).allowed(allowed)
         }
     }
 }
 
 fn parse_lease_id(text: &str) -> Result<LeaseId, Problem> {
-    LeaseId::parse(text).ok_or_else(unknown_lease)
+    LeaseId::parse(text).ok_or_else(|| unknown_lease(text))
 }
 
-fn unknown_lease() -> Problem {
-    let wrong = "it may have expired or been released; ask for a new one";
-    Problem::new(ProblemKind::UnknownLease, wrong)
+fn unknown_lease(text: &str) -> Problem {
+    let given = quotable(Value::from(text));
+    let wrong =
+        format!("lease_id: got {given}; it may have expired, been released or revoked; ask for a new one");
+    let problem = Problem::new(ProblemKind::UnknownLease, wrong).at("lease_id");
+    problem
+        .given(given)
+        .allowed("the lease_id of a lease that is held")
 }
 
-fn not_yours() -> Problem {
-    let wrong = "a lease is used by the user it was granted to";
-    Problem::new(ProblemKind::NotYourLease, wrong)
+fn not_yours(peer: &Peer, lease_id: LeaseId) -> Problem {
+    let wrong = format!(
+        "lease_id: a lease is used by whom it was granted to, and that was not {}",
+        peer.principal
+    );
+    let problem = Problem::new(ProblemKind::NotYourLease, wrong).at("lease_id");
+    problem
+        .given(lease_id.to_string())
+        .allowed("a lease of one's own")
 }

@@ -38,6 +38,7 @@ pub async fn answer(app: &App) -> Answer {
     targets(app, &devices, &mut page);
     leases(app, &mut page);
     writes(app, &devices, &mut page);
+    access(app, &mut page);
     answer::text("text/plain; version=0.0.4; charset=utf-8", page.text)
 }
 
@@ -95,6 +96,26 @@ fn leases(app: &App, page: &mut Page) {
     for (reason, count) in app.control.lease_ends() {
         page.value(&format!("{{reason=\"{}\"}}", reason.as_str()), Some(count as f64));
     }
+}
+
+fn access(app: &App, page: &mut Page) {
+    let loaded = app.access.loaded();
+    let help = "When the policy in force was read, as Unix time.";
+    page.family("policy_loaded_timestamp_seconds", "gauge", help);
+    page.value("", Some(loaded.at_unix_ms as f64 / 1e3));
+    let help = "1 where the latest reload was refused and an older policy is in force.";
+    page.family("policy_is_stale", "gauge", help);
+    page.value("", Some(f64::from(u8::from(loaded.error.is_some()))));
+    page.family(
+        "policy_reloads_total",
+        "counter",
+        "Reloads, by what came of them.",
+    );
+    page.value("{result=\"loaded\"}", Some(loaded.reloads as f64));
+    page.value("{result=\"refused\"}", Some(loaded.reloads_refused as f64));
+    let help = "TCP requests that showed no good token or came from a browser.";
+    page.family("token_refusals_total", "counter", help);
+    page.value("", Some(app.token_refusals.total() as f64));
 }
 
 fn writes(app: &App, devices: &[DeviceIndex], page: &mut Page) {

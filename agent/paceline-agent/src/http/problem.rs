@@ -20,6 +20,9 @@ pub enum ProblemKind {
     BadRequest,
     BodyTooLarge,
     BodyTooSlow,
+    Unauthenticated,
+    TooManyAttempts,
+    NotForBrowsers,
     PolicyDenied,
     NotYourLease,
     UnknownDevice,
@@ -41,13 +44,16 @@ impl ProblemKind {
             ProblemKind::BadRequest => StatusCode::BAD_REQUEST,
             ProblemKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ProblemKind::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            ProblemKind::PolicyDenied | ProblemKind::NotYourLease => StatusCode::FORBIDDEN,
+            ProblemKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ProblemKind::NotForBrowsers | ProblemKind::PolicyDenied | ProblemKind::NotYourLease => {
+                StatusCode::FORBIDDEN
+            }
             ProblemKind::UnknownDevice | ProblemKind::UnknownLease | ProblemKind::UnknownPath => {
                 StatusCode::NOT_FOUND
             }
             ProblemKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             ProblemKind::StaleEpoch | ProblemKind::StaleSeq => StatusCode::PRECONDITION_FAILED,
-            ProblemKind::TooManyLeases => StatusCode::TOO_MANY_REQUESTS,
+            ProblemKind::TooManyAttempts | ProblemKind::TooManyLeases => StatusCode::TOO_MANY_REQUESTS,
             ProblemKind::TooManyConnections
             | ProblemKind::RestorePending
             | ProblemKind::ShuttingDown
@@ -60,6 +66,9 @@ impl ProblemKind {
             ProblemKind::BadRequest => "bad-request",
             ProblemKind::BodyTooLarge => "body-too-large",
             ProblemKind::BodyTooSlow => "body-too-slow",
+            ProblemKind::Unauthenticated => "unauthenticated",
+            ProblemKind::TooManyAttempts => "too-many-attempts",
+            ProblemKind::NotForBrowsers => "not-for-browsers",
             ProblemKind::PolicyDenied => "policy-denied",
             ProblemKind::NotYourLease => "not-your-lease",
             ProblemKind::UnknownDevice => "unknown-device",
@@ -81,8 +90,11 @@ impl ProblemKind {
             ProblemKind::BadRequest => "The request is not well formed",
             ProblemKind::BodyTooLarge => "The body is too large",
             ProblemKind::BodyTooSlow => "The body took too long to arrive",
+            ProblemKind::Unauthenticated => "The request shows no token that is known here",
+            ProblemKind::TooManyAttempts => "There are too many requests without a good token",
+            ProblemKind::NotForBrowsers => "Browsers are not served",
             ProblemKind::PolicyDenied => "The policy does not allow this",
-            ProblemKind::NotYourLease => "The lease belongs to another user",
+            ProblemKind::NotYourLease => "The lease belongs to somebody else",
             ProblemKind::UnknownDevice => "There is no such device",
             ProblemKind::UnknownLease => "There is no such lease, or it has ended",
             ProblemKind::UnknownPath => "There is no such path",

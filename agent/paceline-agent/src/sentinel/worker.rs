@@ -24,9 +24,11 @@ pub struct Worker {
     was_ready: bool,
 }
 
-/// What a worker writes to its sentinel: that decisions flow, and once that it serves.
+/// What a worker writes to its sentinel: that decisions flow, once that it serves, and that it has looked at its files
+/// again.
 pub const BEAT: u8 = b'.';
 pub const READY: u8 = b'R';
+pub const RELOADED: u8 = b'L';
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

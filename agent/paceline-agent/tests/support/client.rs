@@ -159,7 +159,7 @@ pub fn request(method: &str, path: &str, body: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: agent\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-pub fn read_head(reader: &mut BufReader<UnixStream>) -> (u16, String) {
+pub fn read_head(reader: &mut impl BufRead) -> (u16, String) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert!(reader.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
@@ -168,7 +168,7 @@ pub fn read_head(reader: &mut BufReader<UnixStream>) -> (u16, String) {
     (status, head)
 }
 
-pub fn read_reply(reader: &mut BufReader<UnixStream>) -> Reply {
+pub fn read_reply(reader: &mut impl BufRead) -> Reply {
     let (status, head) = read_head(reader);
     let length = head
         .lines()
