@@ -2,6 +2,7 @@
 
 mod faults;
 mod laws;
+mod revocation;
 
 use super::clock_bounds::Clamped;
 use super::view::Status;
