@@ -29,7 +29,10 @@ pub enum Command {
     ///
     /// Runs as two processes: a sentinel, and the worker that it starts. When the worker dies the sentinel puts every
     /// journaled device back to default clocks and starts another; when the sentinel dies the worker does the same and
-    /// leaves. SIGTERM and SIGINT restore, then exit with 0.
+    /// leaves. SIGTERM and SIGINT restore, then exit with 0; SIGHUP reads the policy and the tokens again.
+    ///
+    /// Both drop every capability but CAP_SYS_ADMIN, which NVML asks for to set clocks. systemd is told over
+    /// NOTIFY_SOCKET when the agent is ready, reloads, stops, and that it lives.
     ///
     /// Exit status: 0 left in order, 1 left with devices not known to be at default, 69 no driver or no device,
     /// 78 refused to start (the message says what to change), 70 crashed too often.
@@ -38,6 +41,11 @@ pub enum Command {
     ///
     /// Does nothing where the journal is empty. Exit status 0: no device is left lowered by this agent.
     Restore(RestoreOptions),
+    /// Ask a running agent how it is: prints its answer, exit status 0 when that is good. For probes and scripts.
+    ///
+    /// Exit status: 0 it serves (with --ready: and no device waits for a restore), 1 it answers otherwise, 69 nobody
+    /// answers.
+    Check(CheckOptions),
     /// Say what this node can do: devices, what of them can be set and in which steps, what they tell, how long a reading
     /// takes and how often the energy counter ticks. Reads only; needs no lease, no policy and no running agent.
     ///
@@ -101,6 +109,16 @@ pub struct RestoreOptions {
     /// Given by the sentinel, which holds the lock already.
     #[arg(long, hide = true)]
     pub lock_inherited: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct CheckOptions {
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Ask /readyz instead of /healthz: the state of restores, and of the latest reload of the policy.
+    #[arg(long)]
+    pub ready: bool,
 }
 
 #[derive(Args, Clone)]

@@ -146,6 +146,11 @@ const _: () =
 pub const TOKEN_REFUSALS_BURST: u32 = 10;
 pub const TOKEN_REFUSAL_EVERY: Duration = Duration::from_secs(1);
 
+/// What `check` waits for an answer, in milliseconds. Kubernetes' probes give it a second by default.
+pub const CHECK_WAIT_MAX: u64 = 900;
+/// `/readyz` with every device of a node pending and an error of the policy is a few kilobytes.
+pub const CHECK_BYTES_MAX: u64 = 64 * 1024;
+
 /// Journal and epoch are written by the agent itself; anything larger is not theirs.
 pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 

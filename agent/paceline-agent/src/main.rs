@@ -3,6 +3,7 @@
 mod access;
 mod arbiter;
 mod audit;
+mod check;
 mod cli;
 mod control;
 mod device;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(options) if options.worker_of.is_some() || options.no_sentinel => serve::run(&options),
         Command::Serve(options) => sentinel::run(&options),
         Command::Restore(options) => restore::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Probe(options) => probe::run(&options),
     };
     let code = result.unwrap_or_else(|wrong: StartError| {

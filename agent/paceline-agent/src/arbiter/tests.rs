@@ -2,6 +2,7 @@
 
 mod faults;
 mod laws;
+mod revocation;
 
 use super::bounds::Clamped;
 use super::view::Status;

@@ -3,7 +3,11 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::json_fields::{FieldError, quotable};
+use crate::json_fields::{FieldError, quotable, shortened};
+
+/// A misspelt key is part of a place, and as long as its author likes; refusals go into the audit too.
+const FIELD_CHARS_MAX: usize = 200;
+const DETAIL_CHARS_MAX: usize = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -114,7 +118,7 @@ impl Problem {
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self {
             kind,
-            detail: detail.into(),
+            detail: shortened(detail.into(), DETAIL_CHARS_MAX),
             field: None,
             given: None,
             allowed: None,
@@ -122,7 +126,7 @@ impl Problem {
     }
 
     pub fn at(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.field = Some(shortened(field.into(), FIELD_CHARS_MAX));
         self
     }
 
@@ -160,7 +164,9 @@ impl Problem {
 impl From<FieldError> for Problem {
     fn from(wrong: FieldError) -> Self {
         let mut problem = Problem::new(ProblemKind::BadRequest, wrong.to_string());
-        problem.field = Some(wrong.field).filter(|field| !field.is_empty());
+        if !wrong.field.is_empty() {
+            problem = problem.at(wrong.field);
+        }
         problem.given = wrong.given.map(quotable);
         problem.allowed = Some(Value::String(wrong.allowed));
         problem

@@ -4,7 +4,10 @@ use hyper::Uri;
 use serde_json::Value;
 
 use super::problem::{Problem, ProblemKind};
-use crate::json_fields::quotable;
+use crate::json_fields::{quotable, shortened};
+
+/// Of a key that no path knows, in a refusal.
+const KEY_CHARS_MAX: usize = 100;
 
 pub struct Query {
     pairs: Vec<(String, String)>,
@@ -19,8 +22,9 @@ impl Query {
                 [] => "no query".to_owned(),
                 keys => keys.join(", "),
             };
+            let key = shortened(key.clone(), KEY_CHARS_MAX);
             let wrong = format!("query {key}: no such key; this path knows {known}");
-            let problem = Problem::new(ProblemKind::BadRequest, wrong).at(key.as_str());
+            let problem = Problem::new(ProblemKind::BadRequest, wrong).at(key);
             return Err(problem
                 .given(quotable(Value::from(value.as_str())))
                 .allowed(known));
@@ -47,11 +51,10 @@ impl Query {
             Some(number) => Ok(Some(number)),
             None => {
                 let allowed = format!("one whole number from {} to {}", range.start(), range.end());
-                let wrong = format!("query {key}: got {text:?}, wanted {allowed}");
-                Err(Problem::new(ProblemKind::BadRequest, wrong)
-                    .at(key)
-                    .given(text)
-                    .allowed(allowed))
+                let given = quotable(Value::from(text));
+                let wrong = format!("query {key}: got {given}, wanted {allowed}");
+                let problem = Problem::new(ProblemKind::BadRequest, wrong).at(key);
+                Err(problem.given(given).allowed(allowed))
             }
         }
     }

@@ -45,10 +45,21 @@ fn a_token_is_named_by_its_name_and_is_no_user() {
         name: name.to_owned(),
     };
     let device = DeviceId("sim:0".to_owned());
-    assert!(policy.rule(&token("gateway"), &device, ControlName::Clock).is_some());
-    assert!(policy.rule(&token("other"), &device, ControlName::Clock).is_none());
+    assert!(
+        policy
+            .rule(&token("gateway"), &device, ControlName::Clock)
+            .is_some()
+    );
+    assert!(
+        policy
+            .rule(&token("other"), &device, ControlName::Clock)
+            .is_none()
+    );
     assert!(policy.rule(&user(0, 0), &device, ControlName::Clock).is_none());
-    assert_eq!(policy.device_patterns(&token("gateway"), ControlName::Clock), ["sim:0", "nvml:*"]);
+    assert_eq!(
+        policy.device_patterns(&token("gateway"), ControlName::Clock),
+        ["sim:0", "nvml:*"]
+    );
 }
 
 #[test]

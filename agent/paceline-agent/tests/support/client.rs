@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand over a Unix socket: a test of the agent must not lean on the agent's own library.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
