@@ -58,13 +58,13 @@ impl EmulatedDevice {
     pub fn command(&self) -> Result<Command, EmulatedDeviceError> {
         let file = block::open(&self.state_path, false)?;
         let bytes = block::read(&file, &self.state_path, COMMAND)?;
-        Ok(Command {
-            lock_min_mhz: u32_at(&bytes, 8),
-            lock_max_mhz: u32_at(&bytes, 12),
-            power_limit_mw: u32_at(&bytes, 16),
-            writer_pid: u32_at(&bytes, 20),
-            written_at_ns: u64_at(&bytes, 24),
-        })
+        Ok(command_of(&bytes))
+    }
+
+    /// What `command` and `telemetry` say, at the cost of one of them.
+    pub fn state(&self) -> Result<(Command, Option<Telemetry>), EmulatedDeviceError> {
+        let (command, telemetry) = block::read_both(&self.state_path)?;
+        Ok((command_of(&command), telemetry_of(&telemetry)))
     }
 
     /// Locks the clock between two of its steps; `(0, 0)` unlocks. The power limit stays as it is.
@@ -99,19 +99,31 @@ impl EmulatedDevice {
     pub fn telemetry(&self) -> Result<Option<Telemetry>, EmulatedDeviceError> {
         let file = block::open(&self.state_path, false)?;
         let bytes = block::read(&file, &self.state_path, TELEMETRY)?;
-        if block::head(&bytes) == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Telemetry {
-            clock_mhz: u32_at(&bytes, 8),
-            power_mw: u32_at(&bytes, 12),
-            energy_mj: u64_at(&bytes, 16),
-            energy_at_ns: u64_at(&bytes, 24),
-            utilization_pct: u32_at(&bytes, 32),
-            temperature_c: u32_at(&bytes, 36),
-            throttle_reasons: u64_at(&bytes, 40),
-        }))
+        Ok(telemetry_of(&bytes))
     }
+}
+
+fn command_of(bytes: &[u8]) -> Command {
+    Command {
+        lock_min_mhz: u32_at(bytes, 8),
+        lock_max_mhz: u32_at(bytes, 12),
+        power_limit_mw: u32_at(bytes, 16),
+        writer_pid: u32_at(bytes, 20),
+        written_at_ns: u64_at(bytes, 24),
+    }
+}
+
+fn telemetry_of(bytes: &[u8]) -> Option<Telemetry> {
+    let is_written = block::head(bytes) != 0;
+    is_written.then(|| Telemetry {
+        clock_mhz: u32_at(bytes, 8),
+        power_mw: u32_at(bytes, 12),
+        energy_mj: u64_at(bytes, 16),
+        energy_at_ns: u64_at(bytes, 24),
+        utilization_pct: u32_at(bytes, 32),
+        temperature_c: u32_at(bytes, 36),
+        throttle_reasons: u64_at(bytes, 40),
+    })
 }
 
 /// The devices of a directory, in the order of their numbers. Files with other names are not ours and are passed over.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use emulated_device::{EmulatedDevice, EmulatedDeviceError, monotonic_ns};
+use emulated_device::{Command, EmulatedDevice, EmulatedDeviceError, monotonic_ns};
 
 use super::DriverError;
 use super::steps::{RESET, found_power_limit_mw, power_steps};
@@ -38,7 +38,7 @@ const LOWEST_POWER_SHARE: u32 = 4;
 impl SimDevice {
     fn new(emulated: EmulatedDevice) -> Result<Self, EmulatedDeviceError> {
         let description = emulated.description();
-        let limit_mw = power_limit_mw(&emulated)?;
+        let limit_mw = in_force_mw(&emulated, &emulated.command()?);
         let info = DeviceInfo {
             id: DeviceId(format!("sim:{}", emulated.index())),
             driver: "sim",
@@ -53,13 +53,11 @@ impl SimDevice {
 }
 
 /// The limit in force.
-fn power_limit_mw(emulated: &EmulatedDevice) -> Result<u32, EmulatedDeviceError> {
-    let told_mw = emulated.command()?.power_limit_mw;
-    Ok(if told_mw == 0 {
-        emulated.description().default_power_limit_mw
-    } else {
-        told_mw
-    })
+fn in_force_mw(emulated: &EmulatedDevice, command: &Command) -> u32 {
+    match command.power_limit_mw {
+        0 => emulated.description().default_power_limit_mw,
+        told_mw => told_mw,
+    }
 }
 
 impl Device for SimDevice {
@@ -101,8 +99,8 @@ impl Device for SimDevice {
     }
 
     fn read(&self) -> Result<Reading, DeviceError> {
-        let telemetry = self.emulated.telemetry().map_err(device_error)?;
-        let power_limit_mw = power_limit_mw(&self.emulated).map_err(device_error)?;
+        let (command, telemetry) = self.emulated.state().map_err(device_error)?;
+        let power_limit_mw = in_force_mw(&self.emulated, &command);
         // Before the emulator's first word nothing more is known, which is not a device that cannot be read.
         let Some(telemetry) = telemetry else {
             return Ok(Reading {
