@@ -72,7 +72,7 @@ pub const STUCK_AFTER: Duration = Duration::from_millis(500);
 pub const ANSWER_AFTER_MAX: Duration = Duration::from_millis(1_200);
 const _: () = assert!(ANSWER_AFTER_MAX.as_millis() > 2 * STUCK_AFTER.as_millis());
 
-/// How long a knob is left alone after somebody else was last seen to set it.
+/// How long a knob is left alone after somebody else was seen to set it. Then a client that asks again may have it.
 pub const YIELD_FOR: Duration = Duration::from_secs(60);
 
 /// A device that cannot be reset is tried again after 100 ms, 200 ms … 5 s.

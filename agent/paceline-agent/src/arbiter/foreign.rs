@@ -9,7 +9,7 @@ use super::setting::Setting;
 use crate::limits::YIELD_FOR;
 
 impl Arbiter {
-    /// Seen once more, the yield begins anew. Nothing is written: what the device is at is the other one's choice.
+    /// Nothing is written: what the device is at is the other one's choice.
     /// Every demand on the knob is over, and its groups are at default; clients hear `yielded` until they ask again
     /// after `YIELD_FOR`.
     pub fn foreign_writer(&mut self, knob: Knob, evidence: Evidence, now: Instant) {
