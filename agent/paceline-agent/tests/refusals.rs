@@ -170,7 +170,8 @@ fn every_refusal_names_its_field_what_was_given_and_what_is_allowed() {
     let hold = |hold_ms: u64| json!([{"devices": ["sim:0"], "clock_mhz": 990, "hold_ms": hold_ms}]);
     let other = json!([{"devices": ["sim:1"], "clock_mhz": null}]);
     let devices = json!(["sim:0", "sim:1"]);
-    let cases: Vec<(&str, &str, String, u16, &str, &str, Value, Value)> = vec![
+    type Case<'a> = (&'a str, &'a str, String, u16, &'a str, &'a str, Value, Value);
+    let cases: Vec<Case> = vec![
         (
             "GET",
             "/v1/samples?device=sim:7",
