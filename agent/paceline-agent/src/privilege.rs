@@ -46,9 +46,15 @@ impl Privilege {
             CapSet::Effective,
             CapSet::Permitted,
         ] {
-            let kept =
-                caps::read(None, set).map(|held| held.into_iter().filter(|&one| one == KEPT).collect());
-            let result = kept.and_then(|kept: CapsHashSet| caps::set(None, set, &kept));
+            let result = caps::read(None, set).and_then(|held| {
+                let kept: CapsHashSet = held.iter().copied().filter(|&one| one == KEPT).collect();
+                // A service manager that gives us no more may also have taken the call from us.
+                if kept == held {
+                    Ok(())
+                } else {
+                    caps::set(None, set, &kept)
+                }
+            });
             note(&format!("{set:?} set"), result.map_err(|error| error.to_string()));
         }
         let no_new = prctl::set_no_new_privs();
