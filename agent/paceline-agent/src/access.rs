@@ -50,9 +50,15 @@ pub struct Loaded {
 impl Rules {
     /// A token whose name has left the file is nobody's, whatever the policy says of it.
     pub fn clock_rule(&self, principal: &Principal, device: &DeviceId) -> Option<&Rule> {
+        let policy = self.knows(principal).then_some(&self.policy)?;
+        policy.clock_rule(principal, device)
+    }
+
+    /// Users are the kernel's; tokens are the file's, and may have left it.
+    pub fn knows(&self, principal: &Principal) -> bool {
         match principal {
-            Principal::Token { name } if !self.tokens.has(name) => None,
-            _ => self.policy.clock_rule(principal, device),
+            Principal::User { .. } => true,
+            Principal::Token { name } => self.tokens.has(name),
         }
     }
 
