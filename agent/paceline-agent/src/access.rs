@@ -51,9 +51,15 @@ pub struct Loaded {
 impl Rules {
     /// A token whose name has left the file is nobody's, whatever the policy says of it.
     pub fn rule(&self, principal: &Principal, device: &DeviceId, control: ControlName) -> Option<&Rule> {
+        let policy = self.knows(principal).then_some(&self.policy)?;
+        policy.rule(principal, device, control)
+    }
+
+    /// Users are the kernel's; tokens are the file's, and may have left it.
+    pub fn knows(&self, principal: &Principal) -> bool {
         match principal {
-            Principal::Token { name } if !self.tokens.has(name) => None,
-            _ => self.policy.rule(principal, device, control),
+            Principal::User { .. } => true,
+            Principal::Token { name } => self.tokens.has(name),
         }
     }
 

@@ -26,7 +26,7 @@ pub use setting::Setting;
 pub use targets::{Accepted, Target, TargetsRefusal, TargetsRequest, Wish};
 pub use view::{HolderView, Status};
 
-use crate::limits::LEASES_MAX;
+use crate::limits::{LEASES_MAX, LEASES_PER_PRINCIPAL_MAX};
 use crate::principal::Principal;
 use lease::{Demand, Holding, Lease};
 use slot::{Restore, Slot};
@@ -50,7 +50,10 @@ pub struct GrantRequest {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantRefusal {
-    TooManyLeases,
+    /// Of all, or of this principal.
+    TooManyLeases {
+        allowed: usize,
+    },
     RestorePending(Knob),
     ShuttingDown,
 }
@@ -89,7 +92,14 @@ impl Arbiter {
             return Err(GrantRefusal::ShuttingDown);
         }
         if self.leases.len() >= LEASES_MAX {
-            return Err(GrantRefusal::TooManyLeases);
+            return Err(GrantRefusal::TooManyLeases { allowed: LEASES_MAX });
+        }
+        let all = self.leases.values();
+        let own = all.filter(|lease| lease.principal.is(&request.principal));
+        if own.count() >= LEASES_PER_PRINCIPAL_MAX {
+            return Err(GrantRefusal::TooManyLeases {
+                allowed: LEASES_PER_PRINCIPAL_MAX,
+            });
         }
         for &(knob, _) in &request.knobs {
             if self.slots[&knob].is_owed() {

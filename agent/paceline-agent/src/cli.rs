@@ -58,7 +58,8 @@ pub struct ServeOptions {
     /// Where to listen. The file gets mode 0660; a stale one is replaced, one that is answered on is not.
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
-    /// Group of the socket file: whoever is in it may connect and read. Setting needs a rule in the policy.
+    /// Group of the socket file, a name or a number: whoever is in it may connect and read. Setting needs a rule in the
+    /// policy.
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
     #[command(flatten)]

@@ -31,6 +31,10 @@ pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
 /// One per gateway process is usual.
 pub const LEASES_MAX: usize = 64;
 
+/// One principal's gateways that start again and again must leave leases for the others.
+pub const LEASES_PER_PRINCIPAL_MAX: usize = 48;
+const _: () = assert!(LEASES_PER_PRINCIPAL_MAX < LEASES_MAX);
+
 /// More devices than one node has.
 pub const LEASE_DEVICES_MAX: usize = 64;
 

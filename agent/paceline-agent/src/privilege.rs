@@ -4,8 +4,9 @@
 use std::fmt;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Group, getgroups, setgroups};
+use nix::unistd::{Gid, Group, getegid, getgroups, setgroups};
 
 const KEPT: Capability = Capability::CAP_SYS_ADMIN;
 
@@ -45,9 +46,15 @@ impl Privilege {
             CapSet::Effective,
             CapSet::Permitted,
         ] {
-            let kept =
-                caps::read(None, set).map(|held| held.into_iter().filter(|&one| one == KEPT).collect());
-            let result = kept.and_then(|kept: CapsHashSet| caps::set(None, set, &kept));
+            let result = caps::read(None, set).and_then(|held| {
+                let kept: CapsHashSet = held.iter().copied().filter(|&one| one == KEPT).collect();
+                // A service manager that gives us no more may also have taken the call from us.
+                if kept == held {
+                    Ok(())
+                } else {
+                    caps::set(None, set, &kept)
+                }
+            });
             note(&format!("{set:?} set"), result.map_err(|error| error.to_string()));
         }
         let no_new = prctl::set_no_new_privs();
@@ -72,16 +79,24 @@ impl Privilege {
     }
 }
 
-/// To give a file to a group needs CAP_CHOWN, unless one is in it. So we join it while we may; systemd's
-/// `SupplementaryGroups` does the same for an agent that was never able to. That it worked shows at the socket.
+/// To give a file to a group needs CAP_CHOWN, unless one is in it. So we join it while we may; systemd's `Group` does the
+/// same for an agent that was never able to. That it worked shows at the socket.
 pub fn join_group(name: &str) {
-    let Ok(Some(group)) = Group::from_name(name) else {
+    let Ok(Some(gid)) = gid_of(name) else {
         return;
     };
     let Ok(mut groups) = getgroups() else { return };
-    if !groups.contains(&group.gid) {
-        groups.push(group.gid);
+    if gid != getegid() && !groups.contains(&gid) {
+        groups.push(gid);
         let _ = setgroups(&groups);
+    }
+}
+
+/// A number is an id: in a container there may be no name for the host's group.
+pub fn gid_of(name: &str) -> Result<Option<Gid>, Errno> {
+    match name.parse() {
+        Ok(id) => Ok(Some(Gid::from_raw(id))),
+        Err(_) => Ok(Group::from_name(name)?.map(|group| group.gid)),
     }
 }
 

@@ -404,6 +404,11 @@ fn a_token_that_has_left_the_file_takes_its_leases_along_and_a_replaced_one_does
     let (mut gateway, granted) = tcp_lease(address, TOKEN);
     let (_other, others) = tcp_lease(address, OTHER);
     assert_eq!(tcp_put(address, TOKEN, &granted, 1).status, 200);
+    let mut samples = open(
+        address,
+        &tcp_request("GET", "/v1/stream?period_ms=10", &bearing(TOKEN), ""),
+    );
+    next_json(&mut samples);
     let new = "new".repeat(16);
     write_tokens(&sandbox, &format!("other {new}\n"));
     assert_eq!(reload(&agent, "policy-reloaded")["revoked"], 1);
@@ -414,6 +419,8 @@ fn a_token_that_has_left_the_file_takes_its_leases_along_and_a_replaced_one_does
         }
     };
     assert_eq!(ended["reason"], "revoked");
+    // The last chunk; the connection itself may be used again, with a good token.
+    assert!(samples.lines().any(|line| line.unwrap() == "0"));
     for token in [TOKEN, OTHER] {
         let reply = send_tcp(address, "GET", "/readyz", &bearing(token), "");
         reply.assert_problem(401, "unauthenticated");

@@ -133,15 +133,14 @@ fn a_group_that_root_is_not_in_gets_the_socket_although_cap_chown_is_gone() {
         return;
     };
     let sandbox = Sandbox::new(Driver::Sim);
-    let agent = Agent::start_with(&sandbox, |command| {
-        command.args(["--socket-group", "daemon"]);
-    });
-    let metadata = fs::metadata(sandbox.socket_path()).unwrap();
-    assert_eq!(
-        (metadata.gid(), metadata.mode() & 0o7777),
-        (group.gid.as_raw(), 0o660)
-    );
-    assert_eq!(status(agent.worker(), "CapEff") & !SYS_ADMIN, 0);
+    for (named, gid) in [("daemon", group.gid.as_raw()), ("54321", 54_321)] {
+        let agent = Agent::start_with(&sandbox, |command| {
+            command.args(["--socket-group", named]);
+        });
+        let metadata = fs::metadata(sandbox.socket_path()).unwrap();
+        assert_eq!((metadata.gid(), metadata.mode() & 0o7777), (gid, 0o660));
+        assert_eq!(status(agent.worker(), "CapEff") & !SYS_ADMIN, 0);
+    }
 }
 
 fn check(sandbox: &Sandbox, more: &[&str]) -> Output {

@@ -468,14 +468,14 @@ fn leases_over_the_bound_are_a_429_and_connections_a_503() {
     let sandbox = Sandbox::new(Driver::Sim);
     let agent = Agent::start(&sandbox);
     let client = agent.client();
-    let mut leases: Vec<_> = (0..64)
+    let mut leases: Vec<_> = (0..48)
         .map(|_| client.lease(&[sandbox.device(0)], 60_000))
         .collect();
     let body = json!({"holder": "a", "devices": ["sim:0"]});
     let problem = post_lease(&client, &body).assert_problem(429, "too-many-leases");
     let said = (&problem["field"], &problem["given"], &problem["allowed"]);
-    assert_eq!(said, (&json!("leases"), &json!(65), &json!(64)));
-    // Closed connections are counted until the agent has seen them close, hence not simply 32.
+    assert_eq!(said, (&json!("leases"), &json!(49), &json!(48)));
+    // Closed connections are counted until the agent has seen them close, hence not simply 48.
     let mut idle = Vec::new();
     let refused = loop {
         let stream = client.connect();
@@ -484,8 +484,8 @@ fn leases_over_the_bound_are_a_429_and_connections_a_503() {
             None => idle.push(stream),
         }
         assert!(
-            idle.len() <= 32,
-            "the bound is 96 connections of one user, 64 are leases"
+            idle.len() <= 48,
+            "the bound is 96 connections of one user, 48 are leases"
         );
     };
     refused.assert_problem(503, "too-many-connections");

@@ -8,7 +8,7 @@ use super::bounds::Clamped;
 use super::view::Status;
 use super::*;
 use crate::device::ControlName;
-use crate::limits::{LEASES_MAX, STUCK_AFTER, YIELD_FOR};
+use crate::limits::{LEASES_MAX, LEASES_PER_PRINCIPAL_MAX, STUCK_AFTER, YIELD_FOR};
 
 const CLOCKS_MHZ: [u32; 5] = [210, 990, 1005, 1290, 1980];
 const UID: u32 = 1000;
@@ -19,6 +19,7 @@ struct World {
     arbiter: Arbiter,
     start: Instant,
     seq: u64,
+    principal: Principal,
 }
 
 impl World {
@@ -35,6 +36,7 @@ impl World {
             arbiter: Arbiter::new(steps, journaled, start),
             start,
             seq: 0,
+            principal: user(UID),
         }
     }
 
@@ -52,7 +54,7 @@ impl World {
             id: LeaseId(id),
             epoch: 7,
             holder: format!("holder-{id}"),
-            principal: user(UID),
+            principal: self.principal.clone(),
             ttl: Duration::from_millis(3_000),
             knobs: devices.iter().map(|&index| (clock(index), terms)).collect(),
         };
@@ -332,10 +334,16 @@ fn a_device_that_never_left_default_is_told_so_once_its_last_lease_ends() {
 #[test]
 fn leases_have_a_bound() {
     let mut world = World::new(1);
-    for id in 0..LEASES_MAX as u128 {
+    let too_many = |allowed| Err(GrantRefusal::TooManyLeases { allowed });
+    for id in 0..LEASES_PER_PRINCIPAL_MAX as u128 {
         world.grant(id, &[0], 0).expect("below the bound");
     }
-    assert_eq!(world.grant(999, &[0], 0), Err(GrantRefusal::TooManyLeases));
+    assert_eq!(world.grant(999, &[0], 0), too_many(LEASES_PER_PRINCIPAL_MAX));
+    world.principal = user(UID + 1);
+    for id in LEASES_PER_PRINCIPAL_MAX as u128..LEASES_MAX as u128 {
+        world.grant(id, &[0], 0).expect("somebody else has room");
+    }
+    assert_eq!(world.grant(999, &[0], 0), too_many(LEASES_MAX));
     world.arbiter.disconnected(LeaseId(0), world.at(1));
     assert_eq!(world.grant(999, &[0], 1), Ok(()));
 }

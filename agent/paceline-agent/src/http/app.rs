@@ -103,7 +103,7 @@ impl App {
             (["metrics"], &Method::GET) => metrics::answer(self).await,
             (["v1", "devices"], &Method::GET) => device_routes::devices(self, peer),
             (["v1", "samples"], &Method::GET) => device_routes::samples(self, &uri).await?,
-            (["v1", "stream"], &Method::GET) => device_routes::stream(self, &uri)?,
+            (["v1", "stream"], &Method::GET) => device_routes::stream(self, peer, &uri)?,
             (["v1", "leases"], &Method::POST) => {
                 lease_routes::grant(self, peer, &read_json(request).await?).await?
             }

@@ -34,7 +34,7 @@ pub async fn samples(app: &App, uri: &Uri) -> Result<Answer, Problem> {
     Ok(answer::json(&sample_all(app, &chosen).await))
 }
 
-pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
+pub fn stream(app: &Arc<App>, peer: &Peer, uri: &Uri) -> Result<Answer, Problem> {
     let query = Query::of(uri, &["device", "period_ms"])?;
     let chosen = chosen_devices(app, &query)?;
     let range = STREAM_PERIOD_MS_MIN..=STREAM_PERIOD_MS_MAX;
@@ -44,6 +44,7 @@ pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
     // One line: a reader slower than the period gets fewer lines, never older ones.
     let (lines, receiver) = mpsc::channel(1);
     let app = Arc::clone(app);
+    let principal = peer.principal.clone();
     tokio::spawn(async move {
         let mut closing = app.closing.subscribe();
         let mut period = tokio::time::interval(Duration::from_millis(period_ms));
@@ -57,6 +58,10 @@ pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
             let Ok(permit) = lines.reserve().await else {
                 return;
             };
+            // Its token has left the file since it was shown.
+            if !app.access.rules().knows(&principal) {
+                return;
+            }
             permit.send(answer::line(&sample_all(&app, &chosen).await));
         }
     });

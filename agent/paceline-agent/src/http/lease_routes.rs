@@ -25,7 +25,9 @@ use crate::arbiter::{
 use crate::audit;
 use crate::device::ControlName;
 use crate::json_fields::quotable;
-use crate::limits::{ANSWER_AFTER_MAX, HEARTBEAT_EVERY, LEASES_MAX, TTL_MS_DEFAULT};
+use crate::limits::{
+    ANSWER_AFTER_MAX, HEARTBEAT_EVERY, LEASES_MAX, LEASES_PER_PRINCIPAL_MAX, TTL_MS_DEFAULT,
+};
 
 /// Granted, a heartbeat or two that a slow client has not read, ended.
 const STREAM_LINES_MAX: usize = 4;
@@ -270,11 +272,13 @@ async fn feed(lines: mpsc::Sender<Bytes>, mut ended: oneshot::Receiver<EndReason
 
 fn grant_refused(app: &App, body: &LeaseBody<'_>, refusal: &GrantRefusal) -> Problem {
     match refusal {
-        GrantRefusal::TooManyLeases => {
-            let wrong =
-                format!("leases: {LEASES_MAX} are held, which is as many as may be; release one first");
+        GrantRefusal::TooManyLeases { allowed } => {
+            let wrong = format!(
+                "leases: {LEASES_MAX} may be held, {LEASES_PER_PRINCIPAL_MAX} of them by one user or token; release one \
+                 first"
+            );
             let problem = Problem::new(ProblemKind::TooManyLeases, wrong).at("leases");
-            problem.given(LEASES_MAX + 1).allowed(LEASES_MAX)
+            problem.given(allowed + 1).allowed(*allowed)
         }
         GrantRefusal::RestorePending(knob) => {
             let id = &app.control.device(knob.device).info().id;

@@ -72,13 +72,9 @@ fn what_lapsed_before_the_new_policy_came_is_not_held_against_the_lease() {
 #[test]
 fn a_revoked_lease_leaves_the_device_to_the_others_that_hold_it() {
     let mut world = World::new(1);
+    world.principal = user(UID + 1);
     world.grant(1, &[0], 0).expect("there is room");
-    world
-        .arbiter
-        .leases
-        .get_mut(&LeaseId(1))
-        .expect("granted")
-        .principal = user(UID + 1);
+    world.principal = user(UID);
     world.grant(2, &[0], 0).expect("there is room");
     world.put(2, &[0], 990, 5_000, 0);
     world.answer_all(0);
