@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# docker build -t paceline .                      the gateway (and every other command)
-# docker build -t paceline-agent --target agent . the agent, for GPU nodes
+# docker build -t paceline .    the gateway (and every other command)
+# The agent, for GPU nodes, is built by deploy/agent.Dockerfile.
 
 FROM node:24-bookworm-slim AS build
 WORKDIR /src
@@ -10,17 +10,6 @@ RUN npm ci --no-audit --no-fund --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 RUN node node_modules/typescript/bin/tsc -p tsconfig.build.json && npm prune --omit=dev --ignore-scripts
-
-FROM rust:1-bookworm AS build-agent
-WORKDIR /src/agent
-COPY agent ./
-RUN cargo build --release --locked --package paceline-agent
-
-# NVML comes from the host by the NVIDIA container runtime. Give it CAP_SYS_ADMIN and nothing else.
-FROM debian:bookworm-slim AS agent
-COPY --from=build-agent /src/agent/target/release/paceline-agent /usr/local/bin/paceline-agent
-ENTRYPOINT ["/usr/local/bin/paceline-agent"]
-CMD ["--help"]
 
 FROM node:24-bookworm-slim AS gateway
 ENV NODE_ENV=production

@@ -58,23 +58,38 @@ impl EmulatedDevice {
     pub fn command(&self) -> Result<Command, EmulatedDeviceError> {
         let file = block::open(&self.state_path, false)?;
         let bytes = block::read(&file, &self.state_path, COMMAND)?;
-        Ok(Command {
-            lock_min_mhz: u32_at(&bytes, 8),
-            lock_max_mhz: u32_at(&bytes, 12),
-            power_limit_mw: u32_at(&bytes, 16),
-            writer_pid: u32_at(&bytes, 20),
-            written_at_ns: u64_at(&bytes, 24),
-        })
+        Ok(command_of(&bytes))
+    }
+
+    /// What `command` and `telemetry` say, at the cost of one of them.
+    pub fn state(&self) -> Result<(Command, Option<Telemetry>), EmulatedDeviceError> {
+        let (command, telemetry) = block::read_both(&self.state_path)?;
+        Ok((command_of(&command), telemetry_of(&telemetry)))
     }
 
     /// Locks the clock between two of its steps; `(0, 0)` unlocks. The power limit stays as it is.
     pub fn lock_clock(&self, min_mhz: u32, max_mhz: u32) -> Result<(), EmulatedDeviceError> {
+        self.change_command(|[lock_min_mhz, lock_max_mhz, _]| {
+            *lock_min_mhz = min_mhz;
+            *lock_max_mhz = max_mhz;
+        })
+    }
+
+    /// 0 is the default. The clock stays locked as it is.
+    pub fn limit_power(&self, limit_mw: u32) -> Result<(), EmulatedDeviceError> {
+        self.change_command(|[_, _, power_limit_mw]| *power_limit_mw = limit_mw)
+    }
+
+    /// What the block said is kept where `change` leaves it: minimum, maximum, power limit.
+    fn change_command(&self, change: impl FnOnce(&mut [u32; 3])) -> Result<(), EmulatedDeviceError> {
         let file = block::open(&self.state_path, true)?;
-        let power_limit_mw = u32_at(&block::read_torn_or_not(&file, &self.state_path, COMMAND)?, 16);
+        let bytes = block::read_torn_or_not(&file, &self.state_path, COMMAND)?;
+        let mut told = [8, 12, 16].map(|offset| u32_at(&bytes, offset));
+        change(&mut told);
         let mut body = Vec::with_capacity(24);
-        body.extend_from_slice(&min_mhz.to_le_bytes());
-        body.extend_from_slice(&max_mhz.to_le_bytes());
-        body.extend_from_slice(&power_limit_mw.to_le_bytes());
+        for number in told {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
         body.extend_from_slice(&std::process::id().to_le_bytes());
         body.extend_from_slice(&monotonic_ns().to_le_bytes());
         block::write(&file, &self.state_path, COMMAND, &body)
@@ -84,19 +99,31 @@ impl EmulatedDevice {
     pub fn telemetry(&self) -> Result<Option<Telemetry>, EmulatedDeviceError> {
         let file = block::open(&self.state_path, false)?;
         let bytes = block::read(&file, &self.state_path, TELEMETRY)?;
-        if block::head(&bytes) == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Telemetry {
-            clock_mhz: u32_at(&bytes, 8),
-            power_mw: u32_at(&bytes, 12),
-            energy_mj: u64_at(&bytes, 16),
-            energy_at_ns: u64_at(&bytes, 24),
-            utilization_pct: u32_at(&bytes, 32),
-            temperature_c: u32_at(&bytes, 36),
-            throttle_reasons: u64_at(&bytes, 40),
-        }))
+        Ok(telemetry_of(&bytes))
     }
+}
+
+fn command_of(bytes: &[u8]) -> Command {
+    Command {
+        lock_min_mhz: u32_at(bytes, 8),
+        lock_max_mhz: u32_at(bytes, 12),
+        power_limit_mw: u32_at(bytes, 16),
+        writer_pid: u32_at(bytes, 20),
+        written_at_ns: u64_at(bytes, 24),
+    }
+}
+
+fn telemetry_of(bytes: &[u8]) -> Option<Telemetry> {
+    let is_written = block::head(bytes) != 0;
+    is_written.then(|| Telemetry {
+        clock_mhz: u32_at(bytes, 8),
+        power_mw: u32_at(bytes, 12),
+        energy_mj: u64_at(bytes, 16),
+        energy_at_ns: u64_at(bytes, 24),
+        utilization_pct: u32_at(bytes, 32),
+        temperature_c: u32_at(bytes, 36),
+        throttle_reasons: u64_at(bytes, 40),
+    })
 }
 
 /// The devices of a directory, in the order of their numbers. Files with other names are not ours and are passed over.

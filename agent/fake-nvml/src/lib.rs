@@ -269,6 +269,37 @@ pub unsafe extern "C" fn nvmlDeviceGetPowerManagementDefaultLimit(
     )
 }
 
+/// A share of the default below which no card can be set; that of an H100, about.
+const LOWEST_POWER_SHARE: c_uint = 4;
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPowerManagementLimitConstraints(
+    handle: Handle,
+    lowest_mw: *mut c_uint,
+    highest_mw: *mut c_uint,
+) -> c_int {
+    let function = "nvmlDeviceGetPowerManagementLimitConstraints";
+    call_device(function, handle, json!({}), |device| {
+        let default_mw = device.description().default_power_limit_mw;
+        match unsafe { put(lowest_mw, default_mw / LOWEST_POWER_SHARE) } {
+            SUCCESS => unsafe { put(highest_mw, default_mw) },
+            code => code,
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceSetPowerManagementLimit(handle: Handle, limit_mw: c_uint) -> c_int {
+    let args = json!({"limit_mw": limit_mw});
+    call_device("nvmlDeviceSetPowerManagementLimit", handle, args, |device| {
+        let default_mw = device.description().default_power_limit_mw;
+        if !(default_mw / LOWEST_POWER_SHARE..=default_mw).contains(&limit_mw) {
+            return INVALID_ARGUMENT;
+        }
+        device.limit_power(limit_mw).map_or(UNKNOWN, |()| SUCCESS)
+    })
+}
+
 /// `nvmlFieldValue_t`.
 #[repr(C)]
 pub struct FieldValue {

@@ -1,9 +1,11 @@
-//! Who may slow which device how far: leases, their demands, and the one setting that follows for each device.
+//! Who may slow which device how far: leases, their demands, and the one setting that follows for each knob.
 //! Pure: events and `now` come in, effects go out. Devices, sockets, files and waiting are left to others.
 
-mod clock_bounds;
+mod bounds;
 mod effect;
+mod foreign;
 mod lease;
+mod revoke;
 mod setting;
 mod settle;
 mod slot;
@@ -16,19 +18,21 @@ mod view;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-pub use clock_bounds::ClockBounds;
-pub use effect::{Cause, Command, Completion, Effect, EndReason};
-pub use lease::{DeviceIndex, LeaseId, Terms};
+pub use bounds::Bounds;
+pub use effect::{Cause, Command, Completion, Effect, EndReason, Evidence};
+pub use lease::{DeviceIndex, Knob, LeaseId, Terms};
+pub use revoke::Allowance;
 pub use setting::Setting;
 pub use targets::{Accepted, Target, TargetsRefusal, TargetsRequest, Wish};
-pub use view::HolderView;
+pub use view::{HolderView, Status};
 
-use crate::limits::LEASES_MAX;
+use crate::limits::{LEASES_MAX, LEASES_PER_PRINCIPAL_MAX};
+use crate::principal::Principal;
 use lease::{Demand, Holding, Lease};
 use slot::{Restore, Slot};
 
 pub struct Arbiter {
-    slots: Vec<Slot>,
+    slots: BTreeMap<Knob, Slot>,
     leases: BTreeMap<LeaseId, Lease>,
     groups_made: u64,
     closing: bool,
@@ -39,15 +43,18 @@ pub struct GrantRequest {
     pub id: LeaseId,
     pub epoch: u64,
     pub holder: String,
-    pub uid: u32,
+    pub principal: Principal,
     pub ttl: Duration,
-    pub devices: Vec<(DeviceIndex, Terms)>,
+    pub knobs: Vec<(Knob, Terms)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantRefusal {
-    TooManyLeases,
-    RestorePending(DeviceIndex),
+    /// Of all, or of this principal.
+    TooManyLeases {
+        allowed: usize,
+    },
+    RestorePending(Knob),
     ShuttingDown,
 }
 
@@ -58,11 +65,13 @@ pub enum EndRefusal {
 }
 
 impl Arbiter {
-    /// `clocks_mhz` per device, ascending. `journaled` devices may be lowered still: they are restored first.
-    pub fn new(clocks_mhz: Vec<Vec<u32>>, journaled: &[DeviceIndex], now: Instant) -> Self {
-        let mut slots: Vec<Slot> = clocks_mhz.into_iter().map(Slot::new).collect();
-        for &DeviceIndex(index) in journaled {
-            slots[index].restore = Restore::RetryAt { at: now, failures: 0 };
+    /// The steps of every knob, ascending. `journaled` ones may be lowered still: they are restored first.
+    pub fn new(steps: BTreeMap<Knob, Vec<u32>>, journaled: &[Knob], now: Instant) -> Self {
+        let slots = steps.into_iter().map(|(knob, steps)| (knob, Slot::new(steps)));
+        let mut slots: BTreeMap<Knob, Slot> = slots.collect();
+        for knob in journaled {
+            let slot = slots.get_mut(knob).expect("a journaled knob is one of them");
+            slot.restore = Restore::RetryAt { at: now, failures: 0 };
         }
         Self {
             slots,
@@ -83,30 +92,37 @@ impl Arbiter {
             return Err(GrantRefusal::ShuttingDown);
         }
         if self.leases.len() >= LEASES_MAX {
-            return Err(GrantRefusal::TooManyLeases);
+            return Err(GrantRefusal::TooManyLeases { allowed: LEASES_MAX });
         }
-        for &(device, _) in &request.devices {
-            if !self.slots[device.0].may_be_slowed() {
-                return Err(GrantRefusal::RestorePending(device));
+        let all = self.leases.values();
+        let own = all.filter(|lease| lease.principal.is(&request.principal));
+        if own.count() >= LEASES_PER_PRINCIPAL_MAX {
+            return Err(GrantRefusal::TooManyLeases {
+                allowed: LEASES_PER_PRINCIPAL_MAX,
+            });
+        }
+        for &(knob, _) in &request.knobs {
+            if self.slots[&knob].is_owed() {
+                return Err(GrantRefusal::RestorePending(knob));
             }
         }
-        let devices: Vec<DeviceIndex> = request.devices.iter().map(|&(device, _)| device).collect();
-        let holdings = request.devices.into_iter().map(|(device, terms)| {
+        let knobs: Vec<Knob> = request.knobs.iter().map(|&(knob, _)| knob).collect();
+        let holdings = request.knobs.into_iter().map(|(knob, terms)| {
             let demand = Demand::Default;
-            (device, Holding { terms, demand })
+            (knob, Holding { terms, demand })
         });
         let lease = Lease {
             id: request.id,
             epoch: request.epoch,
             holder: request.holder,
-            uid: request.uid,
+            principal: request.principal,
             ttl: request.ttl,
             expires_at: now + request.ttl,
             last_seq: None,
             holdings: holdings.collect(),
         };
         self.leases.insert(lease.id, lease);
-        self.settle_all(devices, Cause::Granted, now);
+        self.settle_all(knobs, Cause::Granted, now);
         Ok(())
     }
 
@@ -114,17 +130,17 @@ impl Arbiter {
     pub fn release(
         &mut self,
         lease_id: LeaseId,
-        uid: u32,
+        principal: &Principal,
         now: Instant,
-    ) -> Result<Vec<DeviceIndex>, EndRefusal> {
+    ) -> Result<Vec<Knob>, EndRefusal> {
         self.advance(now);
         let lease = self.leases.get(&lease_id).ok_or(EndRefusal::UnknownLease)?;
-        if lease.uid != uid {
+        if !lease.principal.is(principal) {
             return Err(EndRefusal::NotYours);
         }
-        let devices = lease.holdings.keys().copied().collect();
+        let knobs = lease.holdings.keys().copied().collect();
         self.end(lease_id, EndReason::Released, now);
-        Ok(devices)
+        Ok(knobs)
     }
 
     /// The lease's stream is gone. Nothing happens where the lease ended before.
@@ -135,8 +151,8 @@ impl Arbiter {
 
     pub fn completed(&mut self, completion: &Completion, now: Instant) {
         self.advance(now);
-        let device = completion.device;
-        let slot = &mut self.slots[device.0];
+        let knob = completion.knob;
+        let slot = self.slot_mut(knob);
         slot.acknowledged = completion.generation;
         slot.stuck = false;
         let is_latest = completion.generation == slot.generation;
@@ -146,11 +162,11 @@ impl Arbiter {
             (Ok(()), true) if completion.setting == Setting::Default => {
                 slot.restore = Restore::NotOwed;
             }
-            (Err(_), true) => self.write_failed(device, completion.setting, now),
+            (Err(_), true) => self.write_failed(knob, completion.setting, now),
             // An answer to a command that was replaced: the newer one settles what follows.
             _ => {}
         }
-        self.settle(device, Cause::Targets, now);
+        self.settle(knob, Cause::Targets, now);
     }
 
     /// Ends every lease; nothing is granted from here on.
@@ -160,7 +176,7 @@ impl Arbiter {
         for lease_id in all {
             self.end(lease_id, EndReason::Shutdown, now);
         }
-        for slot in &mut self.slots {
+        for slot in self.slots.values_mut() {
             if let Restore::RetryAt { at, .. } = &mut slot.restore {
                 *at = now;
             }
@@ -175,16 +191,20 @@ impl Arbiter {
         self.effects.push(Effect::LeaseEnded {
             lease_id,
             holder: lease.holder,
-            uid: lease.uid,
+            principal: lease.principal,
             reason,
         });
-        for &device in lease.holdings.keys() {
-            if self.is_held(device) {
-                self.settle(device, Cause::Ended(reason), now);
+        for &knob in lease.holdings.keys() {
+            if self.is_held(knob) {
+                self.settle(knob, Cause::Ended(reason), now);
             } else {
-                // Even when it is at default already: this is what takes the device out of the journal.
-                self.command(device, Setting::Default, Cause::Ended(reason), now);
+                // Even when it is at default already: this is what takes the knob out of the journal.
+                self.command(knob, Setting::Default, Cause::Ended(reason), now);
             }
         }
+    }
+
+    fn slot_mut(&mut self, knob: Knob) -> &mut Slot {
+        self.slots.get_mut(&knob).expect("knobs are those of the start")
     }
 }

@@ -1,5 +1,6 @@
 //! argv, and the help that comes with it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -28,7 +29,10 @@ pub enum Command {
     ///
     /// Runs as two processes: a sentinel, and the worker that it starts. When the worker dies the sentinel puts every
     /// journaled device back to default clocks and starts another; when the sentinel dies the worker does the same and
-    /// leaves. SIGTERM and SIGINT restore, then exit with 0.
+    /// leaves. SIGTERM and SIGINT restore, then exit with 0; SIGHUP reads the policy and the tokens again.
+    ///
+    /// Both drop every capability but CAP_SYS_ADMIN, which NVML asks for to set clocks. systemd is told over
+    /// NOTIFY_SOCKET when the agent is ready, reloads, stops, and that it lives.
     ///
     /// Exit status: 0 left in order, 1 left with devices not known to be at default, 69 no driver or no device,
     /// 78 refused to start (the message says what to change), 70 crashed too often.
@@ -37,7 +41,15 @@ pub enum Command {
     ///
     /// Does nothing where the journal is empty. Exit status 0: no device is left lowered by this agent.
     Restore(RestoreOptions),
-    /// Say what this node can do. Reads only; needs no lease, no policy and no running agent.
+    /// Ask a running agent how it is: prints its answer, exit status 0 when that is good. For probes and scripts.
+    ///
+    /// Exit status: 0 it serves (with --ready: and no device waits for a restore), 1 it answers otherwise, 69 nobody
+    /// answers.
+    Check(CheckOptions),
+    /// Say what this node can do: devices, what of them can be set and in which steps, what they tell, how long a reading
+    /// takes and how often the energy counter ticks. Reads only; needs no lease, no policy and no running agent.
+    ///
+    /// A counter that ticks every 100 ms cannot measure a step of 20 ms: take windows of ten ticks and more.
     Probe(ProbeOptions),
 }
 
@@ -46,7 +58,8 @@ pub struct ServeOptions {
     /// Where to listen. The file gets mode 0660; a stale one is replaced, one that is answered on is not.
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
-    /// Group of the socket file: whoever is in it may connect and read. Setting needs a rule in the policy.
+    /// Group of the socket file, a name or a number: whoever is in it may connect and read. Setting needs a rule in the
+    /// policy.
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
     #[command(flatten)]
@@ -55,8 +68,19 @@ pub struct ServeOptions {
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
     /// Who may slow which devices (JSON, see README.md). Must belong to root or to this user, writable by nobody else.
+    /// Read again on SIGHUP: leases that it would not grant any more end, and an invalid one changes nothing.
     #[arg(long, value_name = "FILE", required_unless_present = "observe")]
     pub policy: Option<PathBuf>,
+    /// Listen on loopback TCP as well, for clients that cannot open the socket: 127.0.0.1:9500 or [::1]:9500.
+    ///
+    /// Any other address, and every name, is a refusal to start: a token must not cross a network in the clear. Every
+    /// request but `GET /healthz` needs `Authorization: Bearer TOKEN`; requests of browsers are refused.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "tcp_token_file")]
+    pub tcp: Option<String>,
+    /// Lines of `name token`, each at least 32 characters; rules of the policy name them in `tokens`. Mode 600 or 400,
+    /// owned by root or this user.
+    #[arg(long, value_name = "FILE", requires = "tcp")]
+    pub tcp_token_file: Option<PathBuf>,
     /// Grant no leases. What an earlier agent left lowered is restored all the same.
     #[arg(long)]
     pub observe: bool,
@@ -89,9 +113,22 @@ pub struct RestoreOptions {
 }
 
 #[derive(Args, Clone)]
+pub struct CheckOptions {
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Ask /readyz instead of /healthz: the state of restores, and of the latest reload of the policy.
+    #[arg(long)]
+    pub ready: bool,
+}
+
+#[derive(Args, Clone)]
 pub struct ProbeOptions {
     #[command(flatten)]
     pub driver: DriverOptions,
+    /// How long to watch the energy counters for their tick. 0: not at all.
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub watch_ms: u64,
     /// JSON instead of text.
     #[arg(long)]
     pub json: bool,
@@ -99,8 +136,9 @@ pub struct ProbeOptions {
 
 #[derive(Args, Clone)]
 pub struct DriverOptions {
-    #[arg(long, value_enum, value_name = "DRIVER")]
-    pub driver: DriverName,
+    /// Whose devices to serve. May be given several times.
+    #[arg(long, value_enum, value_name = "DRIVER", required = true)]
+    pub driver: Vec<DriverName>,
     /// Directory of the emulated devices (see PROTOCOL.md).
     #[arg(long, value_name = "DIR", required_if_eq("driver", "sim"))]
     pub sim_dir: Option<PathBuf>,
@@ -109,7 +147,7 @@ pub struct DriverOptions {
     pub nvml_library: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum DriverName {
     /// Emulated devices of `paceline emulate`.
     Sim,
@@ -137,8 +175,19 @@ impl LogLevel {
 }
 
 impl DriverOptions {
-    pub fn choice(&self) -> DriverChoice {
-        match self.driver {
+    /// In the order given, none twice.
+    pub fn choices(&self) -> Vec<DriverChoice> {
+        let mut names = Vec::new();
+        for &name in &self.driver {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.into_iter().map(|name| self.choice(name)).collect()
+    }
+
+    fn choice(&self, name: DriverName) -> DriverChoice {
+        match name {
             DriverName::Sim => DriverChoice::Sim {
                 directory: self.sim_dir.clone().expect("clap requires it with sim"),
             },
@@ -146,5 +195,19 @@ impl DriverOptions {
                 library: self.nvml_library.clone(),
             },
         }
+    }
+
+    /// The same options as argv, for a process of our own that works on the same devices.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        for name in &self.driver {
+            let name = name.to_possible_value().expect("no driver is skipped");
+            args.extend(["--driver".into(), name.get_name().into()]);
+        }
+        if let Some(sim_dir) = &self.sim_dir {
+            args.extend(["--sim-dir".into(), sim_dir.into()]);
+        }
+        args.extend(["--nvml-library".into(), (&self.nvml_library).into()]);
+        args
     }
 }

@@ -1,55 +1,97 @@
 //! The one thread that sets a device, and its mailbox. A call into a driver may hang for ever; then this thread hangs,
-//! and no other. The mailbox is a cell: whoever comes back late finds the latest command, not a queue of old ones.
+//! and no other. The mailbox has one cell per control: whoever comes back late finds the latest command, not a queue of
+//! old ones.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::arbiter::{Command, Completion, Setting};
+use crate::arbiter::{Command, Completion, Evidence, Setting};
 use crate::audit;
-use crate::device::{Device, DeviceError};
-use crate::journal::Journal;
+use crate::device::{ControlName, Device, DeviceError};
+use crate::journal::{Journal, Undo};
 use crate::write_stats::{Direction, WriteStats};
 
 pub struct DeviceThread {
     device: Arc<dyn Device>,
-    mailbox: Mutex<Option<Command>>,
+    /// What a policy declares as the way back, instead of what is found.
+    declared: BTreeMap<ControlName, u32>,
+    mailbox: Mutex<BTreeMap<ControlName, Command>>,
     posted: Condvar,
-    stats: Mutex<WriteStats>,
-    /// May be lowered. Read by the panic hook, which must not wait for a lock.
-    touched: AtomicBool,
+    stats: Mutex<BTreeMap<ControlName, WriteStats>>,
+    /// What puts back each control that may be lowered; journaled. The panic hook reads it without waiting.
+    owed: Mutex<BTreeMap<ControlName, Undo>>,
+}
+
+pub struct DeviceThreadOptions {
+    pub device: Arc<dyn Device>,
+    pub declared: BTreeMap<ControlName, u32>,
+    /// What an earlier process may have left lowered, so that what it is set to is unknown.
+    pub owed: BTreeMap<ControlName, Undo>,
+    pub journal: Arc<Journal>,
+    /// Restores what is owed, and lowers nothing.
+    pub observes: bool,
+}
+
+/// A write that worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub control: ControlName,
+    /// `None`: unknown.
+    pub from: Option<Setting>,
+    pub to: Setting,
+    pub at: Instant,
+}
+
+/// Who hears of what the thread does.
+pub trait Listener: Send + 'static {
+    fn writing(&self, control: ControlName);
+    fn written(&self, written: Written);
+    fn completed(&self, completion: Completion);
 }
 
 /// Set by a panic: from then on nothing may be lowered any more.
 pub static CRASHING: AtomicBool = AtomicBool::new(false);
 
+struct Worker {
+    thread: Arc<DeviceThread>,
+    journal: Arc<Journal>,
+    observes: bool,
+    /// What each control is known to be set to. Missing: at default, untouched. `None`: unknown, because a write failed,
+    /// an earlier process was there, or somebody else is.
+    applied: BTreeMap<ControlName, Option<Setting>>,
+}
+
 impl DeviceThread {
-    /// `touched`: an earlier process may have left the device lowered, so what it is set to is unknown.
-    pub fn start(
-        device: Arc<dyn Device>,
-        touched: bool,
-        journal: Arc<Journal>,
-        completed: impl Fn(Completion) + Send + 'static,
-    ) -> std::io::Result<Arc<Self>> {
-        let name = format!("set {}", device.info().id);
+    pub fn start(options: DeviceThreadOptions, listener: impl Listener) -> std::io::Result<Arc<Self>> {
+        let name = format!("set {}", options.device.info().id);
+        let applied = options.owed.keys().map(|&control| (control, None)).collect();
         let this = Arc::new(Self {
-            device,
-            mailbox: Mutex::new(None),
+            device: options.device,
+            declared: options.declared,
+            mailbox: Mutex::default(),
             posted: Condvar::new(),
-            stats: Mutex::new(WriteStats::default()),
-            touched: AtomicBool::new(touched),
+            stats: Mutex::default(),
+            owed: Mutex::new(options.owed),
         });
-        let worker = Arc::clone(&this);
+        let mut worker = Worker {
+            thread: Arc::clone(&this),
+            journal: options.journal,
+            observes: options.observes,
+            applied,
+        };
         thread::Builder::new()
             .name(name)
-            .spawn(move || worker.run(&journal, &completed))?;
+            .spawn(move || worker.run(&listener))?;
         Ok(this)
     }
 
     /// Replaces what the thread has not taken yet. Never waits for the device.
     pub fn post(&self, command: Command) {
-        *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(command);
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        mailbox.insert(command.knob.control, command);
         self.posted.notify_one();
     }
 
@@ -57,96 +99,185 @@ impl DeviceThread {
         &self.device
     }
 
+    /// Something of it may be lowered.
     pub fn is_touched(&self) -> bool {
-        self.touched.load(Ordering::SeqCst)
+        !self.owed().is_empty()
     }
 
-    pub fn stats(&self) -> WriteStats {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is owed, for the panic hook: `None` where the lock is taken, because a hook must not wait.
+    pub fn try_owed(&self) -> Option<BTreeMap<ControlName, Undo>> {
+        self.owed.try_lock().ok().map(|owed| owed.clone())
     }
 
-    fn run(&self, journal: &Journal, completed: &impl Fn(Completion)) -> ! {
-        // What the device is known to be set to; `None` once a write failed, and after an earlier process.
-        let mut applied = (!self.is_touched()).then_some(Setting::Default);
+    pub fn stats(&self, control: ControlName) -> WriteStats {
+        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.get(&control).cloned().unwrap_or_default()
+    }
+
+    fn owed(&self) -> MutexGuard<'_, BTreeMap<ControlName, Undo>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Raising before lowering, where both wait.
+    fn take(&self) -> Command {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let command = self.take();
-            let result = self.apply(&command, &mut applied, journal);
-            completed(Completion {
-                device: command.device,
+            let fastest = mailbox.values().max_by_key(|command| command.setting).copied();
+            if let Some(command) = fastest {
+                mailbox.remove(&command.knob.control);
+                return command;
+            }
+            mailbox = self.posted.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Worker {
+    fn run(&mut self, listener: &impl Listener) -> ! {
+        loop {
+            let command = self.thread.take();
+            let result = match command.disown {
+                Some(evidence) => {
+                    self.disown(&command, evidence);
+                    Ok(())
+                }
+                None => self.apply(&command, listener),
+            };
+            listener.completed(Completion {
+                knob: command.knob,
                 generation: command.generation,
                 setting: command.setting,
                 result: result.map_err(|wrong| wrong.to_string()),
             });
-            // After the answer: the device is at default, and nobody should wait for the disk to hear so.
-            if command.release && applied == Some(Setting::Default) && self.is_touched() {
-                self.forget(journal);
+            // After the answer: the control is at default, and nobody should wait for the disk to hear so.
+            let control = command.knob.control;
+            if command.release && self.is_default(control) && self.thread.owed().contains_key(&control) {
+                self.forget(control);
             }
         }
     }
 
-    fn take(&self) -> Command {
-        let mut cell = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(command) = cell.take() {
-                return command;
-            }
-            cell = self.posted.wait(cell).unwrap_or_else(PoisonError::into_inner);
-        }
+    fn is_default(&self, control: ControlName) -> bool {
+        self.applied
+            .get(&control)
+            .is_none_or(|setting| *setting == Some(Setting::Default))
     }
 
-    fn apply(
-        &self,
-        command: &Command,
-        applied: &mut Option<Setting>,
-        journal: &Journal,
-    ) -> Result<(), DeviceError> {
-        if *applied == Some(command.setting) {
+    fn apply(&mut self, command: &Command, listener: &impl Listener) -> Result<(), DeviceError> {
+        let control = command.knob.control;
+        let before = self
+            .applied
+            .get(&control)
+            .copied()
+            .unwrap_or(Some(Setting::Default));
+        if before == Some(command.setting) {
             return Ok(());
         }
-        if let Setting::Ceiling { .. } = command.setting {
-            self.prepare_to_lower(journal)?;
-        }
-        let before = applied.take();
+        let undo = match command.setting {
+            Setting::Ceiling { .. } if self.observes => {
+                audit::recommended(&self.thread.device.info().id, command);
+                return Ok(());
+            }
+            Setting::Ceiling { .. } => self.prepare_to_lower(control)?,
+            Setting::Default => match self.thread.owed().get(&control).cloned() {
+                Some(undo) => undo,
+                // Nothing of ours is there to be put back.
+                None => {
+                    self.applied.remove(&control);
+                    return Ok(());
+                }
+            },
+        };
+        self.applied.insert(control, None);
+        listener.writing(control);
+        let device = &self.thread.device;
         let started_at = Instant::now();
         let result = match command.setting {
-            Setting::Default => self.device.reset_clock(),
-            Setting::Ceiling { clock_mhz } => self.device.limit_clock(clock_mhz),
+            Setting::Default => undo.apply(device.as_ref(), control),
+            Setting::Ceiling { value } => device.limit(control, value, &undo.found),
         };
-        let call = started_at.elapsed();
+        let at = Instant::now();
+        let call = at - started_at;
         let direction = Direction::between(before, command.setting);
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).record(
-            direction,
-            call,
-            result.is_ok(),
-            command,
-        );
-        audit::clock_written(&self.device.info().id, command, direction, call, &result);
+        let mut stats = self.thread.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_control = stats.entry(control).or_default();
+        of_control.record(direction, call, result.is_ok(), command);
+        drop(stats);
+        audit::written(&device.info().id, command, direction, call, &result);
         if result.is_ok() {
-            *applied = Some(command.setting);
+            self.applied.insert(control, Some(command.setting));
+            let to = command.setting;
+            listener.written(Written {
+                control,
+                from: before,
+                to,
+                at,
+            });
         }
         result
     }
 
     /// Without a journal entry on the disk a crash would leave the device slow for ever, so without one it is not slowed.
-    fn prepare_to_lower(&self, journal: &Journal) -> Result<(), DeviceError> {
+    fn prepare_to_lower(&self, control: ControlName) -> Result<Undo, DeviceError> {
         if CRASHING.load(Ordering::SeqCst) {
-            return Err(DeviceError("the agent is crashing".to_owned()));
+            return Err(DeviceError::new("the agent is crashing"));
         }
-        if self.is_touched() {
-            return Ok(());
+        let device = &self.thread.device;
+        if let Some(undo) = self.thread.owed().get(&control).cloned() {
+            return self.still_ours(control, undo);
         }
-        journal
-            .touch(&self.device.info().id)
+        let undo = Undo {
+            found: device.baseline(control)?,
+            declared: self.thread.declared.get(&control).copied(),
+        };
+        let undo = self
+            .journal
+            .touch(&device.info().id, control, undo)
             .map_err(|wrong| DeviceError(format!("the journal cannot be written: {wrong}")))?;
-        self.touched.store(true, Ordering::SeqCst);
-        Ok(())
+        self.thread.owed().insert(control, undo.clone());
+        Ok(undo)
     }
 
-    fn forget(&self, journal: &Journal) {
-        let id = &self.device.info().id;
-        match journal.forget(id) {
-            Ok(()) => self.touched.store(false, Ordering::SeqCst),
-            // It stays journaled: the next start resets it once more, which harms nothing.
+    /// We put it back and still hold its lease. Where it now says something else, somebody has set it since; to lower it
+    /// would mean to put back the wrong thing later, and what was found first is never overwritten.
+    fn still_ours(&self, control: ControlName, undo: Undo) -> Result<Undo, DeviceError> {
+        if undo.declared.is_none() && self.is_default(control) {
+            let now = self.thread.device.baseline(control)?;
+            if now != undo.found {
+                return Err(DeviceError(format!(
+                    "its {control} says {:?} where this agent put back {:?}: somebody else sets it, so it is left alone \
+                     until the leases on it have ended",
+                    now.0, undo.found.0
+                )));
+            }
+        }
+        Ok(undo)
+    }
+
+    fn disown(&mut self, command: &Command, evidence: Evidence) {
+        let control = command.knob.control;
+        audit::foreign_writer(&self.thread.device.info().id, control, evidence);
+        match evidence {
+            // What we found is not what is to be put back any more, and what is there is not ours.
+            Evidence::Read => {
+                self.applied.remove(&control);
+                if self.thread.owed().contains_key(&control) {
+                    self.forget(control);
+                }
+            }
+            Evidence::Inferred => {
+                self.applied.insert(control, None);
+            }
+        }
+    }
+
+    fn forget(&self, control: ControlName) {
+        let id = &self.thread.device.info().id;
+        match self.journal.forget(id, control) {
+            Ok(()) => {
+                self.thread.owed().remove(&control);
+            }
+            // It stays journaled: the next start restores it once more, which harms nothing.
             Err(wrong) => tracing::error!(device = %id, "the journal cannot be written: {wrong}"),
         }
     }

@@ -1,8 +1,9 @@
-//! Finds the devices of the chosen driver. The list is made once, at start.
+//! Finds the devices of the chosen drivers. The list is made once, at start.
 
 mod nvml;
 mod nvml_library;
 mod sim;
+mod steps;
 mod throttle;
 
 use std::fmt;
@@ -29,8 +30,17 @@ impl fmt::Display for DriverError {
 
 impl std::error::Error for DriverError {}
 
-/// At least one device. An agent without any has nothing to serve, and its operator should hear so.
-pub fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
+/// The devices of all of them, in this order. A driver that was asked for and has none is an error: an agent without
+/// devices has nothing to serve, and its operator should hear so.
+pub fn open_all(choices: &[DriverChoice]) -> Result<Vec<Arc<dyn Device>>, DriverError> {
+    let mut devices = Vec::new();
+    for choice in choices {
+        devices.extend(open(choice)?);
+    }
+    Ok(devices)
+}
+
+fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
     match choice {
         DriverChoice::Sim { directory } => sim::open(directory),
         DriverChoice::Nvml { library } => nvml::open(library),

@@ -1,53 +1,76 @@
-//! The journal: which devices this agent may have left lowered. A device is in it before its first write and until it
-//! is known to be at default again, so whoever finds it after a crash knows what to restore.
+//! The journal: which controls this agent may have left lowered, and what undoes that. A control is in it before its
+//! first write and until it is known to be at default again, so whoever finds it after a crash knows what to restore.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DeviceId;
+use crate::device::{Baseline, ControlName, Device, DeviceError, DeviceId};
 use crate::state_dir::StateDir;
 
 const FILE: &str = "journal.json";
-const FORMAT: &str = "paceline-agent-journal/1";
+const FORMAT: &str = "paceline-agent-journal/2";
+
+/// Per device and control, what puts it back.
+pub type Entries = BTreeMap<DeviceId, BTreeMap<ControlName, Undo>>;
+
+/// How one control is put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Undo {
+    /// What the driver found before our first write.
+    pub found: Baseline,
+    /// Where the policy declares one: back is to hold the control at this, whatever was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<u32>,
+}
+
+impl Undo {
+    pub fn apply(&self, device: &dyn Device, control: ControlName) -> Result<(), DeviceError> {
+        match self.declared {
+            Some(value) => device.limit(control, value, &self.found),
+            None => device.restore(control, &self.found),
+        }
+    }
+}
 
 pub struct Journal {
     directory: StateDir,
     boot_id: String,
-    touched: Mutex<BTreeSet<DeviceId>>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JournalFile {
     format: String,
-    /// A lock does not survive a reboot: entries of an earlier boot whose device is gone may be dropped.
+    /// Nothing that the agent sets survives a reboot, so entries of an earlier boot are void.
     boot_id: String,
-    devices: Vec<String>,
+    devices: BTreeMap<String, BTreeMap<ControlName, Undo>>,
 }
 
 /// What an earlier process left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    Touched {
-        devices: BTreeSet<DeviceId>,
-        same_boot: bool,
-    },
+    Entries(Entries),
     /// Unreadable, so every device may be lowered.
-    Damaged { why: String },
+    Damaged {
+        why: String,
+    },
+}
+
+impl Found {
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Found::Entries(entries) if entries.is_empty())
+    }
 }
 
 pub fn find(directory: &StateDir) -> Found {
     let text = match directory.read(FILE) {
         Ok(Some(text)) => text,
-        Ok(None) => {
-            return Found::Touched {
-                devices: BTreeSet::new(),
-                same_boot: true,
-            };
-        }
+        Ok(None) => return Found::Entries(Entries::new()),
         Err(wrong) => {
             return Found::Damaged {
                 why: wrong.to_string(),
@@ -55,13 +78,19 @@ pub fn find(directory: &StateDir) -> Found {
         }
     };
     match serde_json::from_str::<JournalFile>(&text) {
-        Ok(file) if file.format == FORMAT => Found::Touched {
-            devices: file.devices.into_iter().map(DeviceId).collect(),
-            same_boot: file.boot_id == boot_id(),
-        },
-        Ok(file) => Found::Damaged {
+        Ok(file) if file.format != FORMAT => Found::Damaged {
             why: format!("format: got {:?}, wanted {FORMAT:?}", file.format),
         },
+        Ok(file) if file.boot_id != boot_id() && !file.devices.is_empty() => {
+            tracing::warn!(
+                "what was journaled before the last boot is void: nothing that was set survived it"
+            );
+            Found::Entries(Entries::new())
+        }
+        Ok(file) => {
+            let devices = file.devices.into_iter();
+            Found::Entries(devices.map(|(id, controls)| (DeviceId(id), controls)).collect())
+        }
         Err(wrong) => Found::Damaged {
             why: wrong.to_string(),
         },
@@ -69,44 +98,66 @@ pub fn find(directory: &StateDir) -> Found {
 }
 
 impl Journal {
-    pub fn new(directory: StateDir, touched: BTreeSet<DeviceId>) -> Self {
+    pub fn new(directory: StateDir, entries: Entries) -> Self {
         Self {
             directory,
             boot_id: boot_id(),
-            touched: Mutex::new(touched),
+            entries: Mutex::new(entries),
         }
     }
 
-    /// Must have returned `Ok` before the device's first write.
-    pub fn touch(&self, device: &DeviceId) -> io::Result<()> {
-        self.change(|touched| touched.insert(device.clone()))
+    /// Must have returned before the control's first write. What is journaled already stays as it is, and is the answer:
+    /// the first thing found is the only one that was there before us.
+    pub fn touch(&self, device: &DeviceId, control: ControlName, undo: Undo) -> io::Result<Undo> {
+        if let Some(first) = self.get(device, control) {
+            return Ok(first);
+        }
+        self.change(|entries| {
+            let controls = entries.entry(device.clone()).or_default();
+            controls.insert(control, undo.clone());
+        })?;
+        Ok(undo)
     }
 
-    /// Only once the device is known to be at default.
-    pub fn forget(&self, device: &DeviceId) -> io::Result<()> {
-        self.change(|touched| touched.remove(device))
+    pub fn get(&self, device: &DeviceId, control: ControlName) -> Option<Undo> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(device)?.get(&control).cloned()
+    }
+
+    /// Only once the control is known to be at default, or to be somebody else's.
+    pub fn forget(&self, device: &DeviceId, control: ControlName) -> io::Result<()> {
+        if self.get(device, control).is_none() {
+            return Ok(());
+        }
+        self.change(|entries| {
+            if let Some(controls) = entries.get_mut(device) {
+                controls.remove(&control);
+            }
+            entries.retain(|_, controls| !controls.is_empty());
+        })
     }
 
     /// Writes what is remembered now, changed or not: what was found may have been damaged.
     pub fn rewrite(&self) -> io::Result<()> {
-        self.change(|_| true)
+        self.change(|_| {})
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<DeviceId>) -> bool) -> io::Result<()> {
-        // A poisoned set is still a set of names; refusing to journal would refuse to restore.
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = touched.clone();
-        if !change(&mut changed) {
-            return Ok(());
-        }
+    fn change(&self, change: impl FnOnce(&mut Entries)) -> io::Result<()> {
+        // A poisoned map is still a map of names; refusing to journal would refuse to restore.
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = entries.clone();
+        change(&mut changed);
+        let devices = changed.iter();
         let file = JournalFile {
             format: FORMAT.to_owned(),
             boot_id: self.boot_id.clone(),
-            devices: changed.iter().map(|device| device.0.clone()).collect(),
+            devices: devices
+                .map(|(id, controls)| (id.0.clone(), controls.clone()))
+                .collect(),
         };
-        let text = serde_json::to_string(&file).expect("a journal has only strings");
+        let text = serde_json::to_string(&file).expect("a journal has only strings and numbers");
         self.directory.write(FILE, &text)?;
-        *touched = changed;
+        *entries = changed;
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ impl std::fmt::Display for FieldError {
             Some(given) => write!(
                 formatter,
                 "{field}: got {}, wanted {}",
-                shortened(given),
+                shortened(given.to_string(), GIVEN_CHARS_MAX),
                 self.allowed
             ),
             None => write!(formatter, "{field}: missing, wanted {}", self.allowed),
@@ -35,9 +35,8 @@ impl std::fmt::Display for FieldError {
 /// Error messages quote what was given, but not all of a 64 KiB body.
 const GIVEN_CHARS_MAX: usize = 120;
 
-fn shortened(given: &Value) -> String {
-    let text = given.to_string();
-    match text.char_indices().nth(GIVEN_CHARS_MAX) {
+pub fn shortened(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
@@ -48,7 +47,7 @@ pub fn quotable(given: Value) -> Value {
     if given.to_string().len() <= GIVEN_CHARS_MAX {
         return given;
     }
-    Value::String(shortened(&given))
+    Value::String(shortened(given.to_string(), GIVEN_CHARS_MAX))
 }
 
 /// One JSON object and where it stands in the document.

@@ -1,7 +1,9 @@
 //! `paceline-agent`: argv to one of its commands, and its result to an exit status.
 
+mod access;
 mod arbiter;
 mod audit;
+mod check;
 mod cli;
 mod control;
 mod device;
@@ -15,13 +17,18 @@ mod limits;
 mod log;
 mod panic_restore;
 mod policy;
+mod principal;
+mod privilege;
 mod probe;
+mod readback;
 mod restore;
 mod sampler;
 mod sentinel;
 mod serve;
 mod start_error;
 mod state_dir;
+mod tokens;
+mod trusted_file;
 mod write_stats;
 
 use std::process::ExitCode;
@@ -36,6 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(options) if options.worker_of.is_some() || options.no_sentinel => serve::run(&options),
         Command::Serve(options) => sentinel::run(&options),
         Command::Restore(options) => restore::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Probe(options) => probe::run(&options),
     };
     let code = result.unwrap_or_else(|wrong: StartError| {

@@ -1,4 +1,4 @@
-//! A panic means that we are wrong, and a wrong agent stops. First it resets what it may have lowered; then it aborts,
+//! A panic means that we are wrong, and a wrong agent stops. First it puts back what it may have lowered; then it aborts,
 //! and the sentinel restores once more from the journal.
 
 use std::panic;
@@ -17,23 +17,30 @@ pub fn install(threads: &[Arc<DeviceThread>]) {
         // A second panic, in this hook or in another thread, must not begin again.
         if !CRASHING.swap(true, Ordering::SeqCst) {
             print(info);
-            reset_touched(&threads);
+            restore_touched(&threads);
         }
         std::process::abort();
     }));
 }
 
-/// Takes no lock that the panicking thread might hold, and waits for no device longer than the bound.
-fn reset_touched(threads: &[Arc<DeviceThread>]) {
-    let touched: Vec<_> = threads.iter().filter(|one| one.is_touched()).collect();
+/// Waits for no lock that the panicking thread might hold, and for no device longer than the bound.
+fn restore_touched(threads: &[Arc<DeviceThread>]) {
     let done = Arc::new(AtomicUsize::new(0));
-    let wanted = touched.len();
-    for one in touched {
+    let mut wanted = 0;
+    for one in threads {
+        // Where it cannot be had, the device is the sentinel's.
+        let owed = one.try_owed().unwrap_or_default();
+        if owed.is_empty() {
+            continue;
+        }
         let device = Arc::clone(one.device());
         let done = Arc::clone(&done);
-        // Without a thread for it the device is the sentinel's.
+        wanted += 1;
+        // Without a thread for it the device is the sentinel's, too.
         let _ = thread::Builder::new().spawn(move || {
-            let _ = device.reset_clock();
+            for (control, undo) in owed {
+                let _ = undo.apply(device.as_ref(), control);
+            }
             done.fetch_add(1, Ordering::SeqCst);
         });
     }

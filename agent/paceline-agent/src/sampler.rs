@@ -1,20 +1,37 @@
-//! The one thread that reads a device. Apart from the one that sets it, so that a slow reading delays no clock.
+//! The one thread that reads a device. Apart from the one that sets it, so that a slow reading delays no clock. It reads
+//! when somebody asks, and by itself while there is a write whose effect is to be seen.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::device::{Device, DeviceError, Reading};
+use crate::device::{ControlName, Device, DeviceError, Reading};
+use crate::device_thread::Written;
 use crate::limits::{READING_FRESH, READING_WAIT_MAX};
+use crate::readback::{Foreign, Readback, SettleTimes};
 
 pub struct Sampler {
     device: Arc<dyn Device>,
-    /// The number of the reading that somebody waits for.
-    wanted: Mutex<u64>,
+    inbox: Mutex<Inbox>,
     asked: Condvar,
     latest: watch::Sender<Numbered>,
+    settles: Mutex<SettleTimes>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    /// The number of the reading that somebody waits for.
+    wanted: u64,
+    /// The latest of each control.
+    writes: BTreeMap<ControlName, Write>,
+}
+
+enum Write {
+    Begun,
+    Done(Written),
 }
 
 #[derive(Clone)]
@@ -25,21 +42,27 @@ struct Numbered {
 }
 
 impl Sampler {
-    pub fn start(device: Arc<dyn Device>) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        device: Arc<dyn Device>,
+        found: impl Fn(Foreign) + Send + 'static,
+    ) -> std::io::Result<Arc<Self>> {
         let name = format!("read {}", device.info().id);
         let none_yet = Numbered {
             number: 0,
             at: Instant::now(),
-            result: Err(DeviceError("not read yet".to_owned())),
+            result: Err(DeviceError::new("not read yet")),
         };
         let this = Arc::new(Self {
             device,
-            wanted: Mutex::new(0),
+            inbox: Mutex::default(),
             asked: Condvar::new(),
             latest: watch::Sender::new(none_yet),
+            settles: Mutex::default(),
         });
         let worker = Arc::clone(&this);
-        thread::Builder::new().name(name).spawn(move || worker.run())?;
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || worker.run(&found))?;
         Ok(this)
     }
 
@@ -53,15 +76,11 @@ impl Sampler {
             }
             known.number + 1
         };
-        {
-            let mut asked_for = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            *asked_for = (*asked_for).max(wanted);
-        }
-        self.asked.notify_one();
+        self.tell(|inbox| inbox.wanted = inbox.wanted.max(wanted));
         let read = latest.wait_for(|known| known.number >= wanted);
         match tokio::time::timeout(READING_WAIT_MAX, read).await {
             Ok(Ok(known)) => known.result.clone(),
-            Ok(Err(_)) => Err(DeviceError("the device's reader is gone".to_owned())),
+            Ok(Err(_)) => Err(DeviceError::new("the device's reader is gone")),
             Err(_) => Err(DeviceError(format!(
                 "no reading within {} ms",
                 READING_WAIT_MAX.as_millis()
@@ -69,29 +88,93 @@ impl Sampler {
         }
     }
 
-    fn run(&self) -> ! {
+    /// The device is about to be written.
+    pub fn writing(&self, control: ControlName) {
+        self.tell(|inbox| {
+            inbox.writes.insert(control, Write::Begun);
+        });
+    }
+
+    pub fn written(&self, written: Written) {
+        self.tell(|inbox| {
+            inbox.writes.insert(written.control, Write::Done(written));
+        });
+    }
+
+    /// How long changes have taken to arrive so far.
+    pub fn settles(&self) -> SettleTimes {
+        self.settles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        self.asked.notify_one();
+    }
+
+    fn run(&self, found: &impl Fn(Foreign)) -> ! {
         let mut number = 0;
         let mut energy = EnergyTick::default();
+        let mut readback = Readback::default();
+        let mut published = 0;
         loop {
-            self.wait_until_asked(number);
+            self.wait_until_asked(number, &mut readback);
             number += 1;
+            let began_at = Instant::now();
             let mut result = self.device.read();
             let at = Instant::now();
             if let Ok(reading) = &mut result {
                 energy.see(reading, at);
+                self.take_writes(&mut readback);
+                for foreign in readback.see(reading, began_at, at) {
+                    found(foreign);
+                }
+                if readback.settles().revision() != published {
+                    published = readback.settles().revision();
+                    *self.settles.lock().unwrap_or_else(PoisonError::into_inner) = readback.settles().clone();
+                }
             }
             self.latest.send_replace(Numbered { number, at, result });
         }
     }
 
-    fn wait_until_asked(&self, done: u64) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        while *wanted <= done {
-            wanted = self.asked.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+    fn wait_until_asked(&self, done: u64, readback: &mut Readback) {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut look_at = None;
+        loop {
+            if !inbox.writes.is_empty() {
+                take_all(&mut inbox, readback);
+                look_at = None;
+            }
+            let now = Instant::now();
+            let due = *look_at.get_or_insert_with(|| readback.look_at(now));
+            if inbox.wanted > done || due.is_some_and(|due| due <= now) {
+                return;
+            }
+            let wait = due.map_or(Duration::from_secs(3600), |due| due - now);
+            let woken = self.asked.wait_timeout(inbox, wait);
+            inbox = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn take_writes(&self, readback: &mut Readback) {
+        take_all(
+            &mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner),
+            readback,
+        );
     }
 }
 
+fn take_all(inbox: &mut Inbox, readback: &mut Readback) {
+    for (control, write) in std::mem::take(&mut inbox.writes) {
+        match write {
+            Write::Begun => readback.writing(control),
+            Write::Done(written) => readback.written(written),
+        }
+    }
+}
 /// NVML's energy counter ticks about every 100 ms and does not say when. Who reads it often enough can tell.
 #[derive(Default)]
 struct EnergyTick {

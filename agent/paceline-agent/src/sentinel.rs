@@ -1,20 +1,22 @@
 //! The parent. It starts the worker and waits, owning nothing that can go wrong: no driver, no socket, one thread.
 //! When the worker dies otherwise than asked to, it has every journaled device restored and starts another worker.
 
+mod notifier;
 mod worker;
 
 use std::collections::VecDeque;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cli::{DriverName, ServeOptions};
+use crate::cli::ServeOptions;
 use crate::journal;
 use crate::limits::{RESTART_BACKOFF_FIRST, RESTARTS_MAX, RESTARTS_WITHIN, RESTORE_ALL_MAX};
 use crate::log;
-use crate::restore;
+use crate::privilege::{self, Privilege};
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
-pub use worker::{BEAT, READY};
+use notifier::Notifier;
+pub use worker::{BEAT, READY, RELOADED};
 use worker::{Ended, Signals, Worker, poll_timeout};
 
 /// sysexits.h, EX_SOFTWARE.
@@ -23,6 +25,11 @@ const EXIT_CRASHES: u8 = 70;
 const RESTORE_TRIES_MAX: u32 = 3;
 
 pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
+    if let Some(group) = &options.socket_group {
+        privilege::join_group(group);
+    }
+    // Before the first thread, and for the workers too: what root starts has what the bounding set has.
+    let _ = Privilege::drop_all_but_kept();
     let directory = StateDir::open(&options.state_dir)?;
     // Held by us and by every worker, so that nobody takes the devices over between two workers.
     let _lock = directory.lock(Duration::ZERO)?;
@@ -30,13 +37,14 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     let signals = Signals::block()?;
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
+    let notifier = Notifier::from_environment();
     let mut crashes: VecDeque<Instant> = VecDeque::new();
     let mut was_ready = false;
     loop {
         let mut worker = Worker::start()?;
-        let ended = worker.watch(&signals);
+        let ended = worker.watch(&signals, &notifier);
         was_ready |= worker.was_ready();
-        let is_clean = restore_if_journaled(options, &directory);
+        let is_clean = restore_if_journaled(options, &directory, &notifier);
         match ended {
             Ended::Asked if is_clean => return Ok(ExitCode::SUCCESS),
             Ended::Asked => return Ok(ExitCode::FAILURE),
@@ -46,7 +54,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
                 tracing::error!("the worker was killed and does not die; no other is started beside it");
                 return Ok(ExitCode::from(EXIT_CRASHES));
             }
-            Ended::RefusedToStart { .. } | Ended::Crashed => {}
+            Ended::RefusedToStart { .. } | Ended::Crashed => notifier.restoring(),
         }
         let now = Instant::now();
         crashes.retain(|&at| now.duration_since(at) < RESTARTS_WITHIN);
@@ -60,6 +68,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
         let backoff = RESTART_BACKOFF_FIRST * (1 << crashes.len());
         crashes.push_back(now);
         tracing::warn!(backoff_ms = backoff.as_millis() as u64, "starting another worker");
+        notifier.alive();
         if signals.asked_to_leave_within(poll_timeout(backoff)) {
             return Ok(if is_clean {
                 ExitCode::SUCCESS
@@ -71,34 +80,29 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
 }
 
 /// Whether the journal is empty in the end.
-fn restore_if_journaled(options: &ServeOptions, directory: &StateDir) -> bool {
+fn restore_if_journaled(options: &ServeOptions, directory: &StateDir, notifier: &Notifier) -> bool {
     for _ in 0..RESTORE_TRIES_MAX {
-        if restore::is_empty(&journal::find(directory)) {
+        if journal::find(directory).is_empty() {
             return true;
         }
-        if restore_once(options) {
+        if restore_once(options, notifier) {
             break;
         }
     }
-    restore::is_empty(&journal::find(directory))
+    journal::find(directory).is_empty()
 }
 
 /// In a process of its own: a driver's library that crashes or hangs must not take the sentinel along. Whether it came
 /// to its end; then it has tried each device for as long as makes sense.
-fn restore_once(options: &ServeOptions) -> bool {
+fn restore_once(options: &ServeOptions, notifier: &Notifier) -> bool {
     let mut command = Command::new("/proc/self/exe");
     command.args(["restore", "--lock-inherited", "--state-dir"]);
     command.arg(&options.state_dir);
-    match options.driver.driver {
-        DriverName::Sim => command.args(["--driver", "sim"]),
-        DriverName::Nvml => command
-            .args(["--driver", "nvml", "--nvml-library"])
-            .arg(&options.driver.nvml_library),
-    };
-    if let Some(sim_dir) = &options.driver.sim_dir {
-        command.arg("--sim-dir").arg(sim_dir);
-    }
+    command.args(options.driver.to_args());
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    for variable in notifier::VARIABLES {
+        command.env_remove(variable);
+    }
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(wrong) => {
@@ -109,6 +113,7 @@ fn restore_once(options: &ServeOptions) -> bool {
     // Its own bound, and room to open the driver.
     let give_up_at = Instant::now() + RESTORE_ALL_MAX * 2;
     loop {
+        notifier.alive();
         match child.try_wait() {
             Ok(None) if Instant::now() < give_up_at => std::thread::sleep(Duration::from_millis(1)),
             Ok(None) => {

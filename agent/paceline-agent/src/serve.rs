@@ -1,6 +1,5 @@
 //! The worker: builds everything, serves, and leaves with the devices at default clocks.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,24 +9,23 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::arbiter::DeviceIndex;
-use crate::cli::ServeOptions;
+use crate::access::{Access, AccessFiles};
+use crate::cli::{DriverName, ServeOptions};
 use crate::control::{Control, ControlOptions};
 use crate::device::DeviceId;
 use crate::driver;
 use crate::epoch::Epochs;
-use crate::http::{self, AgentSocket, App, Mode};
+use crate::http::{self, AgentSocket, App, Listeners, Mode};
 use crate::journal::{self, Journal};
 use crate::limits::{SHUTDOWN_RESTORE_MAX, START_RESTORE_MAX, WORKER_LEAVES_MAX};
 use crate::log;
 use crate::panic_restore;
-use crate::policy::Policy;
-use crate::restore::{Owed, owed};
-use crate::sampler::Sampler;
+use crate::privilege::{self, Privilege};
+use crate::restore::{Owed, owed, restore_all};
 use crate::sentinel;
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
@@ -36,8 +34,13 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     // The sentinel reads its signals from a descriptor and blocks them; its child inherits that.
     let unblocked = SigSet::empty().thread_set_mask();
     unblocked.map_err(|wrong| StartError::refused(format!("signal mask: {wrong}")))?;
+    if let Some(group) = &options.socket_group {
+        privilege::join_group(group);
+    }
+    let privilege = Privilege::drop_all_but_kept();
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
+    tell_privilege(&privilege, &options.driver.driver);
     let leave = Arc::new(Notify::new());
     if let Some(sentinel) = options.worker_of {
         follow_sentinel_to_death(sentinel)?;
@@ -48,49 +51,82 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
         Some(_) => None,
         None => Some(directory.lock(Duration::ZERO)?),
     };
-    let policy = match &options.policy {
-        Some(path) => Policy::load(path)?,
-        None => Policy::denying_all(),
-    };
+    let access = Access::load(AccessFiles {
+        policy: options.policy.clone(),
+        tokens: options.tcp_token_file.clone(),
+    })?;
+    // Before any device is touched: where it cannot listen it does not start.
+    let tcp = options.tcp.as_deref().map(http::bind_tcp).transpose()?;
     let epochs = Epochs::open(directory.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|wrong| StartError::refused(format!("no runtime: {wrong}")))?;
-    let control = start_control(options, directory)?;
+    let control = start_control(options, directory, &access)?;
     panic_restore::install(control.threads());
     #[cfg(debug_assertions)]
     panic_when_a_test_says_so();
     if options.worker_of.is_some() {
         leave_with_sentinel(Arc::clone(&control), Arc::clone(&leave))?;
     }
-    let code = runtime.block_on(serve(options, policy, epochs, control, &leave))?;
+    let code = runtime.block_on(serve(options, access, tcp, epochs, control, &leave))?;
     // Not waiting for the runtime's own threads: one of them may be in a call that never returns.
     runtime.shutdown_background();
     Ok(code)
 }
 
-fn start_control(options: &ServeOptions, directory: StateDir) -> Result<Arc<Control>, StartError> {
-    let devices =
-        driver::open(&options.driver.choice()).map_err(|wrong| StartError::unavailable(wrong.to_string()))?;
-    let Owed { here, elsewhere } = owed(journal::find(&directory), &devices);
-    let journaled: Vec<DeviceIndex> = devices
-        .iter()
-        .enumerate()
-        .filter(|(_, device)| here.contains(&device.info().id))
-        .map(|(index, _)| DeviceIndex(index))
-        .collect();
-    let touched: BTreeSet<DeviceId> = here.into_iter().chain(elsewhere.iter().cloned()).collect();
-    let journal = Journal::new(directory, touched);
+/// Not a refusal where it cannot set clocks: it still reads, and each device says by itself that it could not be set.
+fn tell_privilege(privilege: &Privilege, drivers: &[DriverName]) {
+    tracing::info!(
+        effective = %privilege.effective(),
+        bounding = %privilege.bounding(),
+        uid = nix::unistd::geteuid().as_raw(),
+        "capabilities"
+    );
+    for wrong in &privilege.wrong {
+        tracing::warn!("a capability could not be dropped: {wrong}");
+    }
+    if drivers.contains(&DriverName::Nvml) && !privilege.may_set_clocks() {
+        tracing::warn!(
+            "no CAP_SYS_ADMIN: NVML will refuse to set clocks. Start as root, or give CAP_SYS_ADMIN to this user \
+             (systemd: AmbientCapabilities; Kubernetes: capabilities.add)"
+        );
+    }
+}
+
+fn start_control(
+    options: &ServeOptions,
+    directory: StateDir,
+    access: &Access,
+) -> Result<Arc<Control>, StartError> {
+    let found = journal::find(&directory);
+    let unavailable = |wrong: driver::DriverError| StartError::unavailable(wrong.to_string());
+    let mut devices = driver::open_all(&options.driver.choices()).map_err(unavailable)?;
+    let was_lowered = !found.is_empty();
+    let Owed { here, elsewhere } = owed(found, &devices);
+    let owed = restore_all(&devices, here, START_RESTORE_MAX);
+    if was_lowered {
+        // Described anew: what a lowered device says of its limits is not what it can do.
+        devices = driver::open_all(&options.driver.choices()).map_err(unavailable)?;
+    }
+    let journaled = owed.clone().into_iter().chain(elsewhere.clone()).collect();
+    let journal = Journal::new(directory, journaled);
     journal
         .rewrite()
         .map_err(|wrong| StartError::refused(format!("the journal cannot be written: {wrong}")))?;
+    let rules = access.rules();
+    let declared = devices
+        .iter()
+        .map(|device| rules.declared(&device.info().id))
+        .collect();
     let control_options = ControlOptions {
         devices,
-        journaled,
-        foreign: elsewhere.into_iter().collect(),
+        owed,
+        elsewhere: elsewhere.into_keys().collect(),
         journal: Arc::new(journal),
+        declared,
+        observes: options.observe,
     };
     let is_worker = options.worker_of.is_some();
     Control::start(control_options, move || tell_sentinel(is_worker, sentinel::BEAT))
@@ -99,7 +135,8 @@ fn start_control(options: &ServeOptions, directory: StateDir) -> Result<Arc<Cont
 
 async fn serve(
     options: &ServeOptions,
-    policy: Policy,
+    access: Access,
+    tcp: Option<std::net::TcpListener>,
     epochs: Epochs,
     control: Arc<Control>,
     leave: &Notify,
@@ -111,20 +148,17 @@ async fn serve(
     if !control.all_settled(START_RESTORE_MAX).await {
         tracing::error!("some journaled devices are not at default clocks yet; they are retried");
     }
-    let samplers = control
-        .threads()
-        .iter()
-        .map(|one| Sampler::start(Arc::clone(one.device())));
-    let samplers = samplers
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(|wrong| StartError::refused(format!("no thread to read a device: {wrong}")))?;
     let (socket, listener) = AgentSocket::bind(&options.socket, options.socket_group.as_deref())?;
     let listener = UnixListener::from_std(listener)
         .map_err(|wrong| StartError::refused(format!("--socket: {wrong}")))?;
+    let no_tcp = |wrong| StartError::refused(format!("--tcp: {wrong}"));
+    let tcp = tcp.map(TcpListener::from_std).transpose().map_err(no_tcp)?;
+    let tcp_address = tcp.as_ref().map(TcpListener::local_addr);
+    let tcp_address = tcp_address.transpose().map_err(no_tcp)?;
     let app = Arc::new(App {
         control: Arc::clone(&control),
-        samplers,
-        policy,
+        access,
+        token_refusals: http::Refusals::new(Instant::now()),
         epochs,
         mode: if options.observe {
             Mode::Observe
@@ -133,16 +167,25 @@ async fn serve(
         },
         closing: watch::Sender::new(false),
     });
-    let serving = tokio::spawn(http::serve(Arc::clone(&app), listener));
+    let serving = tokio::spawn(http::serve(Arc::clone(&app), Listeners { unix: listener, tcp }));
     let devices = control.threads().len();
     tell_sentinel(options.worker_of.is_some(), sentinel::READY);
-    tracing::info!(socket = %options.socket.display(), devices, "ready");
+    let tcp = tcp_address.map(tracing::field::display);
+    tracing::info!(socket = %options.socket.display(), tcp, devices, "ready");
     let why = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             () = leave.notified() => break "the sentinel is gone",
-            _ = hang_up.recv() => tracing::warn!("SIGHUP: reloading the policy is not built yet; restart instead"),
+            _ = hang_up.recv() => {
+                let app = Arc::clone(&app);
+                let is_worker = options.worker_of.is_some();
+                // Reads files, and waits for grants under way: neither must hold up leaving.
+                tokio::task::spawn_blocking(move || {
+                    app.reload();
+                    tell_sentinel(is_worker, sentinel::RELOADED);
+                });
+            }
         }
     };
     tracing::info!(why, "leaving");

@@ -32,7 +32,10 @@ over_both_drivers!(
     lowering_is_deferred_and_raising_is_not,
     groups_of_a_put_are_answered_device_by_device,
     epochs_rise_over_restarts,
-    observing_grants_nothing,
+    observing_recommends_and_sets_nothing,
+    a_power_limit_is_a_control_of_its_own,
+    a_declared_baseline_is_the_default,
+    a_foreign_power_limit_is_left_alone,
     metrics_are_in_base_units,
     a_stream_gives_a_line_per_period,
     probe_says_what_the_node_can_do,
@@ -105,7 +108,7 @@ fn a_lease_slows_its_devices_and_its_end_puts_them_back(driver: Driver) {
     assert_eq!(lease.granted["ttl_ms"], 3_000);
     let answer = client.slow(&lease, 17, &sandbox.devices(), 1290, 60_000);
     assert_eq!(answer["lease_id"], lease.id());
-    let wanted = json!({"device": sandbox.device(1), "requested_mhz": 1290, "demand_mhz": 1290,
+    let wanted = json!({"device": sandbox.device(1), "control": "clock", "requested_mhz": 1290, "demand_mhz": 1290,
         "target_mhz": 1290, "clamped": null, "status": "applied"});
     assert_eq!(answer["results"][1], wanted);
     for index in 0..2 {
@@ -299,24 +302,140 @@ fn epochs_rise_over_restarts(driver: Driver) {
     }
 }
 
-fn observing_grants_nothing(driver: Driver) {
+fn observing_recommends_and_sets_nothing(driver: Driver) {
     let sandbox = Sandbox::new(driver);
     let agent = Agent::start_with(&sandbox, |command| {
         command.arg("--observe");
     });
     let client = agent.client();
     assert_eq!(client.get("/readyz").json()["mode"], "observe");
-    assert_eq!(
-        client.get("/v1/devices").json()["devices"][0]["controls"],
-        json!([])
-    );
-    let body = json!({"holder": "test", "devices": sandbox.devices()}).to_string();
-    client
-        .send("POST", "/v1/leases", &body)
-        .assert_problem(409, "observe-only");
+    let lease = client.lease(&sandbox.devices(), 3_000);
+    let answer = client.slow(&lease, 1, &sandbox.devices(), 991, 60_000);
+    let wanted = json!({"device": sandbox.device(1), "control": "clock", "requested_mhz": 991, "demand_mhz": 1005,
+        "target_mhz": null, "recommended_mhz": 1005, "clamped": "quantized", "status": "observed"});
+    assert_eq!(answer["results"][1], wanted);
+    let described = client.get("/v1/devices").json();
+    assert_eq!(described["devices"][0]["recommended_mhz"], 1005);
+    assert_eq!(described["devices"][0]["target_mhz"], Value::Null);
+    assert_eq!(agent.wait_for_audit("recommended")["clock_mhz"], 1005);
+    drop(lease);
+    wait_until("the lease has ended", || {
+        client.get("/v1/devices").json()["devices"][0]["recommended_mhz"] == Value::Null
+    });
+    assert_eq!(sandbox.command(0).written_at_ns, 0, "never written");
+    assert!(sandbox.journal().is_empty());
     assert_eq!(
         client.get("/v1/samples").json()["samples"][0]["power_mw"],
         310_000
+    );
+}
+
+fn a_power_limit_is_a_control_of_its_own(driver: Driver) {
+    let sandbox = Sandbox::new(driver);
+    let mut rule = sandbox.own_rule();
+    rule["controls"] = json!(["clock", "power_limit"]);
+    rule["floor_power_limit_mw"] = json!(300_000);
+    sandbox.write_policy(&json!([rule]));
+    let agent = Agent::start(&sandbox);
+    let client = agent.client();
+    let lease = client.lease_of(&sandbox.devices(), &["clock", "power_limit"], 60_000);
+    let targets = json!([{"devices": sandbox.devices(), "clock_mhz": 1290, "power_limit_mw": 450_500, "hold_ms": 60_000}]);
+    let answer = client.put(&lease, 1, &targets).json();
+    let wanted = json!({"device": sandbox.device(0), "control": "power_limit", "requested_mw": 450_500,
+        "demand_mw": 451_000, "target_mw": 451_000, "clamped": "quantized", "status": "applied"});
+    assert_eq!(answer["results"][1], wanted);
+    assert_eq!(
+        (sandbox.locked_mhz(0), sandbox.command(0).power_limit_mw),
+        (1290, 451_000)
+    );
+    // A control that is not named keeps its demand.
+    let targets = json!([{"devices": sandbox.devices(), "power_limit_mw": 100_000, "hold_ms": 60_000}]);
+    std::thread::sleep(Duration::from_millis(200));
+    let answer = client.put(&lease, 2, &targets).json();
+    assert_eq!(answer["results"][0]["clamped"], "floor");
+    assert_eq!(
+        (sandbox.locked_mhz(0), sandbox.command(0).power_limit_mw),
+        (1290, 300_000)
+    );
+    let described = client.get("/v1/devices").json();
+    let first = &described["devices"][0];
+    assert_eq!(first["target_power_limit_mw"], 300_000);
+    assert_eq!(first["holders"][0]["power_limit_mw"], 300_000);
+    assert_eq!(first["holders"][0]["clock_mhz"], 1290);
+    drop(lease);
+    wait_until("both are back", || {
+        let told = sandbox.command(0);
+        told.lock_max_mhz == 0 && [0, 700_000].contains(&told.power_limit_mw)
+    });
+    // Without being asked for, a lease has the clock alone.
+    let lease = client.lease(&sandbox.devices(), 3_000);
+    let problem = client.put(&lease, 1, &targets).assert_problem(400, "bad-request");
+    assert_eq!(problem["field"], "targets[0].devices[0]");
+}
+
+fn a_declared_baseline_is_the_default(driver: Driver) {
+    let sandbox = Sandbox::new(driver);
+    let policy = json!({"format": "paceline-agent-policy/1", "principals": [sandbox.own_rule()],
+        "baselines": [{"devices": ["*"], "clock_mhz": 1300}]});
+    sandbox.write_policy_file(&policy);
+    let mut agent = Agent::start(&sandbox);
+    let client = agent.client();
+    let described = client.get("/v1/devices").json();
+    assert_eq!(described["devices"][0]["default_clock_mhz"], 1290);
+    let lease = client.lease(&sandbox.devices(), 60_000);
+    let answer = client.slow(&lease, 1, &sandbox.devices(), 1980, 60_000);
+    assert_eq!(answer["results"][0]["clamped"], "ceiling");
+    assert_eq!(sandbox.locked_mhz(0), 0, "nothing is held, so nothing is written");
+    client.slow(&lease, 2, &sandbox.devices(), 990, 60_000);
+    assert_eq!(sandbox.locked_mhz(0), 990);
+    drop(lease);
+    wait_until("the declared clock", || sandbox.locked_mhz(0) == 1290);
+    wait_until("the journal is empty", || sandbox.journal().is_empty());
+    // A crash in the middle: whoever restores knows it from the journal alone.
+    let lease = client.lease(&sandbox.devices(), 60_000);
+    client.slow(&lease, 1, &sandbox.devices(), 990, 60_000);
+    support::agent::send(agent.worker(), nix::sys::signal::Signal::SIGKILL);
+    wait_until("the declared clock again", || sandbox.locked_mhz(0) == 1290);
+    support::agent::send(agent.sentinel(), nix::sys::signal::Signal::SIGTERM);
+    agent.wait();
+}
+
+fn a_foreign_power_limit_is_left_alone(driver: Driver) {
+    let sandbox = Sandbox::new(driver);
+    let mut rule = sandbox.own_rule();
+    rule["controls"] = json!(["power_limit"]);
+    sandbox.write_policy(&json!([rule]));
+    let agent = Agent::start(&sandbox);
+    let client = agent.client();
+    let lease = client.lease_of(&sandbox.devices(), &["power_limit"], 60_000);
+    let targets = json!([{"devices": [sandbox.device(0)], "power_limit_mw": 400_000, "hold_ms": 60_000}]);
+    assert_eq!(
+        client.put(&lease, 1, &targets).json()["results"][0]["status"],
+        "applied"
+    );
+    // Seen once as it was set, before somebody else comes.
+    std::thread::sleep(Duration::from_millis(300));
+    sandbox.limit_power(0, 500_000);
+    let seen = agent.wait_for_audit("foreign-writer");
+    assert_eq!(
+        (&seen["control"], &seen["evidence"]),
+        (&json!("power_limit"), &json!("read"))
+    );
+    assert_eq!(
+        client.put(&lease, 2, &targets).json()["results"][0]["status"],
+        "yielded"
+    );
+    assert_eq!(
+        client.get("/v1/devices").json()["devices"][0]["yielded"],
+        json!(["power_limit"])
+    );
+    wait_until("it is no longer journaled", || sandbox.journal().is_empty());
+    drop(lease);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        sandbox.command(0).power_limit_mw,
+        500_000,
+        "what the other one wants"
     );
 }
 

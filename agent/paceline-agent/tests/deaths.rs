@@ -133,13 +133,7 @@ fn what_both_left_behind_is_restored_by_the_next_start(driver: Driver) {
     assert!(sandbox.are_all_default(), "before anybody can connect");
     assert_eq!(agent.client().get("/readyz").status, 200);
     wait_until("the journal is empty", || sandbox.journal().is_empty());
-    assert!(
-        agent
-            .client()
-            .get("/metrics")
-            .body
-            .contains("restores_total{cause=\"start\"} 2")
-    );
+    assert_eq!(agent.audit("device-restored").len(), 2);
 }
 
 fn what_both_left_behind_is_restored_by_the_restore_command(driver: Driver) {

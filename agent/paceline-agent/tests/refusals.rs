@@ -20,6 +20,9 @@ fn post_lease(client: &Client, body: &Value) -> support::client::Reply {
     client.send("POST", "/v1/leases", &body.to_string())
 }
 
+/// Method, path, body; then the status, the kind, the field, what was given, what is allowed.
+type Case<'a> = (&'a str, &'a str, String, u16, &'a str, &'a str, Value, Value);
+
 #[test]
 fn a_lease_request_out_of_shape_is_a_400_that_names_the_field() {
     let sandbox = Sandbox::new(Driver::Sim);
@@ -140,6 +143,255 @@ fn paths_and_methods_that_are_not_there_are_said_so() {
         .assert_problem(404, "unknown-lease");
 }
 
+/// What was wrong, what was given and what is allowed: a client can act on a refusal without reading its prose.
+#[test]
+fn every_refusal_names_its_field_what_was_given_and_what_is_allowed() {
+    let sandbox = Sandbox::new(Driver::Sim);
+    let mut rule = sandbox.own_rule();
+    rule["devices"] = json!(["sim:0", "nvml:*"]);
+    rule["max_ttl_ms"] = json!(2_000);
+    rule["max_hold_ms"] = json!(1_000);
+    sandbox.write_policy(&json!([rule]));
+    let agent = Agent::start(&sandbox);
+    let client = agent.client();
+    let lease = client.lease(&[sandbox.device(0)], 2_000);
+    let targets = format!("/v1/leases/{}/targets", lease.id());
+    let epoch = lease.granted["epoch"].as_u64().unwrap();
+    let put = |epoch: u64, seq: u64, targets: Value| {
+        json!({"epoch": epoch, "seq": seq, "targets": targets}).to_string()
+    };
+    let grant =
+        |device: &str, ttl_ms: u64| json!({"holder": "a", "devices": [device], "ttl_ms": ttl_ms}).to_string();
+    assert_eq!(
+        client.send("PUT", &targets, &put(epoch, 7, json!([]))).status,
+        200
+    );
+    let nobody = "0".repeat(32);
+    let of_nobody = format!("/v1/leases/{nobody}");
+    let huge = json!({"holder": "x".repeat(70_000)}).to_string();
+    let held = "the lease_id of a lease that is held";
+    let hold = |hold_ms: u64| json!([{"devices": ["sim:0"], "clock_mhz": 990, "hold_ms": hold_ms}]);
+    let other = json!([{"devices": ["sim:1"], "clock_mhz": null}]);
+    let devices = json!(["sim:0", "sim:1"]);
+    let cases: Vec<Case> = vec![
+        (
+            "GET",
+            "/v1/samples?device=sim:7",
+            String::new(),
+            404,
+            "unknown-device",
+            "device",
+            json!("sim:7"),
+            devices.clone(),
+        ),
+        (
+            "POST",
+            "/v1/leases",
+            grant("sim:7", 500),
+            404,
+            "unknown-device",
+            "devices[0]",
+            json!("sim:7"),
+            devices,
+        ),
+        (
+            "POST",
+            "/v1/leases",
+            grant("sim:1", 500),
+            403,
+            "policy-denied",
+            "devices[0]",
+            json!("sim:1"),
+            json!(["sim:0", "nvml:*"]),
+        ),
+        (
+            "POST",
+            "/v1/leases",
+            grant("sim:0", 2_001),
+            403,
+            "policy-denied",
+            "ttl_ms",
+            json!(2_001),
+            json!(2_000),
+        ),
+        (
+            "POST",
+            "/v1/leases",
+            "{]".to_owned(),
+            400,
+            "bad-request",
+            "body",
+            json!("{]"),
+            json!("one JSON object"),
+        ),
+        (
+            "POST",
+            "/v1/leases",
+            huge.clone(),
+            413,
+            "body-too-large",
+            "body",
+            json!(huge.len()),
+            json!(65_536),
+        ),
+        (
+            "PUT",
+            &targets,
+            put(epoch, 8, hold(1_001)),
+            403,
+            "policy-denied",
+            "targets[0].hold_ms",
+            json!(1_001),
+            json!(1_000),
+        ),
+        (
+            "PUT",
+            &targets,
+            put(epoch + 1, 8, json!([])),
+            412,
+            "stale-epoch",
+            "epoch",
+            json!(epoch + 1),
+            json!(epoch),
+        ),
+        (
+            "PUT",
+            &targets,
+            put(epoch, 7, json!([])),
+            412,
+            "stale-seq",
+            "seq",
+            json!(7),
+            json!("more than 7"),
+        ),
+        (
+            "PUT",
+            &targets,
+            put(epoch, 8, other),
+            400,
+            "bad-request",
+            "targets[0].devices[0]",
+            json!("sim:1"),
+            json!("a device whose clock this lease holds"),
+        ),
+        (
+            "DELETE",
+            &of_nobody,
+            String::new(),
+            404,
+            "unknown-lease",
+            "lease_id",
+            json!(nobody),
+            json!(held),
+        ),
+        (
+            "DELETE",
+            "/v1/leases/x",
+            String::new(),
+            404,
+            "unknown-lease",
+            "lease_id",
+            json!("x"),
+            json!(held),
+        ),
+        (
+            "PATCH",
+            "/v1/leases/x",
+            String::new(),
+            405,
+            "wrong-method",
+            "method",
+            json!("PATCH"),
+            json!("DELETE"),
+        ),
+        (
+            "GET",
+            "/v1/stream?period_ms=9",
+            String::new(),
+            400,
+            "bad-request",
+            "period_ms",
+            json!("9"),
+            json!("one whole number from 10 to 10000"),
+        ),
+        (
+            "GET",
+            "/v1/stream?peroid_ms=9",
+            String::new(),
+            400,
+            "bad-request",
+            "peroid_ms",
+            json!("9"),
+            json!("device, period_ms"),
+        ),
+        (
+            "GET",
+            "/readyz?verbose=1",
+            String::new(),
+            400,
+            "bad-request",
+            "verbose",
+            json!("1"),
+            json!("no query"),
+        ),
+    ];
+    for (method, path, body, status, kind, field, given, allowed) in cases {
+        let problem = client.send(method, path, &body).assert_problem(status, kind);
+        let said = (&problem["field"], &problem["given"], &problem["allowed"]);
+        assert_eq!(
+            said,
+            (&json!(field), &given, &allowed),
+            "{method} {path} {body:.80}"
+        );
+    }
+    let problem = client.get("/v2/devices").assert_problem(404, "unknown-path");
+    assert_eq!(
+        (&problem["field"], &problem["given"]),
+        (&json!("path"), &json!("/v2/devices"))
+    );
+    assert!(
+        problem["allowed"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("/v1/devices"))
+    );
+}
+
+/// A refusal quotes what was given, but not all of it.
+#[test]
+fn a_refusal_is_short_however_long_the_mistake_was() {
+    let sandbox = Sandbox::new(Driver::Sim);
+    let agent = Agent::start(&sandbox);
+    let long = "x".repeat(10_000);
+    let cases = [
+        ("GET", format!("/{long}"), String::new()),
+        ("GET", format!("/v1/samples?device={long}"), String::new()),
+        ("GET", format!("/v1/samples?{long}=1"), String::new()),
+        ("GET", format!("/v1/stream?period_ms={long}"), String::new()),
+        ("DELETE", format!("/v1/leases/{long}"), String::new()),
+        ("POST", "/v1/leases".to_owned(), long.clone()),
+        (
+            "POST",
+            "/v1/leases".to_owned(),
+            json!({"holder": "a", "devices": [long]}).to_string(),
+        ),
+        (
+            "POST",
+            "/v1/leases".to_owned(),
+            json!({long.clone(): 1}).to_string(),
+        ),
+    ];
+    for (method, path, body) in cases {
+        let reply = agent.client().send(method, &path, &body);
+        assert!((400..500).contains(&reply.status), "{}", reply.body);
+        assert!(
+            reply.body.len() < 2_000,
+            "{method} {path:.40}: {} bytes",
+            reply.body.len()
+        );
+    }
+}
+
 #[test]
 fn what_the_policy_does_not_allow_is_a_403_and_an_audit_line() {
     let sandbox = Sandbox::new(Driver::Sim);
@@ -216,12 +468,14 @@ fn leases_over_the_bound_are_a_429_and_connections_a_503() {
     let sandbox = Sandbox::new(Driver::Sim);
     let agent = Agent::start(&sandbox);
     let client = agent.client();
-    let mut leases: Vec<_> = (0..64)
+    let mut leases: Vec<_> = (0..48)
         .map(|_| client.lease(&[sandbox.device(0)], 60_000))
         .collect();
     let body = json!({"holder": "a", "devices": ["sim:0"]});
-    post_lease(&client, &body).assert_problem(429, "too-many-leases");
-    // Closed connections are counted until the agent has seen them close, hence not simply 32.
+    let problem = post_lease(&client, &body).assert_problem(429, "too-many-leases");
+    let said = (&problem["field"], &problem["given"], &problem["allowed"]);
+    assert_eq!(said, (&json!("leases"), &json!(49), &json!(48)));
+    // Closed connections are counted until the agent has seen them close, hence not simply 48.
     let mut idle = Vec::new();
     let refused = loop {
         let stream = client.connect();
@@ -230,8 +484,8 @@ fn leases_over_the_bound_are_a_429_and_connections_a_503() {
             None => idle.push(stream),
         }
         assert!(
-            idle.len() <= 32,
-            "the bound is 96 connections of one user, 64 are leases"
+            idle.len() <= 48,
+            "the bound is 96 connections of one user, 48 are leases"
         );
     };
     refused.assert_problem(503, "too-many-connections");

@@ -4,11 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::clock_bounds::ClockBounds;
+use super::bounds::Bounds;
+use crate::device::ControlName;
+use crate::principal::Principal;
 
 /// A device's place in the list the agent found at start. The list never changes while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceIndex(pub usize);
+
+/// One control of one device: the unit that leases hold, demands are about and commands set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Knob {
+    pub device: DeviceIndex,
+    pub control: ControlName,
+}
 
 /// 128 random bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,13 +44,13 @@ pub struct Lease {
     pub id: LeaseId,
     pub epoch: u64,
     pub holder: String,
-    /// The user that was granted it; nobody else may use it, though everybody may see it.
-    pub uid: u32,
+    /// Who was granted it; nobody else may use it, though everybody may see it.
+    pub principal: Principal,
     pub ttl: Duration,
     pub expires_at: Instant,
     /// `None` until the first PUT, so that a client may begin at 0.
     pub last_seq: Option<u64>,
-    pub holdings: BTreeMap<DeviceIndex, Holding>,
+    pub holdings: BTreeMap<Knob, Holding>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +59,10 @@ pub struct Holding {
     pub demand: Demand,
 }
 
-/// What the policy lets this lease do to one device. Taken when the lease is granted, and kept.
+/// What the policy lets this lease do to one knob. Taken when the lease is granted, and again from a new policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    pub bounds: ClockBounds,
+    pub bounds: Bounds,
     pub hold_max: Duration,
     pub lowering_interval: Duration,
 }
@@ -62,15 +71,17 @@ pub struct Terms {
 pub enum Demand {
     /// Said nothing, asked for it, or the hold has passed.
     Default,
-    Clock {
-        clock_mhz: u32,
+    Limit {
+        value: u32,
         lapses_at: Instant,
         group: Group,
     },
-    /// One device of its group could not be set: the default, until the client says something new.
+    /// One knob of its group could not be set: the default, until the client says something new.
     Failed,
+    /// Somebody else sets this knob: left alone, until the client says something new.
+    Yielded,
 }
 
-/// Devices of one target, which are set together or not at all.
+/// Knobs of one target, which are set together or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group(pub u64);

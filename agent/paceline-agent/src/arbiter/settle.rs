@@ -1,40 +1,40 @@
-//! From demands to commands: the target of a device, when it may be told, and what a failure does to its group.
+//! From demands to commands: the target of a knob, when it may be told, and what a failure does to its group.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Arbiter;
 use super::effect::{Cause, Command, Effect};
-use super::lease::{Demand, DeviceIndex};
+use super::lease::{Demand, Knob};
 use super::setting::Setting;
 use super::slot::{Restore, restore_retry_after};
 
 impl Arbiter {
-    /// The state of the device is unknown now. Default is the one setting worth trying.
-    pub(super) fn write_failed(&mut self, device: DeviceIndex, setting: Setting, now: Instant) {
-        let failures = self.slots[device.0].failures();
+    /// What the knob is set to is unknown now. Default is the one setting worth trying.
+    pub(super) fn write_failed(&mut self, knob: Knob, setting: Setting, now: Instant) {
+        let failures = self.slots[&knob].failures();
         if setting == Setting::Default {
             let failures = failures + 1;
             let at = now + restore_retry_after(failures);
-            self.slots[device.0].restore = Restore::RetryAt { at, failures };
+            self.slot_mut(knob).restore = Restore::RetryAt { at, failures };
         } else {
-            self.slots[device.0].restore = Restore::UnderWay { failures };
-            self.command(device, Setting::Default, Cause::GroupFailed, now);
+            self.slot_mut(knob).restore = Restore::UnderWay { failures };
+            self.command(knob, Setting::Default, Cause::GroupFailed, now);
         }
-        self.fail_groups(device, now);
+        self.fail_groups(knob, now);
     }
 
-    /// Every group with a slow-down of this device goes to default, all of its devices.
-    pub(super) fn fail_groups(&mut self, device: DeviceIndex, now: Instant) {
+    /// Every group with a slow-down of this knob goes to default, all of its knobs.
+    pub(super) fn fail_groups(&mut self, knob: Knob, now: Instant) {
         let mut touched = BTreeSet::new();
         for lease in self.leases.values_mut() {
-            let Some(Demand::Clock { group: failed, .. }) =
-                lease.holdings.get(&device).map(|holding| holding.demand)
+            let Some(Demand::Limit { group: failed, .. }) =
+                lease.holdings.get(&knob).map(|holding| holding.demand)
             else {
                 continue;
             };
             for (&member, holding) in &mut lease.holdings {
-                if matches!(holding.demand, Demand::Clock { group, .. } if group == failed) {
+                if matches!(holding.demand, Demand::Limit { group, .. } if group == failed) {
                     holding.demand = Demand::Failed;
                     touched.insert(member);
                 }
@@ -43,24 +43,19 @@ impl Arbiter {
         self.settle_all(touched, Cause::GroupFailed, now);
     }
 
-    pub(super) fn settle_all(
-        &mut self,
-        devices: impl IntoIterator<Item = DeviceIndex>,
-        cause: Cause,
-        now: Instant,
-    ) {
-        for device in devices {
-            self.settle(device, cause, now);
+    pub(super) fn settle_all(&mut self, knobs: impl IntoIterator<Item = Knob>, cause: Cause, now: Instant) {
+        for knob in knobs {
+            self.settle(knob, cause, now);
         }
     }
 
-    /// Tells the device what follows from the demands, unless it was told so already or must wait its turn.
-    pub(super) fn settle(&mut self, device: DeviceIndex, cause: Cause, now: Instant) {
-        let target = self.target(device);
-        let interval = self.lowering_interval(device);
-        let slot = &mut self.slots[device.0];
+    /// Tells the knob what follows from the demands, unless it was told so already or must wait its turn.
+    pub(super) fn settle(&mut self, knob: Knob, cause: Cause, now: Instant) {
+        let target = self.target(knob);
+        let interval = self.lowering_interval(knob);
+        let slot = self.slot_mut(knob);
         slot.deferred_until = None;
-        if slot.restore != Restore::NotOwed || target == slot.commanded {
+        if slot.restore != Restore::NotOwed || slot.yielded_until.is_some() || target == slot.commanded {
             return;
         }
         if target < slot.commanded {
@@ -73,58 +68,57 @@ impl Arbiter {
             }
             slot.last_lowering_at = Some(now);
         }
-        self.command(device, target, cause, now);
+        self.command(knob, target, cause, now);
     }
 
-    pub(super) fn command(&mut self, device: DeviceIndex, setting: Setting, cause: Cause, now: Instant) {
-        let release = !self.is_held(device);
-        let slot = &mut self.slots[device.0];
+    pub(super) fn command(&mut self, knob: Knob, setting: Setting, cause: Cause, now: Instant) {
+        let release = !self.is_held(knob);
+        let slot = self.slot_mut(knob);
         slot.generation += 1;
         slot.commanded = setting;
         slot.deferred_until = None;
         slot.waiting_since.get_or_insert(now);
+        let generation = slot.generation;
         self.effects.push(Effect::Command(Command {
-            device,
-            generation: slot.generation,
+            knob,
+            generation,
             setting,
             release,
             cause,
+            disown: None,
         }));
     }
 
-    /// The fastest demand of all leases that hold the device.
-    pub(super) fn target(&self, device: DeviceIndex) -> Setting {
-        let demands = self
-            .leases
-            .values()
-            .filter_map(|lease| lease.holdings.get(&device));
+    /// The fastest demand of all leases that hold the knob.
+    pub(super) fn target(&self, knob: Knob) -> Setting {
+        let demands = self.leases.values().filter_map(|lease| lease.holdings.get(&knob));
         let fastest = demands
             .map(|holding| match holding.demand {
-                Demand::Default | Demand::Failed => Setting::Default,
-                Demand::Clock { clock_mhz, .. } => Setting::Ceiling { clock_mhz },
+                Demand::Default | Demand::Failed | Demand::Yielded => Setting::Default,
+                Demand::Limit { value, .. } => Setting::Ceiling { value },
             })
             .max()
             .unwrap_or(Setting::Default);
-        // A ceiling at the fastest clock holds nothing back, and a device that is not locked needs no restoring.
-        if fastest.clock_mhz() == Some(self.slots[device.0].default_clock_mhz()) {
+        // A ceiling at the last step holds nothing back, and a knob that is not held needs no restoring.
+        if fastest.value() == Some(self.slots[&knob].default_value()) {
             return Setting::Default;
         }
         fastest
     }
 
-    /// The slowest rhythm any holder is held to: the device is one, whoever asks.
-    pub(super) fn lowering_interval(&self, device: DeviceIndex) -> Duration {
+    /// The slowest rhythm any holder is held to: the knob is one, whoever asks.
+    pub(super) fn lowering_interval(&self, knob: Knob) -> Duration {
         self.leases
             .values()
-            .filter_map(|lease| lease.holdings.get(&device))
+            .filter_map(|lease| lease.holdings.get(&knob))
             .map(|holding| holding.terms.lowering_interval)
             .max()
             .unwrap_or(Duration::ZERO)
     }
 
-    pub(super) fn is_held(&self, device: DeviceIndex) -> bool {
+    pub(super) fn is_held(&self, knob: Knob) -> bool {
         self.leases
             .values()
-            .any(|lease| lease.holdings.contains_key(&device))
+            .any(|lease| lease.holdings.contains_key(&knob))
     }
 }

@@ -1,4 +1,4 @@
-//! What the arbiter knows of one device: what it was told, what it answered, and what is owed to it.
+//! What the arbiter knows of one knob: what it was told, what it answered, and what is owed to it.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::limits::{RESTORE_RETRY_FIRST, RESTORE_RETRY_MAX, STUCK_AFTER};
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// Ascending and not empty; the last one is the default.
-    pub clocks_mhz: Vec<u32>,
+    pub steps: Vec<u32>,
     pub commanded: Setting,
     pub generation: u64,
     pub acknowledged: u64,
@@ -20,6 +20,8 @@ pub struct Slot {
     pub last_lowering_at: Option<Instant>,
     /// A slow-down that the rate limit holds back until then.
     pub deferred_until: Option<Instant>,
+    /// Somebody else was seen to set it: nothing is written until then.
+    pub yielded_until: Option<Instant>,
 }
 
 /// The way back to default clocks after a write failed, or after an earlier process left the device lowered.
@@ -31,9 +33,9 @@ pub enum Restore {
 }
 
 impl Slot {
-    pub fn new(clocks_mhz: Vec<u32>) -> Self {
+    pub fn new(steps: Vec<u32>) -> Self {
         Self {
-            clocks_mhz,
+            steps,
             commanded: Setting::Default,
             generation: 0,
             acknowledged: 0,
@@ -42,16 +44,22 @@ impl Slot {
             restore: Restore::NotOwed,
             last_lowering_at: None,
             deferred_until: None,
+            yielded_until: None,
         }
     }
 
-    pub fn default_clock_mhz(&self) -> u32 {
-        *self.clocks_mhz.last().expect("a device has clocks")
+    pub fn default_value(&self) -> u32 {
+        *self.steps.last().expect("a knob has steps")
     }
 
-    /// Slow-downs are refused while the way back is not known to work.
+    /// Slow-downs are refused while the way back is not known to work, and while somebody else sets the knob.
     pub fn may_be_slowed(&self) -> bool {
-        self.restore == Restore::NotOwed && !self.stuck
+        self.restore == Restore::NotOwed && !self.stuck && self.yielded_until.is_none()
+    }
+
+    /// Not known to be at default although it should be: no lease on it is granted.
+    pub fn is_owed(&self) -> bool {
+        self.restore != Restore::NotOwed || self.stuck
     }
 
     /// A restore that did not work at once; `/readyz` shows it.

@@ -1,31 +1,32 @@
-//! PUT targets: what is refused, and what becomes of each device's demand.
+//! PUT targets: what is refused, and what becomes of each knob's demand.
 
 use std::time::{Duration, Instant};
 
 use super::Arbiter;
-use super::clock_bounds::Clamped;
+use super::bounds::Clamped;
 use super::effect::Cause;
-use super::lease::{Demand, DeviceIndex, Group, Lease, LeaseId};
+use super::lease::{Demand, Group, Knob, Lease, LeaseId};
+use super::slot::Slot;
+use crate::principal::Principal;
 
 pub struct TargetsRequest {
     pub lease_id: LeaseId,
-    pub uid: u32,
+    pub principal: Principal,
     pub epoch: u64,
     pub seq: u64,
     pub targets: Vec<Target>,
 }
 
-/// The devices of one target are a group: set together, or all at default.
+/// The knobs of one target are a group: set together, or all at default.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub devices: Vec<DeviceIndex>,
-    pub wish: Wish,
+    pub wishes: Vec<(Knob, Wish)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub enum Wish {
     Default,
-    Clock { requested_mhz: u32, hold: Duration },
+    Limit { requested: u32, hold: Duration },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,16 +35,16 @@ pub enum TargetsRefusal {
     NotYours,
     OtherEpoch { epoch: u64 },
     StaleSeq { last_seq: u64 },
-    NotHeld { target: usize, position: usize },
+    NotHeld { target: usize, knob: Knob },
     HoldTooLong { target: usize, hold_max: Duration },
 }
 
-/// What was made of one device's wish, before the device answered.
+/// What was made of one knob's wish, before the knob answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    pub device: DeviceIndex,
-    pub requested_mhz: Option<u32>,
-    pub demand_mhz: Option<u32>,
+    pub knob: Knob,
+    pub requested: Option<u32>,
+    pub demand: Option<u32>,
     pub clamped: Option<Clamped>,
 }
 
@@ -60,7 +61,7 @@ impl Arbiter {
         let mut named = Vec::new();
         for target in &request.targets {
             accepted.extend(self.replace_demands(request.lease_id, target, now));
-            named.extend_from_slice(&target.devices);
+            named.extend(target.wishes.iter().map(|&(knob, _)| knob));
         }
         let lease = self.lease_mut(request.lease_id);
         lease.last_seq = Some(request.seq);
@@ -74,7 +75,7 @@ impl Arbiter {
             .leases
             .get(&request.lease_id)
             .ok_or(TargetsRefusal::UnknownLease)?;
-        if lease.uid != request.uid {
+        if !lease.principal.is(&request.principal) {
             return Err(TargetsRefusal::NotYours);
         }
         if lease.epoch != request.epoch {
@@ -86,13 +87,13 @@ impl Arbiter {
             return Err(TargetsRefusal::StaleSeq { last_seq });
         }
         for (target, asked) in request.targets.iter().enumerate() {
-            for (position, device) in asked.devices.iter().enumerate() {
+            for &(knob, wish) in &asked.wishes {
                 let holding = lease
                     .holdings
-                    .get(device)
-                    .ok_or(TargetsRefusal::NotHeld { target, position })?;
+                    .get(&knob)
+                    .ok_or(TargetsRefusal::NotHeld { target, knob })?;
                 let hold_max = holding.terms.hold_max;
-                if let Wish::Clock { hold, .. } = asked.wish
+                if let Wish::Limit { hold, .. } = wish
                     && hold > hold_max
                 {
                     return Err(TargetsRefusal::HoldTooLong { target, hold_max });
@@ -105,45 +106,41 @@ impl Arbiter {
     fn replace_demands(&mut self, lease_id: LeaseId, target: &Target, now: Instant) -> Vec<Accepted> {
         self.groups_made += 1;
         let group = Group(self.groups_made);
-        // Known before anything is written: a group with a device that cannot be set is not begun.
-        let can_be_set = target
-            .devices
-            .iter()
-            .all(|device| self.slots[device.0].may_be_slowed());
+        // Known before anything is written: a group with a knob that cannot be set is not begun.
+        let slots = target.wishes.iter().map(|(knob, _)| &self.slots[knob]);
+        let can_be_set = slots.clone().all(Slot::may_be_slowed);
+        let is_yielded = slots.clone().any(|slot| slot.yielded_until.is_some());
         let mut accepted = Vec::new();
-        for &device in &target.devices {
-            let clocks_mhz = &self.slots[device.0].clocks_mhz;
+        for &(knob, wish) in &target.wishes {
+            let steps = &self.slots[&knob].steps;
             let lease = self.leases.get_mut(&lease_id).expect("checked by check_targets");
-            let holding = lease.holdings.get_mut(&device).expect("checked by check_targets");
-            match target.wish {
+            let holding = lease.holdings.get_mut(&knob).expect("checked by check_targets");
+            let (requested, demand, clamped) = match wish {
                 Wish::Default => {
                     holding.demand = Demand::Default;
-                    accepted.push(Accepted {
-                        device,
-                        requested_mhz: None,
-                        demand_mhz: None,
-                        clamped: None,
-                    });
+                    (None, None, None)
                 }
-                Wish::Clock { requested_mhz, hold } => {
-                    let (clock_mhz, clamped) = holding.terms.bounds.fit(clocks_mhz, requested_mhz);
-                    holding.demand = if can_be_set {
-                        Demand::Clock {
-                            clock_mhz,
-                            lapses_at: now + hold,
+                Wish::Limit { requested, hold } => {
+                    let (value, clamped) = holding.terms.bounds.fit(steps, requested);
+                    let lapses_at = now + hold;
+                    holding.demand = match (can_be_set, is_yielded) {
+                        (true, _) => Demand::Limit {
+                            value,
+                            lapses_at,
                             group,
-                        }
-                    } else {
-                        Demand::Failed
+                        },
+                        (false, true) => Demand::Yielded,
+                        (false, false) => Demand::Failed,
                     };
-                    accepted.push(Accepted {
-                        device,
-                        requested_mhz: Some(requested_mhz),
-                        demand_mhz: Some(clock_mhz),
-                        clamped,
-                    });
+                    (Some(requested), Some(value), clamped)
                 }
-            }
+            };
+            accepted.push(Accepted {
+                knob,
+                requested,
+                demand,
+                clamped,
+            });
         }
         accepted
     }

@@ -2,11 +2,13 @@
 
 mod faults;
 mod laws;
+mod revocation;
 
-use super::clock_bounds::Clamped;
+use super::bounds::Clamped;
 use super::view::Status;
 use super::*;
-use crate::limits::{LEASES_MAX, STUCK_AFTER};
+use crate::device::ControlName;
+use crate::limits::{LEASES_MAX, LEASES_PER_PRINCIPAL_MAX, STUCK_AFTER, YIELD_FOR};
 
 const CLOCKS_MHZ: [u32; 5] = [210, 990, 1005, 1290, 1980];
 const UID: u32 = 1000;
@@ -17,6 +19,7 @@ struct World {
     arbiter: Arbiter,
     start: Instant,
     seq: u64,
+    principal: Principal,
 }
 
 impl World {
@@ -24,13 +27,16 @@ impl World {
         Self::journaled(devices, &[])
     }
 
-    fn journaled(devices: usize, journaled: &[DeviceIndex]) -> Self {
+    fn journaled(devices: usize, journaled: &[Knob]) -> Self {
         let start = Instant::now();
-        let clocks_mhz = vec![CLOCKS_MHZ.to_vec(); devices];
+        let steps = (0..devices)
+            .map(|index| (clock(index), CLOCKS_MHZ.to_vec()))
+            .collect();
         Self {
-            arbiter: Arbiter::new(clocks_mhz, journaled, start),
+            arbiter: Arbiter::new(steps, journaled, start),
             start,
             seq: 0,
+            principal: user(UID),
         }
     }
 
@@ -40,7 +46,7 @@ impl World {
 
     fn grant(&mut self, id: u128, devices: &[usize], ms: u64) -> Result<(), GrantRefusal> {
         let terms = Terms {
-            bounds: ClockBounds::on(&CLOCKS_MHZ, None, None),
+            bounds: Bounds::on(&CLOCKS_MHZ, None, None),
             hold_max: Duration::from_millis(5_000),
             lowering_interval: LOWERING_INTERVAL,
         };
@@ -48,9 +54,9 @@ impl World {
             id: LeaseId(id),
             epoch: 7,
             holder: format!("holder-{id}"),
-            uid: UID,
+            principal: self.principal.clone(),
             ttl: Duration::from_millis(3_000),
-            devices: devices.iter().map(|&index| (DeviceIndex(index), terms)).collect(),
+            knobs: devices.iter().map(|&index| (clock(index), terms)).collect(),
         };
         self.arbiter.grant(request, self.at(ms))
     }
@@ -59,7 +65,7 @@ impl World {
         self.seq += 1;
         TargetsRequest {
             lease_id: LeaseId(id),
-            uid: UID,
+            principal: user(UID),
             epoch: 7,
             seq: self.seq,
             targets,
@@ -79,7 +85,7 @@ impl World {
 
     /// The commands since the last time, as (device, clock or `None` for default). Nobody answers them.
     fn commands(&mut self) -> Vec<(usize, Option<u32>)> {
-        let told = |command: Command| (command.device.0, command.setting.clock_mhz());
+        let told = |command: Command| (command.knob.device.0, command.setting.value());
         self.full_commands().into_iter().map(told).collect()
     }
 
@@ -94,7 +100,7 @@ impl World {
 
     fn answer(&mut self, command: Command, result: Result<(), &str>, ms: u64) {
         let completion = Completion {
-            device: command.device,
+            knob: command.knob,
             generation: command.generation,
             setting: command.setting,
             result: result.map_err(str::to_owned),
@@ -112,33 +118,43 @@ impl World {
                 return told;
             }
             for command in commands {
-                told.push((command.device.0, command.setting.clock_mhz()));
+                told.push((command.knob.device.0, command.setting.value()));
                 self.answer(command, Ok(()), ms);
             }
         }
     }
 
     fn status(&self, id: u128, device: usize) -> Status {
-        let status = self.arbiter.status(LeaseId(id), DeviceIndex(device));
+        let status = self.arbiter.status(LeaseId(id), clock(device));
         status.expect("the lease holds the device").0
     }
 }
 
-fn slower(devices: &[usize], requested_mhz: u32, hold_ms: u64) -> Target {
-    Target {
-        devices: devices.iter().copied().map(DeviceIndex).collect(),
-        wish: Wish::Clock {
-            requested_mhz,
-            hold: Duration::from_millis(hold_ms),
-        },
+fn user(uid: u32) -> Principal {
+    Principal::User { uid, gids: vec![uid] }
+}
+
+/// The clock of one device: a knob like any other.
+fn clock(index: usize) -> Knob {
+    Knob {
+        device: DeviceIndex(index),
+        control: ControlName::Clock,
     }
 }
 
-fn default_clocks(devices: &[usize]) -> Target {
+fn target(devices: &[usize], wish: Wish) -> Target {
     Target {
-        devices: devices.iter().copied().map(DeviceIndex).collect(),
-        wish: Wish::Default,
+        wishes: devices.iter().map(|&index| (clock(index), wish)).collect(),
     }
+}
+
+fn slower(devices: &[usize], requested: u32, hold_ms: u64) -> Target {
+    let hold = Duration::from_millis(hold_ms);
+    target(devices, Wish::Limit { requested, hold })
+}
+
+fn default_clocks(devices: &[usize]) -> Target {
+    target(devices, Wish::Default)
 }
 
 #[test]
@@ -205,7 +221,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         ..good(&mut world, vec![default_clocks(&[0])])
     };
     let stranger = TargetsRequest {
-        uid: UID + 1,
+        principal: user(UID + 1),
         ..good(&mut world, vec![])
     };
     let not_held = good(&mut world, vec![default_clocks(&[0]), default_clocks(&[1])]);
@@ -219,7 +235,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
             not_held,
             TargetsRefusal::NotHeld {
                 target: 1,
-                position: 0,
+                knob: clock(1),
             },
         ),
         (too_long, TargetsRefusal::HoldTooLong { target: 1, hold_max }),
@@ -230,7 +246,7 @@ fn a_refused_request_changes_nothing_and_renews_nothing() {
         assert_eq!(world.arbiter.next_due(), due);
     }
     assert_eq!(
-        world.arbiter.release(LeaseId(1), UID + 1, world.at(50)),
+        world.arbiter.release(LeaseId(1), &user(UID + 1), world.at(50)),
         Err(EndRefusal::NotYours)
     );
 }
@@ -283,7 +299,7 @@ fn a_demand_for_the_fastest_clock_locks_nothing() {
     let mut world = World::new(1);
     world.grant(1, &[0], 0).expect("granted");
     let accepted = world.put(1, &[0], 1981, 5_000, 0);
-    assert_eq!(accepted[0].demand_mhz, Some(1980));
+    assert_eq!(accepted[0].demand, Some(1980));
     assert_eq!(accepted[0].clamped, Some(Clamped::Ceiling));
     assert_eq!(world.commands(), []);
 }
@@ -318,10 +334,16 @@ fn a_device_that_never_left_default_is_told_so_once_its_last_lease_ends() {
 #[test]
 fn leases_have_a_bound() {
     let mut world = World::new(1);
-    for id in 0..LEASES_MAX as u128 {
+    let too_many = |allowed| Err(GrantRefusal::TooManyLeases { allowed });
+    for id in 0..LEASES_PER_PRINCIPAL_MAX as u128 {
         world.grant(id, &[0], 0).expect("below the bound");
     }
-    assert_eq!(world.grant(999, &[0], 0), Err(GrantRefusal::TooManyLeases));
+    assert_eq!(world.grant(999, &[0], 0), too_many(LEASES_PER_PRINCIPAL_MAX));
+    world.principal = user(UID + 1);
+    for id in LEASES_PER_PRINCIPAL_MAX as u128..LEASES_MAX as u128 {
+        world.grant(id, &[0], 0).expect("somebody else has room");
+    }
+    assert_eq!(world.grant(999, &[0], 0), too_many(LEASES_MAX));
     world.arbiter.disconnected(LeaseId(0), world.at(1));
     assert_eq!(world.grant(999, &[0], 1), Ok(()));
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::effect::{Cause, EndReason};
-use super::lease::{Demand, DeviceIndex, LeaseId};
+use super::lease::{Demand, Knob, LeaseId};
 use super::setting::Setting;
 use super::slot::Restore;
 use super::{Arbiter, Lease};
@@ -15,6 +15,7 @@ impl Arbiter {
         self.lapse_holds(now);
         self.notice_stuck(now);
         self.retry_restores(now);
+        self.end_yields(now);
         self.lower_deferred(now);
     }
 
@@ -22,12 +23,12 @@ impl Arbiter {
     pub fn next_due(&self) -> Option<Instant> {
         let expiries = self.leases.values().map(|lease| lease.expires_at);
         let lapses = self.leases.values().flat_map(lapses_of);
-        let slots = self.slots.iter().flat_map(|slot| {
+        let slots = self.slots.values().flat_map(|slot| {
             let retry_at = match slot.restore {
                 Restore::RetryAt { at, .. } => Some(at),
                 Restore::NotOwed | Restore::UnderWay { .. } => None,
             };
-            [slot.deferred_until, slot.stuck_at(), retry_at]
+            [slot.deferred_until, slot.stuck_at(), retry_at, slot.yielded_until]
         });
         expiries.chain(lapses).chain(slots.flatten()).min()
     }
@@ -47,10 +48,10 @@ impl Arbiter {
     fn lapse_holds(&mut self, now: Instant) {
         let mut lapsed = Vec::new();
         for lease in self.leases.values_mut() {
-            for (&device, holding) in &mut lease.holdings {
-                if matches!(holding.demand, Demand::Clock { lapses_at, .. } if lapses_at <= now) {
+            for (&knob, holding) in &mut lease.holdings {
+                if matches!(holding.demand, Demand::Limit { lapses_at, .. } if lapses_at <= now) {
                     holding.demand = Demand::Default;
-                    lapsed.push(device);
+                    lapsed.push(knob);
                 }
             }
         }
@@ -58,24 +59,24 @@ impl Arbiter {
     }
 
     fn notice_stuck(&mut self, now: Instant) {
-        for device in self.devices() {
-            let slot = &mut self.slots[device.0];
+        for knob in self.knobs() {
+            let slot = self.slot_mut(knob);
             if slot.stuck_at().is_none_or(|stuck_at| now < stuck_at) {
                 continue;
             }
             slot.stuck = true;
             // Whenever the thread comes back, default is what it finds in its mailbox.
-            // Counted as a failure: the device is not known to be at default, and `/readyz` says so until it is.
+            // Counted as a failure: the knob is not known to be at default, and `/readyz` says so until it is.
             let failures = slot.failures().max(1);
             slot.restore = Restore::UnderWay { failures };
-            self.command(device, Setting::Default, Cause::GroupFailed, now);
-            self.fail_groups(device, now);
+            self.command(knob, Setting::Default, Cause::GroupFailed, now);
+            self.fail_groups(knob, now);
         }
     }
 
     fn retry_restores(&mut self, now: Instant) {
-        for device in self.devices() {
-            let slot = &mut self.slots[device.0];
+        for knob in self.knobs() {
+            let slot = self.slot_mut(knob);
             let Restore::RetryAt { at, failures } = slot.restore else {
                 continue;
             };
@@ -84,27 +85,28 @@ impl Arbiter {
             }
             slot.restore = Restore::UnderWay { failures };
             let cause = if failures == 0 { Cause::Start } else { Cause::Retry };
-            self.command(device, Setting::Default, cause, now);
+            self.command(knob, Setting::Default, cause, now);
         }
     }
 
     fn lower_deferred(&mut self, now: Instant) {
-        for device in self.devices() {
-            let due = self.slots[device.0].deferred_until;
+        for knob in self.knobs() {
+            let due = self.slots[&knob].deferred_until;
             if due.is_some_and(|due| due <= now) {
-                self.settle(device, Cause::LoweringDue, now);
+                self.settle(knob, Cause::LoweringDue, now);
             }
         }
     }
 
-    pub(super) fn devices(&self) -> impl Iterator<Item = DeviceIndex> + use<> {
-        (0..self.slots.len()).map(DeviceIndex)
+    pub(super) fn knobs(&self) -> impl Iterator<Item = Knob> + use<> {
+        let knobs: Vec<Knob> = self.slots.keys().copied().collect();
+        knobs.into_iter()
     }
 }
 
 fn lapses_of(lease: &Lease) -> impl Iterator<Item = Instant> {
     lease.holdings.values().filter_map(|holding| {
-        let Demand::Clock { lapses_at, .. } = holding.demand else {
+        let Demand::Limit { lapses_at, .. } = holding.demand else {
             return None;
         };
         Some(lapses_at)

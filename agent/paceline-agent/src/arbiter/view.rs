@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Arbiter;
-use super::lease::{Demand, DeviceIndex, LeaseId};
+use super::lease::{Demand, Knob, LeaseId};
 use super::setting::Setting;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub enum Status {
     Deferred,
     Failed,
     Stuck,
+    Yielded,
 }
 
 impl Status {
@@ -21,6 +22,7 @@ impl Status {
             Status::Deferred => "deferred",
             Status::Failed => "failed",
             Status::Stuck => "stuck",
+            Status::Yielded => "yielded",
         }
     }
 }
@@ -30,7 +32,7 @@ pub struct HolderView {
     pub lease_id: LeaseId,
     pub holder: String,
     /// `None`: at default, with or without having asked for it.
-    pub clock_mhz: Option<u32>,
+    pub value: Option<u32>,
     pub hold_left: Option<Duration>,
 }
 
@@ -44,12 +46,14 @@ impl Arbiter {
         self.leases.get(&lease_id).map(|lease| lease.ttl)
     }
 
-    /// How one device of a lease stands, and the effective target; `None` once the lease has ended.
-    pub fn status(&self, lease_id: LeaseId, device: DeviceIndex) -> Option<(Status, Setting)> {
-        let holding = self.leases.get(&lease_id)?.holdings.get(&device)?;
-        let slot = &self.slots[device.0];
+    /// How one knob of a lease stands, and the effective target; `None` once the lease has ended.
+    pub fn status(&self, lease_id: LeaseId, knob: Knob) -> Option<(Status, Setting)> {
+        let holding = self.leases.get(&lease_id)?.holdings.get(&knob)?;
+        let slot = &self.slots[&knob];
         let status = if slot.stuck {
             Status::Stuck
+        } else if holding.demand == Demand::Yielded {
+            Status::Yielded
         } else if holding.demand == Demand::Failed || slot.restore_is_overdue() {
             Status::Failed
         } else if slot.deferred_until.is_some() {
@@ -57,43 +61,52 @@ impl Arbiter {
         } else {
             Status::Applied
         };
-        Some((status, self.target(device)))
+        Some((status, self.target(knob)))
     }
 
     /// No answer is outstanding that is worth waiting for.
-    pub fn are_settled(&self, devices: &[DeviceIndex]) -> bool {
-        devices.iter().all(|device| self.slots[device.0].is_settled())
+    pub fn are_settled(&self, knobs: &[Knob]) -> bool {
+        knobs.iter().all(|knob| self.slots[knob].is_settled())
     }
 
     pub fn all_settled(&self) -> bool {
-        self.slots.iter().all(super::Slot::is_settled)
+        self.slots.values().all(super::Slot::is_settled)
     }
 
     /// Devices that should be at default and are not known to be.
-    pub fn restores_overdue(&self) -> Vec<DeviceIndex> {
-        self.devices()
-            .filter(|device| self.slots[device.0].restore_is_overdue())
+    pub fn restores_overdue(&self) -> Vec<Knob> {
+        self.knobs()
+            .filter(|knob| self.slots[knob].restore_is_overdue())
             .collect()
     }
 
-    /// What the device was last told: its effective target, or faster while a slow-down waits its turn.
-    pub fn commanded(&self, device: DeviceIndex) -> Setting {
-        self.slots[device.0].commanded
+    /// What the knob was last told: its effective target, or faster while a slow-down waits its turn.
+    pub fn commanded(&self, knob: Knob) -> Setting {
+        self.slots[&knob].commanded
     }
 
-    pub fn holders(&self, device: DeviceIndex, now: Instant) -> Vec<HolderView> {
+    pub fn steps(&self, knob: Knob) -> &[u32] {
+        &self.slots[&knob].steps
+    }
+
+    /// Somebody else was seen to set it, less than `YIELD_FOR` ago.
+    pub fn is_yielded(&self, knob: Knob) -> bool {
+        self.slots[&knob].yielded_until.is_some()
+    }
+
+    pub fn holders(&self, knob: Knob, now: Instant) -> Vec<HolderView> {
         let holders = self.leases.values().filter_map(|lease| {
-            let holding = lease.holdings.get(&device)?;
-            let (clock_mhz, hold_left) = match holding.demand {
-                Demand::Default | Demand::Failed => (None, None),
-                Demand::Clock {
-                    clock_mhz, lapses_at, ..
-                } => (Some(clock_mhz), Some(lapses_at.saturating_duration_since(now))),
+            let holding = lease.holdings.get(&knob)?;
+            let (value, hold_left) = match holding.demand {
+                Demand::Default | Demand::Failed | Demand::Yielded => (None, None),
+                Demand::Limit { value, lapses_at, .. } => {
+                    (Some(value), Some(lapses_at.saturating_duration_since(now)))
+                }
             };
             Some(HolderView {
                 lease_id: lease.id,
                 holder: lease.holder.clone(),
-                clock_mhz,
+                value,
                 hold_left,
             })
         });

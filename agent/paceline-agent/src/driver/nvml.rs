@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::DriverError;
 use super::nvml_library::{DeviceHandle, Field, NvmlFailure, NvmlLibrary};
+use super::steps::{RESET, found_power_limit_mw, power_steps};
 use super::throttle::reasons;
-use crate::device::{Device, DeviceError, DeviceId, DeviceInfo, Reading};
+use crate::device::{Baseline, ControlName, Device, DeviceError, DeviceId, DeviceInfo, Reading};
 
 struct NvmlDevice {
     info: DeviceInfo,
@@ -40,16 +41,35 @@ pub fn open(path: &Path) -> Result<Vec<Arc<dyn Device>>, DriverError> {
     Ok(devices)
 }
 
+/// What this library cannot set, the device does not offer; it can still be read.
 fn describe(library: &NvmlLibrary, handle: DeviceHandle) -> Result<DeviceInfo, String> {
     let uuid = library.uuid(handle).map_err(|failure| failure.to_string())?;
-    let clocks_mhz = clocks(library, handle).map_err(|wrong| format!("{uuid}: {wrong}"))?;
+    let clocks_mhz = if library.can_lock_clocks() {
+        clocks(library, handle).unwrap_or_else(|wrong| {
+            tracing::warn!(%uuid, "its clock cannot be set: {wrong}");
+            Vec::new()
+        })
+    } else {
+        Vec::new()
+    };
+    let limit_mw = library.power_limit_mw(handle).ok();
+    let range_mw = library.power_limit_range_mw(handle).ok();
+    let power_limits_mw = match (limit_mw, range_mw) {
+        (Some(limit_mw), Some((lowest_mw, _))) if library.can_limit_power() => {
+            power_steps(lowest_mw, limit_mw)
+        }
+        _ => Vec::new(),
+    };
     Ok(DeviceInfo {
         id: DeviceId(format!("nvml:{uuid}")),
         driver: "nvml",
         name: library.name(handle).ok(),
         uuid: Some(uuid),
         clocks_mhz,
-        power_limit_mw: library.default_power_limit_mw(handle).ok().map(u64::from),
+        power_limits_mw,
+        power_limit_mw: limit_mw
+            .or_else(|| library.default_power_limit_mw(handle).ok())
+            .map(u64::from),
     })
 }
 
@@ -77,14 +97,54 @@ impl Device for NvmlDevice {
         &self.info
     }
 
-    fn limit_clock(&self, ceiling_mhz: u32) -> Result<(), DeviceError> {
-        let lowest_mhz = self.info.lowest_clock_mhz();
-        let locked = self.library.lock_clocks(self.handle, lowest_mhz, ceiling_mhz);
-        locked.map_err(device_error)
+    /// NVML has no getter for locked clocks: back is to reset them.
+    fn baseline(&self, control: ControlName) -> Result<Baseline, DeviceError> {
+        match control {
+            ControlName::Clock => Ok(Baseline(RESET.to_owned())),
+            ControlName::PowerLimit => {
+                let limit_mw = self.library.power_limit_mw(self.handle).map_err(device_error)?;
+                Ok(Baseline(limit_mw.to_string()))
+            }
+        }
     }
 
-    fn reset_clock(&self) -> Result<(), DeviceError> {
-        self.library.reset_clocks(self.handle).map_err(device_error)
+    fn limit(&self, control: ControlName, value: u32, baseline: &Baseline) -> Result<(), DeviceError> {
+        let done = match control {
+            ControlName::Clock => {
+                let lowest_mhz = *self
+                    .info
+                    .clocks_mhz
+                    .first()
+                    .ok_or_else(|| DeviceError::lacks(control))?;
+                self.library.lock_clocks(self.handle, lowest_mhz, value)
+            }
+            ControlName::PowerLimit => {
+                let limit_mw = value.min(found_power_limit_mw(baseline)?);
+                self.library.set_power_limit_mw(self.handle, limit_mw)
+            }
+        };
+        done.map_err(device_error)
+    }
+
+    fn restore(&self, control: ControlName, baseline: &Baseline) -> Result<(), DeviceError> {
+        let done = match control {
+            ControlName::Clock => self.library.reset_clocks(self.handle),
+            ControlName::PowerLimit => {
+                let limit_mw = found_power_limit_mw(baseline)?;
+                self.library.set_power_limit_mw(self.handle, limit_mw)
+            }
+        };
+        done.map_err(device_error)
+    }
+
+    fn default_baseline(&self, control: ControlName) -> Option<Baseline> {
+        match control {
+            ControlName::Clock => Some(Baseline(RESET.to_owned())),
+            ControlName::PowerLimit => {
+                let limit_mw = self.library.default_power_limit_mw(self.handle).ok()?;
+                Some(Baseline(limit_mw.to_string()))
+            }
+        }
     }
 
     /// What cannot be told is `None`. A device that tells nothing at all is an error: it is lost, not taciturn.
@@ -104,6 +164,8 @@ impl Device for NvmlDevice {
             utilization_pct: self.library.utilization_pct(self.handle).ok(),
             temperature_c: self.library.temperature_c(self.handle).ok(),
             throttle_reasons: self.library.throttle_reasons(self.handle).ok().map(reasons),
+            clock_limit_mhz: None,
+            power_limit_mw: self.library.power_limit_mw(self.handle).ok().map(u64::from),
         };
         match clock_mhz {
             Err(failure) if reading == Reading::default() => Err(device_error(failure)),

@@ -107,11 +107,15 @@ pub struct NvmlLibrary {
     device_count: Symbol<unsafe extern "C" fn(*mut c_uint) -> Code>,
     device_by_index: Symbol<unsafe extern "C" fn(c_uint, *mut DeviceHandle) -> Code>,
     uuid: Symbol<TextFromDevice>,
-    supported_memory_clocks: Symbol<unsafe extern "C" fn(DeviceHandle, *mut c_uint, *mut c_uint) -> Code>,
+    supported_memory_clocks:
+        Option<Symbol<unsafe extern "C" fn(DeviceHandle, *mut c_uint, *mut c_uint) -> Code>>,
     supported_graphics_clocks:
-        Symbol<unsafe extern "C" fn(DeviceHandle, c_uint, *mut c_uint, *mut c_uint) -> Code>,
-    set_locked_clocks: Symbol<unsafe extern "C" fn(DeviceHandle, c_uint, c_uint) -> Code>,
-    reset_locked_clocks: Symbol<unsafe extern "C" fn(DeviceHandle) -> Code>,
+        Option<Symbol<unsafe extern "C" fn(DeviceHandle, c_uint, *mut c_uint, *mut c_uint) -> Code>>,
+    set_locked_clocks: Option<Symbol<unsafe extern "C" fn(DeviceHandle, c_uint, c_uint) -> Code>>,
+    reset_locked_clocks: Option<Symbol<unsafe extern "C" fn(DeviceHandle) -> Code>>,
+    set_power_limit: Option<Symbol<unsafe extern "C" fn(DeviceHandle, c_uint) -> Code>>,
+    power_limit_range: Option<Symbol<unsafe extern "C" fn(DeviceHandle, *mut c_uint, *mut c_uint) -> Code>>,
+    default_power_limit: Option<Symbol<FromDevice<c_uint>>>,
     name: Option<Symbol<TextFromDevice>>,
     clock_info: Option<Symbol<unsafe extern "C" fn(DeviceHandle, c_uint, *mut c_uint) -> Code>>,
     power_usage: Option<Symbol<FromDevice<c_uint>>>,
@@ -140,10 +144,13 @@ impl NvmlLibrary {
                 device_count: required(&library, "nvmlDeviceGetCount_v2")?,
                 device_by_index: required(&library, "nvmlDeviceGetHandleByIndex_v2")?,
                 uuid: required(&library, "nvmlDeviceGetUUID")?,
-                supported_memory_clocks: required(&library, "nvmlDeviceGetSupportedMemoryClocks")?,
-                supported_graphics_clocks: required(&library, "nvmlDeviceGetSupportedGraphicsClocks")?,
-                set_locked_clocks: required(&library, "nvmlDeviceSetGpuLockedClocks")?,
-                reset_locked_clocks: required(&library, "nvmlDeviceResetGpuLockedClocks")?,
+                supported_memory_clocks: optional(&library, "nvmlDeviceGetSupportedMemoryClocks"),
+                supported_graphics_clocks: optional(&library, "nvmlDeviceGetSupportedGraphicsClocks"),
+                set_locked_clocks: optional(&library, "nvmlDeviceSetGpuLockedClocks"),
+                reset_locked_clocks: optional(&library, "nvmlDeviceResetGpuLockedClocks"),
+                set_power_limit: optional(&library, "nvmlDeviceSetPowerManagementLimit"),
+                power_limit_range: optional(&library, "nvmlDeviceGetPowerManagementLimitConstraints"),
+                default_power_limit: optional(&library, "nvmlDeviceGetPowerManagementDefaultLimit"),
                 name: optional(&library, "nvmlDeviceGetName"),
                 clock_info: optional(&library, "nvmlDeviceGetClockInfo"),
                 power_usage: optional(&library, "nvmlDeviceGetPowerUsage"),
@@ -154,8 +161,7 @@ impl NvmlLibrary {
                 // The newer name first; both tell the same bits.
                 throttle_reasons: optional(&library, "nvmlDeviceGetCurrentClocksEventReasons")
                     .or_else(|| optional(&library, "nvmlDeviceGetCurrentClocksThrottleReasons")),
-                power_limit: optional(&library, "nvmlDeviceGetPowerManagementDefaultLimit")
-                    .or_else(|| optional(&library, "nvmlDeviceGetPowerManagementLimit")),
+                power_limit: optional(&library, "nvmlDeviceGetPowerManagementLimit"),
                 _library: library,
             };
             this.check("nvmlInit_v2", init())
@@ -192,31 +198,68 @@ impl NvmlLibrary {
 
     /// In NVML's order, which is not promised.
     pub fn memory_clocks_mhz(&self, device: DeviceHandle) -> Result<Vec<u32>> {
+        let function = "nvmlDeviceGetSupportedMemoryClocks";
+        let supported = known(&self.supported_memory_clocks, function)?;
         let list = |count: *mut c_uint, clocks: *mut c_uint| {
             // SAFETY: `clocks_with` passes a buffer of `*count` entries; NVML writes no more than that.
-            unsafe { (self.supported_memory_clocks)(device, count, clocks) }
+            unsafe { supported(device, count, clocks) }
         };
-        self.clocks_with("nvmlDeviceGetSupportedMemoryClocks", list)
+        self.clocks_with(function, list)
     }
 
     pub fn graphics_clocks_mhz(&self, device: DeviceHandle, memory_mhz: u32) -> Result<Vec<u32>> {
+        let function = "nvmlDeviceGetSupportedGraphicsClocks";
+        let supported = known(&self.supported_graphics_clocks, function)?;
         let list = |count: *mut c_uint, clocks: *mut c_uint| {
             // SAFETY: as in `memory_clocks_mhz`.
-            unsafe { (self.supported_graphics_clocks)(device, memory_mhz, count, clocks) }
+            unsafe { supported(device, memory_mhz, count, clocks) }
         };
-        self.clocks_with("nvmlDeviceGetSupportedGraphicsClocks", list)
+        self.clocks_with(function, list)
+    }
+
+    /// Both ways: a clock that could not be reset must not be locked.
+    pub fn can_lock_clocks(&self) -> bool {
+        self.set_locked_clocks.is_some() && self.reset_locked_clocks.is_some()
     }
 
     pub fn lock_clocks(&self, device: DeviceHandle, min_mhz: u32, max_mhz: u32) -> Result<()> {
+        let function = "nvmlDeviceSetGpuLockedClocks";
         // SAFETY: plain numbers and a handle of this library.
-        let code = unsafe { (self.set_locked_clocks)(device, min_mhz, max_mhz) };
-        self.check("nvmlDeviceSetGpuLockedClocks", code)
+        let code = unsafe { known(&self.set_locked_clocks, function)?(device, min_mhz, max_mhz) };
+        self.check(function, code)
     }
 
     pub fn reset_clocks(&self, device: DeviceHandle) -> Result<()> {
+        let function = "nvmlDeviceResetGpuLockedClocks";
         // SAFETY: a handle of this library.
-        let code = unsafe { (self.reset_locked_clocks)(device) };
-        self.check("nvmlDeviceResetGpuLockedClocks", code)
+        let code = unsafe { known(&self.reset_locked_clocks, function)?(device) };
+        self.check(function, code)
+    }
+
+    pub fn can_limit_power(&self) -> bool {
+        self.set_power_limit.is_some()
+    }
+
+    pub fn set_power_limit_mw(&self, device: DeviceHandle, limit_mw: u32) -> Result<()> {
+        let function = "nvmlDeviceSetPowerManagementLimit";
+        // SAFETY: a plain number and a handle of this library.
+        let code = unsafe { known(&self.set_power_limit, function)?(device, limit_mw) };
+        self.check(function, code)
+    }
+
+    /// The lowest and the highest limit that can be set.
+    pub fn power_limit_range_mw(&self, device: DeviceHandle) -> Result<(u32, u32)> {
+        let function = "nvmlDeviceGetPowerManagementLimitConstraints";
+        let (mut lowest_mw, mut highest_mw) = (0, 0);
+        let range = known(&self.power_limit_range, function)?;
+        // SAFETY: NVML writes two `unsigned int`.
+        let code = unsafe { range(device, &raw mut lowest_mw, &raw mut highest_mw) };
+        self.check(function, code).map(|()| (lowest_mw, highest_mw))
+    }
+
+    /// The limit in force.
+    pub fn power_limit_mw(&self, device: DeviceHandle) -> Result<u32> {
+        self.one("nvmlDeviceGetPowerManagementLimit", &self.power_limit, device)
     }
 
     pub fn clock_mhz(&self, device: DeviceHandle) -> Result<u32> {
@@ -251,7 +294,7 @@ impl NvmlLibrary {
     pub fn default_power_limit_mw(&self, device: DeviceHandle) -> Result<u32> {
         self.one(
             "nvmlDeviceGetPowerManagementDefaultLimit",
-            &self.power_limit,
+            &self.default_power_limit,
             device,
         )
     }

@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::problem::Problem;
+use super::problem::{Problem, ProblemKind};
+use crate::limits::TOKEN_REFUSAL_EVERY;
 
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -37,10 +40,24 @@ pub fn nothing() -> Answer {
 pub fn problem(problem: &Problem, allow: Option<&'static str>) -> Answer {
     let body = problem.body().to_string();
     let mut answer = whole(problem.kind.status(), "application/problem+json", body);
+    let headers = answer.headers_mut();
     if let Some(methods) = allow {
-        answer
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static(methods));
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    }
+    // Strangers are not kept: a guess costs them a connection.
+    match problem.kind {
+        ProblemKind::Unauthenticated => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ProblemKind::TooManyAttempts => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(TOKEN_REFUSAL_EVERY.as_secs()));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ProblemKind::NotForBrowsers => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
     }
     answer
 }

@@ -10,16 +10,21 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::answer::{self, Answer};
-use super::app::{App, Mode};
+use super::app::App;
+use super::device_description::{describe, knob, told};
 use super::peer::Peer;
 use super::problem::{Problem, ProblemKind};
 use super::query::Query;
-use crate::arbiter::{ClockBounds, DeviceIndex, HolderView};
-use crate::device::{DeviceError, Reading};
+use crate::arbiter::DeviceIndex;
+use crate::device::{ControlName, DeviceError, Reading};
+use crate::json_fields::quotable;
 use crate::limits::{STREAM_PERIOD_MS_DEFAULT, STREAM_PERIOD_MS_MAX, STREAM_PERIOD_MS_MIN};
 
 pub fn devices(app: &App, peer: &Peer) -> Answer {
-    let devices: Vec<Value> = all(app).map(|device| describe(app, peer, device)).collect();
+    let rules = app.access.rules();
+    let devices: Vec<Value> = all(app)
+        .map(|device| describe(app, &rules, peer, device))
+        .collect();
     answer::json(&json!({"devices": devices}))
 }
 
@@ -29,7 +34,7 @@ pub async fn samples(app: &App, uri: &Uri) -> Result<Answer, Problem> {
     Ok(answer::json(&sample_all(app, &chosen).await))
 }
 
-pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
+pub fn stream(app: &Arc<App>, peer: &Peer, uri: &Uri) -> Result<Answer, Problem> {
     let query = Query::of(uri, &["device", "period_ms"])?;
     let chosen = chosen_devices(app, &query)?;
     let range = STREAM_PERIOD_MS_MIN..=STREAM_PERIOD_MS_MAX;
@@ -39,6 +44,7 @@ pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
     // One line: a reader slower than the period gets fewer lines, never older ones.
     let (lines, receiver) = mpsc::channel(1);
     let app = Arc::clone(app);
+    let principal = peer.principal.clone();
     tokio::spawn(async move {
         let mut closing = app.closing.subscribe();
         let mut period = tokio::time::interval(Duration::from_millis(period_ms));
@@ -52,6 +58,10 @@ pub fn stream(app: &Arc<App>, uri: &Uri) -> Result<Answer, Problem> {
             let Ok(permit) = lines.reserve().await else {
                 return;
             };
+            // Its token has left the file since it was shown.
+            if !app.access.rules().knows(&principal) {
+                return;
+            }
             permit.send(answer::line(&sample_all(&app, &chosen).await));
         }
     });
@@ -66,7 +76,7 @@ pub async fn readings(
     let asked: Vec<_> = devices
         .iter()
         .map(|&device| {
-            let sampler = Arc::clone(&app.samplers[device.0]);
+            let sampler = Arc::clone(app.control.sampler(device));
             (device, tokio::spawn(async move { sampler.sample().await }))
         })
         .collect();
@@ -80,7 +90,7 @@ pub async fn readings(
 }
 
 pub fn all(app: &App) -> impl Iterator<Item = DeviceIndex> + use<> {
-    (0..app.samplers.len()).map(DeviceIndex)
+    (0..app.control.threads().len()).map(DeviceIndex)
 }
 
 async fn sample_all(app: &App, devices: &[DeviceIndex]) -> Value {
@@ -94,7 +104,8 @@ async fn sample_all(app: &App, devices: &[DeviceIndex]) -> Value {
 
 fn sample(app: &App, device: DeviceIndex, reading: Result<Reading, DeviceError>) -> Value {
     let id = &app.control.device(device).info().id.0;
-    let commanded = app.control.view(|arbiter, _| arbiter.commanded(device));
+    let target_mhz = told(app, knob(device, ControlName::Clock));
+    let target_power_limit_mw = told(app, knob(device, ControlName::PowerLimit));
     let (reading, wrong) = match reading {
         Ok(reading) => (reading, None),
         Err(wrong) => (Reading::default(), Some(wrong.to_string())),
@@ -108,7 +119,10 @@ fn sample(app: &App, device: DeviceIndex, reading: Result<Reading, DeviceError>)
         "utilization_pct": reading.utilization_pct,
         "temperature_c": reading.temperature_c,
         "throttle_reasons": reading.throttle_reasons,
-        "target_mhz": commanded.clock_mhz(),
+        "clock_limit_mhz": reading.clock_limit_mhz,
+        "power_limit_mw": reading.power_limit_mw,
+        "target_mhz": target_mhz,
+        "target_power_limit_mw": target_power_limit_mw,
     });
     if let Some(wrong) = wrong {
         sample["error"] = Value::String(wrong);
@@ -116,47 +130,14 @@ fn sample(app: &App, device: DeviceIndex, reading: Result<Reading, DeviceError>)
     sample
 }
 
-fn describe(app: &App, peer: &Peer, device: DeviceIndex) -> Value {
-    let info = app.control.device(device).info();
-    let stats = app.control.threads()[device.0].stats();
-    let (commanded, holders) = app
-        .control
-        .view(|arbiter, now| (arbiter.commanded(device), arbiter.holders(device, now)));
-    let rule = app.policy.clock_rule(peer.uid, &peer.gids, &info.id);
-    let rule = rule.filter(|_| app.mode == Mode::Control);
-    let controls: &[&str] = if rule.is_some() { &["clock"] } else { &[] };
-    let bounds = ClockBounds::on(
-        &info.clocks_mhz,
-        rule.and_then(|rule| rule.floor_mhz),
-        rule.and_then(|rule| rule.ceiling_mhz),
-    );
-    json!({
-        "device": info.id.0,
-        "driver": info.driver,
-        "name": info.name,
-        "uuid": info.uuid,
-        "clocks_mhz": info.clocks_mhz,
-        "default_clock_mhz": info.default_clock_mhz(),
-        "power_limit_mw": info.power_limit_mw,
-        "controls": controls,
-        "floor_mhz": bounds.floor_mhz,
-        "ceiling_mhz": bounds.ceiling_mhz,
-        "holders": holders.iter().map(holder_line).collect::<Vec<_>>(),
-        "target_mhz": commanded.clock_mhz(),
-        "switch": {
-            "count": stats.count(),
-            "call_us_p50": stats.call_us_p50(),
-            "call_us_max": stats.call_us_max(),
-        },
-    })
-}
-
-fn holder_line(holder: &HolderView) -> Value {
-    let hold_left_ms = holder
-        .hold_left
-        .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-    json!({"lease_id": holder.lease_id.to_string(), "holder": holder.holder,
-        "clock_mhz": holder.clock_mhz, "hold_left_ms": hold_left_ms})
+pub fn unknown_device(app: &App, field: &str, id: &str) -> Problem {
+    let known: Vec<&str> = all(app)
+        .map(|device| app.control.device(device).info().id.0.as_str())
+        .collect();
+    let given = quotable(Value::from(id));
+    let wrong = format!("{field}: got {given}, wanted one of {}", known.join(", "));
+    let problem = Problem::new(ProblemKind::UnknownDevice, wrong).at(field);
+    problem.given(given).allowed(known)
 }
 
 /// Those named, or all when none is.
@@ -167,12 +148,10 @@ fn chosen_devices(app: &App, query: &Query) -> Result<Vec<DeviceIndex>, Problem>
     }
     let mut chosen = Vec::new();
     for id in named {
-        let device = app.control.find(id).ok_or_else(|| {
-            let wrong = format!("query device: got {id:?}; GET /v1/devices lists what there is");
-            Problem::new(ProblemKind::UnknownDevice, wrong)
-                .at("device")
-                .given(id)
-        })?;
+        let device = app
+            .control
+            .find(id)
+            .ok_or_else(|| unknown_device(app, "device", id))?;
         // Named twice is still one device; this also bounds the answer.
         if !chosen.contains(&device) {
             chosen.push(device);

@@ -4,34 +4,51 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::{Interest, Ready};
+use tokio::net::{TcpStream, UnixStream};
 
 /// A second descriptor of the same socket, to be asked about closing only. Nothing is read from it.
-pub struct HangUp {
-    socket: UnixStream,
+pub enum HangUp {
+    Unix(UnixStream),
+    Tcp(TcpStream),
 }
 
 impl HangUp {
-    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub fn of_unix(stream: &UnixStream) -> io::Result<Self> {
         let descriptor = stream.as_fd().try_clone_to_owned()?;
-        Ok(Self {
-            socket: UnixStream::from_std(descriptor.into())?,
-        })
+        UnixStream::from_std(descriptor.into()).map(HangUp::Unix)
     }
 
-    /// Returns once the peer has closed its side: killed, closed, or half-closed, which is an end of stream too.
+    pub fn of_tcp(stream: &TcpStream) -> io::Result<Self> {
+        let descriptor = stream.as_fd().try_clone_to_owned()?;
+        TcpStream::from_std(descriptor.into()).map(HangUp::Tcp)
+    }
+
+    /// Returns once the peer has closed its side: killed, closed, or half-closed, which is an end of stream too. A TCP
+    /// peer that vanished without a word is not noticed here; its lease's TTL is for that.
     pub async fn wait(&self) {
         loop {
-            match self.socket.ready(Interest::READABLE).await {
-                Ok(ready) if !ready.is_read_closed() => {}
+            match self.ready().await {
+                Ok(ready) if !ready.is_read_closed() => self.forget_readiness(),
                 _ => return,
             }
-            // Readable with data is hyper's business. "Would block" makes tokio forget this readiness (never the
-            // closing), so that the next edge wakes us.
-            let _ = self.socket.try_io(Interest::READABLE, || {
-                Err::<(), _>(io::ErrorKind::WouldBlock.into())
-            });
         }
+    }
+
+    async fn ready(&self) -> io::Result<Ready> {
+        match self {
+            HangUp::Unix(socket) => socket.ready(Interest::READABLE).await,
+            HangUp::Tcp(socket) => socket.ready(Interest::READABLE).await,
+        }
+    }
+
+    /// Readable with data is hyper's business. "Would block" makes tokio forget this readiness (never the closing), so
+    /// that the next edge wakes us.
+    fn forget_readiness(&self) {
+        let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = match self {
+            HangUp::Unix(socket) => socket.try_io(Interest::READABLE, would_block),
+            HangUp::Tcp(socket) => socket.try_io(Interest::READABLE, would_block),
+        };
     }
 }

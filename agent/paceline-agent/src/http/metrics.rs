@@ -7,7 +7,8 @@ use std::fmt::Write;
 use super::answer::{self, Answer};
 use super::app::App;
 use super::device_routes::{all, readings};
-use crate::arbiter::DeviceIndex;
+use crate::arbiter::{DeviceIndex, Knob};
+use crate::device::ControlName;
 
 pub async fn answer(app: &App) -> Answer {
     let mut page = Page::default();
@@ -37,6 +38,7 @@ pub async fn answer(app: &App) -> Answer {
     targets(app, &devices, &mut page);
     leases(app, &mut page);
     writes(app, &devices, &mut page);
+    access(app, &mut page);
     answer::text("text/plain; version=0.0.4; charset=utf-8", page.text)
 }
 
@@ -44,11 +46,46 @@ fn targets(app: &App, devices: &[DeviceIndex], page: &mut Page) {
     let help = "What the device was last told; its default clock where nothing is locked.";
     page.family("device_target_hertz", "gauge", help);
     for &device in devices {
-        let commanded = app.control.view(|arbiter, _| arbiter.commanded(device));
-        let default_mhz = app.control.device(device).info().default_clock_mhz();
-        let clock_mhz = commanded.clock_mhz().unwrap_or(default_mhz);
-        page.value(&label(app, device), Some(f64::from(clock_mhz) * 1e6));
+        let target = target(
+            app,
+            Knob {
+                device,
+                control: ControlName::Clock,
+            },
+        );
+        page.value(
+            &label(app, device),
+            target.map(|clock_mhz| f64::from(clock_mhz) * 1e6),
+        );
     }
+    let help = "The power limit that the device was last told; its default where none is set.";
+    page.family("device_power_limit_target_watts", "gauge", help);
+    for &device in devices {
+        let target = target(
+            app,
+            Knob {
+                device,
+                control: ControlName::PowerLimit,
+            },
+        );
+        page.value(
+            &label(app, device),
+            target.map(|limit_mw| f64::from(limit_mw) / 1e3),
+        );
+    }
+}
+
+/// `None` where the device lacks the control.
+fn target(app: &App, knob: Knob) -> Option<u32> {
+    if !app.control.device(knob.device).info().has(knob.control) {
+        return None;
+    }
+    app.control.view(|arbiter, _| {
+        arbiter
+            .commanded(knob)
+            .value()
+            .or(arbiter.steps(knob).last().copied())
+    })
 }
 
 fn leases(app: &App, page: &mut Page) {
@@ -61,11 +98,35 @@ fn leases(app: &App, page: &mut Page) {
     }
 }
 
+fn access(app: &App, page: &mut Page) {
+    let loaded = app.access.loaded();
+    let help = "When the policy in force was read, as Unix time.";
+    page.family("policy_loaded_timestamp_seconds", "gauge", help);
+    page.value("", Some(loaded.at_unix_ms as f64 / 1e3));
+    let help = "1 where the latest reload was refused and an older policy is in force.";
+    page.family("policy_is_stale", "gauge", help);
+    page.value("", Some(f64::from(u8::from(loaded.error.is_some()))));
+    page.family(
+        "policy_reloads_total",
+        "counter",
+        "Reloads, by what came of them.",
+    );
+    page.value("{result=\"loaded\"}", Some(loaded.reloads as f64));
+    page.value("{result=\"refused\"}", Some(loaded.reloads_refused as f64));
+    let help = "TCP requests that showed no good token or came from a browser.";
+    page.family("token_refusals_total", "counter", help);
+    page.value("", Some(app.token_refusals.total() as f64));
+}
+
 fn writes(app: &App, devices: &[DeviceIndex], page: &mut Page) {
-    let stats: Vec<_> = devices
-        .iter()
-        .map(|&device| (device, app.control.threads()[device.0].stats()))
-        .collect();
+    let of = |control| {
+        let threads = devices
+            .iter()
+            .map(|&device| (device, &app.control.threads()[device.0]));
+        threads.map(move |(device, thread)| (device, thread.stats(control)))
+    };
+    let stats: Vec<_> = of(ControlName::Clock).collect();
+    let limits: Vec<_> = of(ControlName::PowerLimit).collect();
     page.family(
         "clock_writes_total",
         "counter",
@@ -87,16 +148,59 @@ fn writes(app: &App, devices: &[DeviceIndex], page: &mut Page) {
         page.value(&label(app, *device), Some(stats.failures as f64));
     }
     page.family(
+        "power_limit_writes_total",
+        "counter",
+        "Calls that set a power limit.",
+    );
+    for (device, stats) in &limits {
+        page.value(&label(app, *device), Some(stats.count() as f64));
+    }
+    settles(app, devices, page);
+    page.family(
         "restores_total",
         "counter",
         "Resets to default clocks that worked, by why.",
     );
     let mut restores: BTreeMap<&str, u64> = BTreeMap::new();
-    for (cause, count) in stats.iter().flat_map(|(_, stats)| &stats.restores) {
+    for (cause, count) in stats.iter().chain(&limits).flat_map(|(_, stats)| &stats.restores) {
         *restores.entry(cause.as_str()).or_default() += count;
     }
     for (cause, count) in restores {
         page.value(&format!("{{cause=\"{cause}\"}}"), Some(count as f64));
+    }
+}
+
+fn settles(app: &App, devices: &[DeviceIndex], page: &mut Page) {
+    let known: Vec<_> = devices
+        .iter()
+        .map(|&device| (label(app, device), app.control.sampler(device).settles()))
+        .collect();
+    page.family(
+        "clock_settles_total",
+        "counter",
+        "Changes of clock whose arrival was seen.",
+    );
+    for (device, settles) in &known {
+        let count: u64 = settles.pairs().map(|(_, pair)| pair.count).sum();
+        page.value(device, Some(count as f64));
+    }
+    page.family(
+        "clock_settles_late_total",
+        "counter",
+        "Changes of clock that had not arrived within a second.",
+    );
+    for (device, settles) in &known {
+        let late: u64 = settles.pairs().map(|(_, pair)| pair.late).sum();
+        page.value(device, Some(late as f64));
+    }
+    page.family(
+        "clock_settle_seconds_max",
+        "gauge",
+        "The longest of the latest times from write to arrival.",
+    );
+    for (device, settles) in &known {
+        let max_us = settles.pairs().filter_map(|(_, pair)| pair.us_max()).max();
+        page.value(device, max_us.map(|us| us as f64 / 1e6));
     }
 }
 

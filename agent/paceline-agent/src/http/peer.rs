@@ -1,33 +1,49 @@
-//! Who is at the other end of a connection, as the kernel says (SO_PEERCRED), not as the client says.
+//! Who is at the other end of a connection: on the Unix socket as the kernel says (SO_PEERCRED), not as the client says;
+//! over TCP as its token says.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use tokio::net::UnixStream;
 
+use crate::principal::Principal;
+
 #[derive(Clone, Debug)]
 pub struct Peer {
-    pub uid: u32,
-    pub gid: u32,
+    pub principal: Principal,
+    /// For audit lines, as far as it is known.
+    pub gid: Option<u32>,
     pub pid: Option<i32>,
-    /// Its primary group and all others.
-    pub gids: Vec<u32>,
+    pub address: Option<SocketAddr>,
 }
 
 /// Linux's own bound is 65536; who is in more groups than this is judged by the first ones.
 const GROUPS_MAX: usize = 1024;
 
 impl Peer {
-    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub fn of_unix(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut gids = vec![credentials.gid()];
         gids.extend(supplementary_groups(stream));
         Ok(Self {
-            uid: credentials.uid(),
-            gid: credentials.gid(),
+            principal: Principal::User {
+                uid: credentials.uid(),
+                gids,
+            },
+            gid: Some(credentials.gid()),
             pid: credentials.pid(),
-            gids,
+            address: None,
         })
+    }
+
+    pub fn of_tcp(principal: Principal, address: SocketAddr) -> Self {
+        Self {
+            principal,
+            gid: None,
+            pid: None,
+            address: Some(address),
+        }
     }
 }
 

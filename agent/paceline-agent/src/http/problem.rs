@@ -3,7 +3,11 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::json_fields::{FieldError, quotable};
+use crate::json_fields::{FieldError, quotable, shortened};
+
+/// A misspelt key is part of a place, and as long as its author likes; refusals go into the audit too.
+const FIELD_CHARS_MAX: usize = 200;
+const DETAIL_CHARS_MAX: usize = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -20,13 +24,15 @@ pub enum ProblemKind {
     BadRequest,
     BodyTooLarge,
     BodyTooSlow,
+    Unauthenticated,
+    TooManyAttempts,
+    NotForBrowsers,
     PolicyDenied,
     NotYourLease,
     UnknownDevice,
     UnknownLease,
     UnknownPath,
     WrongMethod,
-    ObserveOnly,
     StaleEpoch,
     StaleSeq,
     TooManyLeases,
@@ -42,14 +48,16 @@ impl ProblemKind {
             ProblemKind::BadRequest => StatusCode::BAD_REQUEST,
             ProblemKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ProblemKind::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            ProblemKind::PolicyDenied | ProblemKind::NotYourLease => StatusCode::FORBIDDEN,
+            ProblemKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ProblemKind::NotForBrowsers | ProblemKind::PolicyDenied | ProblemKind::NotYourLease => {
+                StatusCode::FORBIDDEN
+            }
             ProblemKind::UnknownDevice | ProblemKind::UnknownLease | ProblemKind::UnknownPath => {
                 StatusCode::NOT_FOUND
             }
             ProblemKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            ProblemKind::ObserveOnly => StatusCode::CONFLICT,
             ProblemKind::StaleEpoch | ProblemKind::StaleSeq => StatusCode::PRECONDITION_FAILED,
-            ProblemKind::TooManyLeases => StatusCode::TOO_MANY_REQUESTS,
+            ProblemKind::TooManyAttempts | ProblemKind::TooManyLeases => StatusCode::TOO_MANY_REQUESTS,
             ProblemKind::TooManyConnections
             | ProblemKind::RestorePending
             | ProblemKind::ShuttingDown
@@ -62,13 +70,15 @@ impl ProblemKind {
             ProblemKind::BadRequest => "bad-request",
             ProblemKind::BodyTooLarge => "body-too-large",
             ProblemKind::BodyTooSlow => "body-too-slow",
+            ProblemKind::Unauthenticated => "unauthenticated",
+            ProblemKind::TooManyAttempts => "too-many-attempts",
+            ProblemKind::NotForBrowsers => "not-for-browsers",
             ProblemKind::PolicyDenied => "policy-denied",
             ProblemKind::NotYourLease => "not-your-lease",
             ProblemKind::UnknownDevice => "unknown-device",
             ProblemKind::UnknownLease => "unknown-lease",
             ProblemKind::UnknownPath => "unknown-path",
             ProblemKind::WrongMethod => "wrong-method",
-            ProblemKind::ObserveOnly => "observe-only",
             ProblemKind::StaleEpoch => "stale-epoch",
             ProblemKind::StaleSeq => "stale-seq",
             ProblemKind::TooManyLeases => "too-many-leases",
@@ -84,13 +94,15 @@ impl ProblemKind {
             ProblemKind::BadRequest => "The request is not well formed",
             ProblemKind::BodyTooLarge => "The body is too large",
             ProblemKind::BodyTooSlow => "The body took too long to arrive",
+            ProblemKind::Unauthenticated => "The request shows no token that is known here",
+            ProblemKind::TooManyAttempts => "There are too many requests without a good token",
+            ProblemKind::NotForBrowsers => "Browsers are not served",
             ProblemKind::PolicyDenied => "The policy does not allow this",
-            ProblemKind::NotYourLease => "The lease belongs to another user",
+            ProblemKind::NotYourLease => "The lease belongs to somebody else",
             ProblemKind::UnknownDevice => "There is no such device",
             ProblemKind::UnknownLease => "There is no such lease, or it has ended",
             ProblemKind::UnknownPath => "There is no such path",
             ProblemKind::WrongMethod => "The path does not know this method",
-            ProblemKind::ObserveOnly => "This agent only observes",
             ProblemKind::StaleEpoch => "The epoch is not this lease's",
             ProblemKind::StaleSeq => "A later request was here first",
             ProblemKind::TooManyLeases => "There are too many leases",
@@ -106,7 +118,7 @@ impl Problem {
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self {
             kind,
-            detail: detail.into(),
+            detail: shortened(detail.into(), DETAIL_CHARS_MAX),
             field: None,
             given: None,
             allowed: None,
@@ -114,7 +126,7 @@ impl Problem {
     }
 
     pub fn at(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.field = Some(shortened(field.into(), FIELD_CHARS_MAX));
         self
     }
 
@@ -152,7 +164,9 @@ impl Problem {
 impl From<FieldError> for Problem {
     fn from(wrong: FieldError) -> Self {
         let mut problem = Problem::new(ProblemKind::BadRequest, wrong.to_string());
-        problem.field = Some(wrong.field).filter(|field| !field.is_empty());
+        if !wrong.field.is_empty() {
+            problem = problem.at(wrong.field);
+        }
         problem.given = wrong.given.map(quotable);
         problem.allowed = Some(Value::String(wrong.allowed));
         problem

@@ -1,8 +1,13 @@
 //! The query of a URL, decoded; keys that a path does not know are refused.
 
 use hyper::Uri;
+use serde_json::Value;
 
 use super::problem::{Problem, ProblemKind};
+use crate::json_fields::{quotable, shortened};
+
+/// Of a key that no path knows, in a refusal.
+const KEY_CHARS_MAX: usize = 100;
 
 pub struct Query {
     pairs: Vec<(String, String)>,
@@ -12,10 +17,17 @@ impl Query {
     pub fn of(uri: &Uri, keys: &[&str]) -> Result<Self, Problem> {
         let text = uri.query().unwrap_or_default();
         let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        if let Some((key, _)) = pairs.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
-            let known = keys.join(", ");
-            let wrong = format!("query {key}: no such key; known are {known}");
-            return Err(Problem::new(ProblemKind::BadRequest, wrong).at(key.as_str()));
+        if let Some((key, value)) = pairs.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+            let known = match keys {
+                [] => "no query".to_owned(),
+                keys => keys.join(", "),
+            };
+            let key = shortened(key.clone(), KEY_CHARS_MAX);
+            let wrong = format!("query {key}: no such key; this path knows {known}");
+            let problem = Problem::new(ProblemKind::BadRequest, wrong).at(key);
+            return Err(problem
+                .given(quotable(Value::from(value.as_str())))
+                .allowed(known));
         }
         Ok(Self { pairs })
     }
@@ -39,11 +51,10 @@ impl Query {
             Some(number) => Ok(Some(number)),
             None => {
                 let allowed = format!("one whole number from {} to {}", range.start(), range.end());
-                let wrong = format!("query {key}: got {text:?}, wanted {allowed}");
-                Err(Problem::new(ProblemKind::BadRequest, wrong)
-                    .at(key)
-                    .given(text)
-                    .allowed(allowed))
+                let given = quotable(Value::from(text));
+                let wrong = format!("query {key}: got {given}, wanted {allowed}");
+                let problem = Problem::new(ProblemKind::BadRequest, wrong).at(key);
+                Err(problem.given(given).allowed(allowed))
             }
         }
     }

@@ -7,8 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Group, chown};
+use nix::unistd::chown;
 
+use crate::privilege::gid_of;
 use crate::start_error::StartError;
 
 pub struct AgentSocket {
@@ -80,9 +81,15 @@ fn make(path: &Path, group: Option<&str>) -> Result<UnixListener, String> {
     umask(before);
     let listener = bound.map_err(|wrong| wrong.to_string())?;
     if let Some(name) = group {
-        let found = Group::from_name(name).map_err(|wrong| format!("--socket-group {name}: {wrong}"))?;
-        let found = found.ok_or_else(|| format!("--socket-group {name}: no such group"))?;
-        chown(path, None, Some(found.gid)).map_err(|wrong| format!("--socket-group {name}: {wrong}"))?;
+        let found = gid_of(name).map_err(|wrong| format!("--socket-group {name}: {wrong}"))?;
+        let gid = found.ok_or_else(|| format!("--socket-group {name}: no such group"))?;
+        let has_it = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.gid() == gid.as_raw());
+        let given = if has_it {
+            Ok(())
+        } else {
+            chown(path, None, Some(gid))
+        };
+        given.map_err(|wrong| format!("--socket-group {name}: {wrong}; start as root, or in that group"))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(|wrong| wrong.to_string())?;
     listener

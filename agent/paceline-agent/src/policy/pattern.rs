@@ -2,14 +2,20 @@
 
 #[derive(Clone, Debug)]
 pub struct Pattern {
+    text: String,
     pieces: Vec<String>,
 }
 
 impl Pattern {
     pub fn new(text: &str) -> Self {
         Self {
+            text: text.to_owned(),
             pieces: text.split('*').map(str::to_owned).collect(),
         }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     pub fn matches(&self, text: &str) -> bool {

@@ -6,6 +6,10 @@ fn parse(principal: &str) -> Result<Policy, String> {
     ))
 }
 
+fn user(uid: u32, gid: u32) -> Principal {
+    Principal::User { uid, gids: vec![gid] }
+}
+
 #[test]
 fn what_no_rule_allows_is_denied() {
     let rule = r#"{"uids":[1000],"gids":[50],"devices":["sim:*"],"controls":["clock"]}"#;
@@ -18,7 +22,7 @@ fn what_no_rule_allows_is_denied() {
         (0, 0, "sim:3", false),
     ];
     for (uid, gid, device, wanted) in cases {
-        let rule = policy.clock_rule(uid, &[gid], &DeviceId(device.to_owned()));
+        let rule = policy.rule(&user(uid, gid), &DeviceId(device.to_owned()), ControlName::Clock);
         assert_eq!(rule.is_some(), wanted, "uid {uid} gid {gid} {device}");
     }
 }
@@ -28,8 +32,33 @@ fn a_rule_without_the_clock_control_allows_none() {
     let policy = parse(r#"{"uids":[0],"devices":["*"],"controls":[]}"#).expect("valid");
     assert!(
         policy
-            .clock_rule(0, &[0], &DeviceId("sim:0".to_owned()))
+            .rule(&user(0, 0), &DeviceId("sim:0".to_owned()), ControlName::Clock)
             .is_none()
+    );
+}
+
+#[test]
+fn a_token_is_named_by_its_name_and_is_no_user() {
+    let rule = r#"{"tokens":["gateway"],"devices":["sim:0","nvml:*"],"controls":["clock"]}"#;
+    let policy = parse(rule).expect("valid");
+    let token = |name: &str| Principal::Token {
+        name: name.to_owned(),
+    };
+    let device = DeviceId("sim:0".to_owned());
+    assert!(
+        policy
+            .rule(&token("gateway"), &device, ControlName::Clock)
+            .is_some()
+    );
+    assert!(
+        policy
+            .rule(&token("other"), &device, ControlName::Clock)
+            .is_none()
+    );
+    assert!(policy.rule(&user(0, 0), &device, ControlName::Clock).is_none());
+    assert_eq!(
+        policy.device_patterns(&token("gateway"), ControlName::Clock),
+        ["sim:0", "nvml:*"]
     );
 }
 
@@ -45,6 +74,10 @@ fn a_mistake_is_refused_with_its_place() {
             "principals[0].uids[0]",
         ),
         (r#"{"devices":["*"],"controls":[]}"#, "principals[0].uids"),
+        (
+            r#"{"tokens":["a b"],"devices":["*"],"controls":[]}"#,
+            "principals[0].tokens[0]",
+        ),
         (
             r#"{"uids":[0],"devices":[],"controls":[]}"#,
             "principals[0].devices",

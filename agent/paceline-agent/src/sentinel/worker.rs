@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use super::notifier::{Notifier, VARIABLES};
 use crate::limits::{WORKER_BEAT_EVERY, WORKER_LEAVES_MAX, WORKER_SILENT_POLLS_MAX};
 use crate::start_error::{EXIT_REFUSED, EXIT_UNAVAILABLE, StartError};
 
@@ -22,11 +23,23 @@ pub struct Worker {
     _life_line: PipeWriter,
     has_beaten: bool,
     was_ready: bool,
+    /// SIGHUP came, and the worker has not said yet that it has looked.
+    reload: Reload,
 }
 
-/// What a worker writes to its sentinel: that decisions flow, and once that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reload {
+    NotAsked,
+    /// A worker that is starting has no handler for SIGHUP yet and would die of it.
+    WaitsForReady,
+    UnderWay,
+}
+
+/// What a worker writes to its sentinel: that decisions flow, once that it serves, and that it has looked at its files
+/// again.
 pub const BEAT: u8 = b'.';
 pub const READY: u8 = b'R';
+pub const RELOADED: u8 = b'L';
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -81,14 +94,17 @@ impl Worker {
         let (life_line_end, life_line) = pipe().map_err(refused)?;
         let (beats, beats_end) = pipe().map_err(refused)?;
         fcntl(&beats, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|wrong| refused(wrong.into()))?;
-        let child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        command
             .arg0("paceline-agent")
             .args(std::env::args_os().skip(1))
             .arg(format!("--worker-of={}", std::process::id()))
             .stdin(Stdio::from(life_line_end))
-            .stdout(Stdio::from(beats_end))
-            .spawn()
-            .map_err(refused)?;
+            .stdout(Stdio::from(beats_end));
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        let child = command.spawn().map_err(refused)?;
         tracing::info!(pid = child.id(), "worker started");
         Ok(Self {
             child,
@@ -96,6 +112,7 @@ impl Worker {
             _life_line: life_line,
             has_beaten: false,
             was_ready: false,
+            reload: Reload::NotAsked,
         })
     }
 
@@ -105,7 +122,7 @@ impl Worker {
     }
 
     /// Until it is dead: by itself, because we were told to leave, or because it fell silent and was killed.
-    pub fn watch(&mut self, signals: &Signals) -> Ended {
+    pub fn watch(&mut self, signals: &Signals, notifier: &Notifier) -> Ended {
         let mut silent_polls = 0;
         let mut leave_by: Option<Instant> = None;
         let mut killed_at: Option<Instant> = None;
@@ -117,7 +134,8 @@ impl Worker {
                 return Ended::Undead;
             }
             let woken = self.wait(signals);
-            let has_beaten = self.drain_beats();
+            notifier.alive();
+            let has_beaten = self.drain_beats(notifier);
             if has_beaten {
                 silent_polls = 0;
             } else if !woken {
@@ -126,10 +144,11 @@ impl Worker {
             while let Some(signal) = signals.next() {
                 match signal {
                     Signal::SIGTERM | Signal::SIGINT => {
+                        notifier.stopping();
                         self.send(Signal::SIGTERM);
                         leave_by.get_or_insert(Instant::now() + WORKER_LEAVES_MAX);
                     }
-                    Signal::SIGHUP => self.send(Signal::SIGHUP),
+                    Signal::SIGHUP => self.ask_to_reload(notifier),
                     _ => {}
                 }
             }
@@ -156,7 +175,17 @@ impl Worker {
         }
     }
 
-    fn drain_beats(&mut self) -> bool {
+    fn ask_to_reload(&mut self, notifier: &Notifier) {
+        if !self.was_ready {
+            self.reload = Reload::WaitsForReady;
+            return;
+        }
+        notifier.reloading();
+        self.reload = Reload::UnderWay;
+        self.send(Signal::SIGHUP);
+    }
+
+    fn drain_beats(&mut self, notifier: &Notifier) -> bool {
         let mut bytes = [0u8; 64];
         let mut beaten = false;
         while let Ok(count) = self.beats.read(&mut bytes) {
@@ -166,7 +195,17 @@ impl Worker {
                 break;
             }
             beaten = true;
-            self.was_ready |= bytes[..count].contains(&READY);
+            if bytes[..count].contains(&READY) {
+                self.was_ready = true;
+                notifier.ready();
+                if self.reload == Reload::WaitsForReady {
+                    self.ask_to_reload(notifier);
+                }
+            }
+            if bytes[..count].contains(&RELOADED) && self.reload == Reload::UnderWay {
+                self.reload = Reload::NotAsked;
+                notifier.ready();
+            }
         }
         self.has_beaten |= beaten;
         beaten

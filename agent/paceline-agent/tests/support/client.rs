@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand over a Unix socket: a test of the agent must not lean on the agent's own library.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,7 +68,16 @@ impl Client {
     }
 
     pub fn lease(&self, devices: &[String], ttl_ms: u64) -> Lease {
-        let body = json!({"holder": "test", "devices": devices, "ttl_ms": ttl_ms});
+        self.lease_with(&json!({"holder": "test", "devices": devices, "ttl_ms": ttl_ms}))
+    }
+
+    pub fn lease_of(&self, devices: &[String], controls: &[&str], ttl_ms: u64) -> Lease {
+        self.lease_with(
+            &json!({"holder": "test", "devices": devices, "controls": controls, "ttl_ms": ttl_ms}),
+        )
+    }
+
+    pub fn lease_with(&self, body: &Value) -> Lease {
         let mut stream = self.connect();
         stream
             .write_all(request("POST", "/v1/leases", &body.to_string()).as_bytes())
@@ -150,7 +159,7 @@ pub fn request(method: &str, path: &str, body: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: agent\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-pub fn read_head(reader: &mut BufReader<UnixStream>) -> (u16, String) {
+pub fn read_head(reader: &mut impl BufRead) -> (u16, String) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert!(reader.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
@@ -159,7 +168,7 @@ pub fn read_head(reader: &mut BufReader<UnixStream>) -> (u16, String) {
     (status, head)
 }
 
-pub fn read_reply(reader: &mut BufReader<UnixStream>) -> Reply {
+pub fn read_reply(reader: &mut impl BufRead) -> Reply {
     let (status, head) = read_head(reader);
     let length = head
         .lines()

@@ -84,7 +84,10 @@ impl Sandbox {
     }
 
     pub fn write_policy(&self, principals: &Value) {
-        let policy = json!({"format": "paceline-agent-policy/1", "principals": principals});
+        self.write_policy_file(&json!({"format": "paceline-agent-policy/1", "principals": principals}));
+    }
+
+    pub fn write_policy_file(&self, policy: &Value) {
         fs::write(self.policy_path(), policy.to_string()).unwrap();
         fs::set_permissions(self.policy_path(), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -126,7 +129,13 @@ impl Sandbox {
     pub fn journal(&self) -> Vec<String> {
         let text = fs::read_to_string(self.state_path().join("journal.json")).unwrap();
         let journal: Value = serde_json::from_str(&text).unwrap();
-        serde_json::from_value(journal["devices"].clone()).unwrap()
+        journal["devices"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    /// As somebody else would, behind the agent's back.
+    pub fn limit_power(&self, index: u32, limit_mw: u32) {
+        let device = EmulatedDevice::open(&self.devices_path(), index).unwrap();
+        device.limit_power(limit_mw).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ fn one_failure_sends_its_whole_group_to_default_and_no_other_group() {
     let commands = world.full_commands();
     world.answer(commands[0], Ok(()), 10);
     world.answer(commands[2], Ok(()), 10);
-    assert!(!world.arbiter.are_settled(&[DeviceIndex(0), DeviceIndex(1)]));
+    assert!(!world.arbiter.are_settled(&[clock(0), clock(1)]));
     world.answer(commands[1], Err("no"), 11);
     assert_eq!(world.answer_all(12), [(1, None), (0, None)]);
     assert_eq!(world.status(1, 0), Status::Failed);
@@ -37,11 +37,11 @@ fn a_reset_that_fails_is_retried_ever_more_seldom_until_it_works() {
         assert_eq!(commands.len(), 1);
         assert!(commands[0].release);
         world.answer(commands[0], Err("no"), now_ms);
-        assert_eq!(world.arbiter.restores_overdue(), [DeviceIndex(0)]);
+        assert_eq!(world.arbiter.restores_overdue(), [clock(0)]);
         assert_eq!(world.arbiter.next_due(), Some(world.at(now_ms + wait_ms)));
         assert_eq!(
             world.grant(2, &[0], now_ms),
-            Err(GrantRefusal::RestorePending(DeviceIndex(0)))
+            Err(GrantRefusal::RestorePending(clock(0)))
         );
         now_ms += wait_ms;
         world.advance(now_ms);
@@ -79,7 +79,9 @@ fn a_device_that_does_not_answer_is_stuck_and_takes_its_group_to_default() {
     world.advance(stuck_ms);
     let late = world.full_commands();
     assert_eq!(
-        late.iter().map(|command| command.device.0).collect::<Vec<_>>(),
+        late.iter()
+            .map(|command| command.knob.device.0)
+            .collect::<Vec<_>>(),
         [0, 1]
     );
     world.answer(late[1], Ok(()), stuck_ms + 1);
@@ -87,13 +89,13 @@ fn a_device_that_does_not_answer_is_stuck_and_takes_its_group_to_default() {
     assert_eq!(world.status(1, 1), Status::Failed);
     assert_eq!(world.status(1, 2), Status::Applied);
     assert!(world.arbiter.all_settled());
-    assert_eq!(world.arbiter.restores_overdue(), [DeviceIndex(0)]);
+    assert_eq!(world.arbiter.restores_overdue(), [clock(0)]);
     // It comes back: the old command worked after all, then the default in its mailbox.
     world.answer(commands[0], Ok(()), 900);
     assert_eq!(world.commands(), []);
     assert_eq!(
         world.arbiter.restores_overdue(),
-        [DeviceIndex(0)],
+        [clock(0)],
         "it answers, but it is lowered now"
     );
     world.answer(late[0], Ok(()), 901);
@@ -120,23 +122,75 @@ fn a_thread_that_works_off_an_old_command_is_not_stuck_while_it_does() {
 
 #[test]
 fn what_an_earlier_agent_left_is_restored_before_anything_is_granted() {
-    let mut world = World::journaled(2, &[DeviceIndex(1)]);
+    let mut world = World::journaled(2, &[clock(1)]);
     // Before the timer has run once: who asks now must wait, or clients meet a device that is still lowered.
     assert!(!world.arbiter.all_settled());
     assert!(world.grant(1, &[0], 0).is_ok());
     assert_eq!(
         world.grant(2, &[1], 0),
-        Err(GrantRefusal::RestorePending(DeviceIndex(1)))
+        Err(GrantRefusal::RestorePending(clock(1)))
     );
     let commands = world.full_commands();
     assert_eq!(commands.len(), 1);
-    assert_eq!(
-        (commands[0].device, commands[0].cause),
-        (DeviceIndex(1), Cause::Start)
-    );
+    assert_eq!((commands[0].knob, commands[0].cause), (clock(1), Cause::Start));
     assert!(commands[0].release);
     assert!(!world.arbiter.all_settled());
     world.answer(commands[0], Ok(()), 5);
     assert!(world.arbiter.all_settled());
     assert!(world.grant(2, &[1], 5).is_ok());
+}
+
+#[test]
+fn a_knob_that_somebody_else_sets_is_left_alone_with_its_group() {
+    for evidence in [Evidence::Read, Evidence::Inferred] {
+        let mut world = World::new(2);
+        world.grant(1, &[0, 1], 0).expect("granted");
+        world.put(1, &[0, 1], 990, 5_000, 0);
+        world.answer_all(1);
+        let now = world.at(1_500);
+        world.arbiter.foreign_writer(clock(0), evidence, now);
+        let commands = world.full_commands();
+        let told: Vec<_> = commands
+            .iter()
+            .map(|one| (one.knob, one.setting, one.disown))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (clock(1), Setting::Default, None),
+                (clock(0), Setting::Default, Some(evidence))
+            ],
+            "the rest of the group goes to default; the knob itself is not written"
+        );
+        for command in commands {
+            world.answer(command, Ok(()), 1_501);
+        }
+        assert_eq!(world.status(1, 0), Status::Yielded);
+        assert_eq!(world.status(1, 1), Status::Failed);
+        // Asking again within the yield is answered, and writes nothing.
+        world.put(1, &[0, 1], 990, 5_000, 1_600);
+        assert_eq!(world.commands(), []);
+        assert_eq!(world.status(1, 0), Status::Yielded);
+        assert_eq!(world.status(1, 1), Status::Yielded, "its group cannot be begun");
+        // Others may still hold it, at default.
+        world.grant(2, &[0], 1_700).expect("granted");
+        world.answer_all(1_701);
+        let after = 1_500 + u64::try_from(YIELD_FOR.as_millis()).expect("small");
+        world.advance(after);
+        world.answer_all(after);
+        world.grant(3, &[1], after).expect("granted");
+        world.put(3, &[1], 990, 5_000, after);
+        assert_eq!(world.answer_all(after), [(1, Some(990))]);
+    }
+}
+
+#[test]
+fn what_was_seen_while_a_command_was_under_way_proves_nothing() {
+    let mut world = World::new(1);
+    world.grant(1, &[0], 0).expect("granted");
+    world.put(1, &[0], 990, 5_000, 0);
+    let now = world.at(1);
+    world.arbiter.foreign_writer(clock(0), Evidence::Read, now);
+    assert_eq!(world.answer_all(2), [(0, Some(990))]);
+    assert_eq!(world.status(1, 0), Status::Applied);
 }

@@ -26,7 +26,7 @@ struct Fleet {
 impl Fleet {
     fn post(&mut self, world: &mut World, now_ms: u64, told: &mut [Setting; DEVICES], seed: u64) {
         for command in world.full_commands() {
-            let device = command.device.0;
+            let device = command.knob.device.0;
             if command.setting < told[device]
                 && let Some(last_ms) = self.lowered_at_ms.insert(device, now_ms)
             {
@@ -52,7 +52,7 @@ fn run(seed: u64) {
         now_ms += random.below(120);
         let id = u128::from(random.below(4));
         let device = random.below(DEVICES as u64) as usize;
-        match random.below(8) {
+        match random.below(9) {
             0 => {
                 // A second grant under one id cannot happen; random ids are made by the agent.
                 if world.arbiter.ttl(LeaseId(id)).is_none() {
@@ -71,6 +71,7 @@ fn run(seed: u64) {
                 let _ = world.arbiter.put_targets(&request, now);
             }
             5 => world.advance(now_ms),
+            6 => revoke(&mut world, &mut random, now_ms),
             _ => {
                 if let Some(command) = fleet.mailboxes[device].take() {
                     let result = if random.below(10) == 0 { Err("no") } else { Ok(()) };
@@ -84,16 +85,40 @@ fn run(seed: u64) {
     settle(&mut world, &mut fleet, &mut told, now_ms, seed);
 }
 
+/// A new policy with another floor, one device of which it may take from everybody.
+fn revoke(world: &mut World, random: &mut Random, now_ms: u64) {
+    let floor_mhz = CLOCKS_MHZ[random.below(CLOCKS_MHZ.len() as u64) as usize];
+    let taken = random.below(2 * DEVICES as u64) as usize;
+    let allows = |_: &Principal, knob: Knob, _: &[u32]| {
+        let allowance = Allowance {
+            terms: Terms {
+                bounds: Bounds::on(&CLOCKS_MHZ, Some(floor_mhz), None),
+                hold_max: Duration::from_millis(5_000),
+                lowering_interval: LOWERING_INTERVAL,
+            },
+            ttl_max: Duration::from_millis(3_000),
+        };
+        (knob.device.0 != taken).then_some(allowance)
+    };
+    let now = world.at(now_ms);
+    world.arbiter.revoke(allows, now);
+    for knob in world.arbiter.knobs() {
+        if let Some(clock_mhz) = world.arbiter.target(knob).value() {
+            assert!(clock_mhz >= floor_mhz && knob.device.0 != taken);
+        }
+    }
+}
+
 fn check(world: &World, told: &[Setting; DEVICES], seed: u64) {
-    for device in world.arbiter.devices() {
-        let target = world.arbiter.target(device);
-        let commanded = world.arbiter.commanded(device);
+    for knob in world.arbiter.knobs() {
+        let target = world.arbiter.target(knob);
+        let commanded = world.arbiter.commanded(knob);
         assert_eq!(
-            commanded, told[device.0],
+            commanded, told[knob.device.0],
             "seed {seed}: told one thing, remembered another"
         );
         assert!(commanded >= target, "seed {seed}: slower than the fastest demand");
-        if !world.arbiter.is_held(device) {
+        if !world.arbiter.is_held(knob) {
             assert_eq!(
                 commanded,
                 Setting::Default,
