@@ -72,7 +72,7 @@ export interface Config {
 }
 
 /** Name of the only agent where it is given under `agent`. */
-const UNNAMED_AGENT = 'agent';
+export const UNNAMED_AGENT = 'agent';
 
 /** Whoever comes while no tenants are configured. */
 export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {} };

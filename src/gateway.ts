@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
-import type { AgentAddress } from './agent/connection.ts';
 import { AgentError, readToken } from './agent/connection.ts';
-import type { Config, ReplicaConfig } from './config.ts';
+import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
+import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
@@ -57,6 +57,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const now = (): number => performance.now();
   const startedAtMs = now();
   const beliefs = loadBeliefs(config);
+  config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
   const telemetry = createTelemetry(log);
   const processReader = createProcessReader();
@@ -184,7 +185,6 @@ function openClockControl(config: Config, { now, runtime, telemetry }: Joined): 
     telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
     return null;
   }
-  for (const { name, address } of nodes) refuseWithoutToken(name, address);
   return createClockControl({
     nodes,
     holder: gatewayId(),
@@ -199,12 +199,12 @@ function openClockControl(config: Config, { now, runtime, telemetry }: Joined): 
 }
 
 /** Later it may be replaced by a newer one; at the start it must be there. */
-function refuseWithoutToken(name: string, address: AgentAddress): void {
+function refuseWithoutToken({ name, address }: AgentConfig): void {
   if (address.kind === 'socket' || address.tokenPath === null) return;
   try {
     readToken(address.tokenPath);
   } catch (error) {
-    if (error instanceof AgentError) throw new ConfigError([`agent ${name}: ${error.message}`]);
+    if (error instanceof AgentError) throw new ConfigError([`${name === UNNAMED_AGENT ? 'agent' : `agents.${name}`}.tokenFile: ${error.message}`]);
     throw error;
   }
 }

@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import OpenAI, { APIConnectionError, APIError, BadRequestError, InternalServerError, NotFoundError } from 'openai';
 import { afterEach, expect, test } from 'vitest';
 import { ConfigError } from '../src/config/config-problems.ts';
+import { createGateway } from '../src/gateway.ts';
 import type { GatewayUnderTest } from './fixtures/gateway-under-test.ts';
 import { eventually, PROFILE, startConfigured, startGateway, testConfig } from './fixtures/gateway-under-test.ts';
 import { createStubAgent } from './fixtures/stub-agent.ts';
@@ -133,6 +134,28 @@ test('clocks go through the agent while there is one, and requests are served wh
   await agent.comeBack();
   await eventually(async () => (await status()).clockControl === 'held');
   expect(agent.leases).toHaveLength(2);
+});
+
+test('each node has its agent: one that dies costs its own replica the control, and status and metrics say which', async () => {
+  const [a, b] = [await createStubAgent(), await createStubAgent()];
+  opened.push(a, b);
+  const upstreams = [await upstreamOf(), await upstreamOf()];
+  const replicas = upstreams.map(({ url }, index) => `  - { id: r${index}, url: '${url}', models: [m], profile: ${PROFILE}, agent: node-${index}, devices: ['sim:0'] }`);
+  const gateway = await startConfigured(testConfig(`agents:\n  node-0: { socket: ${a.socketPath} }\n  node-1: { socket: ${b.socketPath} }\nreplicas:\n${replicas.join('\n')}`));
+  opened.push(gateway);
+  const status = () => json(`${gateway.adminUrl}/paceline/status`) as Promise<{ clockControl: string; agents: Record<string, { state: string }>; replicas: { controlled: boolean }[] }>;
+  await eventually(async () => (await status()).clockControl === 'held');
+  await a.die();
+  await eventually(async () => (await status()).clockControl === 'partial');
+  expect(await status()).toMatchObject({ agents: { 'node-0': { kind: 'paceline', state: 'lost' }, 'node-1': { kind: 'paceline', state: 'held' } }, replicas: [{ controlled: false }, { controlled: true }] });
+  const metrics = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+  expect(metrics).toContain('paceline_agent_state{agent="node-0",state="lost"} 1');
+  expect(metrics).toContain('paceline_clock_control_up 0');
+});
+
+test('a token file that is not there is refused at the start', async () => {
+  const config = testConfig(`agent: { url: 'http://127.0.0.1:1', tokenFile: /nowhere/token }\nreplicas:\n  - { id: r0, url: 'http://127.0.0.1:1', models: [m], profile: ${PROFILE}, devices: ['sim:0'] }`);
+  await expect(createGateway(config)).rejects.toThrow(/^agent\.tokenFile: the token file \/nowhere\/token cannot be read: ENOENT/);
 });
 
 test('at shutdown requests in flight end, new ones are told to go elsewhere, and the lease is given back', async () => {

@@ -21,7 +21,7 @@ const RETRY_MS = { first: 200, max: 5_000 };
 const RELEASE_ANEW_MS_MIN = 1_000;
 /** A policy that was just changed may be changed again. */
 const REVOKED_PAUSE_MS = 1_000;
-/** A group that failed, or that somebody else drives, is tried again: first after five seconds, later every minute. */
+/** A group that failed is tried again: first after five seconds, later every minute, which is what the agent yields for. */
 const SPARED_MS = { first: 5_000, max: 60_000 };
 /** Heartbeats come every second; three missed, and the agent hangs. */
 const SILENCE_MS_MAX = 3_500;
@@ -256,6 +256,7 @@ export function createLeaseControl(options: LeaseControlOptions): NodeControl {
     if (broken !== undefined || own.length < group.devices.length) {
       warnOnce(`replica ${group.replicaId}: ${broken === undefined ? 'the agent did not answer for all devices; its group counts as at default clocks' : whyNot(broken)}`);
       tell(group, false, null);
+      if (broken?.status === 'yielded') group.sparedMs = SPARED_MS.max;
       return spare(group);
     }
     endSparing(group);

@@ -4,7 +4,7 @@
 //! - Every call is appended to `<dir>/nvml-ops.jsonl`.
 //! - `<dir>/nvml-faults.json` is read anew for every call and makes functions fail, wait or hang.
 //!
-//! Only what the agent calls is here. Behaviour follows nvml.h: codes, units, the order of the clock lists.
+//! Only what the agent and zeusd 0.5 call is here. Behaviour follows nvml.h: codes, units, the order of the clock lists.
 
 #![allow(non_snake_case)]
 // The functions are C's: what their pointers must hold is nvml.h's to say, once for all of them.
@@ -17,6 +17,7 @@ mod op_log;
 mod out;
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use call::{Handle, call, call_device};
 use codes::*;
@@ -28,6 +29,25 @@ const MEMORY_CLOCK_MHZ: c_uint = 2619;
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> c_int {
     call("nvmlInit_v2", json!({}), call::initialise)
+}
+
+/// `NVML_INIT_FLAG_NO_GPUS` and `NVML_INIT_FLAG_NO_ATTACH` make no difference where every device is there.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlInitWithFlags(flags: c_uint) -> c_int {
+    call("nvmlInitWithFlags", json!({"flags": flags}), call::initialise)
+}
+
+/// Of the branch whose field numbers are used here.
+const DRIVER_VERSION: &str = "550.54.15";
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlSystemGetDriverVersion(text: *mut c_char, length: c_uint) -> c_int {
+    call("nvmlSystemGetDriverVersion", json!({}), || {
+        match call::device_count() {
+            Some(_) => unsafe { put_text(text, length, DRIVER_VERSION) },
+            None => UNINITIALIZED,
+        }
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -148,6 +168,48 @@ pub extern "C" fn nvmlDeviceSetGpuLockedClocks(handle: Handle, min_mhz: c_uint, 
 pub extern "C" fn nvmlDeviceResetGpuLockedClocks(handle: Handle) -> c_int {
     call_device("nvmlDeviceResetGpuLockedClocks", handle, json!({}), |device| {
         device.lock_clock(0, 0).map_or(UNKNOWN, |()| SUCCESS)
+    })
+}
+
+/// There is one memory clock, so a range that has it in it changes nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceSetMemoryLockedClocks(handle: Handle, min_mhz: c_uint, max_mhz: c_uint) -> c_int {
+    let args = json!({"min_mhz": min_mhz, "max_mhz": max_mhz});
+    call_device("nvmlDeviceSetMemoryLockedClocks", handle, args, |_| {
+        if (min_mhz..=max_mhz).contains(&MEMORY_CLOCK_MHZ) {
+            SUCCESS
+        } else {
+            INVALID_ARGUMENT
+        }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceResetMemoryLockedClocks(handle: Handle) -> c_int {
+    call_device("nvmlDeviceResetMemoryLockedClocks", handle, json!({}), |_| SUCCESS)
+}
+
+/// `nvmlEnableState_t`: 0 or 1. Kept for this process, one bit a device; a real driver keeps it for all.
+static PERSISTENT: AtomicU64 = AtomicU64::new(0);
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPersistenceMode(handle: Handle, mode: *mut c_uint) -> c_int {
+    call_device("nvmlDeviceGetPersistenceMode", handle, json!({}), |device| {
+        let on = PERSISTENT.load(Ordering::Relaxed) >> (device.index() % u64::BITS) & 1;
+        unsafe { put(mode, c_uint::from(on == 1)) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceSetPersistenceMode(handle: Handle, mode: c_uint) -> c_int {
+    call_device("nvmlDeviceSetPersistenceMode", handle, json!({"mode": mode}), |device| {
+        let bit = 1_u64 << (device.index() % u64::BITS);
+        match mode {
+            0 => PERSISTENT.fetch_and(!bit, Ordering::Relaxed),
+            1 => PERSISTENT.fetch_or(bit, Ordering::Relaxed),
+            _ => return INVALID_ARGUMENT,
+        };
+        SUCCESS
     })
 }
 
