@@ -19,6 +19,7 @@ const CLOCKS_MHZ = Array.from({ length: 119 }, (_, step) => 210 + 15 * step);
 const START_MS_MAX = 10_000;
 
 export interface ZeusdRig {
+  readonly directory: string;
   readonly socketPath: string;
   readonly devices: readonly string[];
   readonly states: readonly DeviceStateFile[];
@@ -58,6 +59,7 @@ export async function startZeusdRig(binary: string, deviceCount: number): Promis
   }
   await client.close();
   return {
+    directory,
     socketPath,
     devices: states.map((_, index) => `zeusd:${index}`),
     states,

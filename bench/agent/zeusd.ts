@@ -3,7 +3,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ClockControl } from '../../src/agent/clock-control.ts';
 import { createClockControl } from '../../src/agent/clock-control.ts';
@@ -21,6 +23,7 @@ clock control. Needs cargo, and root for zeusd.
   --devices N        of the one replica (default 4)
   --round-trips N    (default 1000)
   --kills N          of each kind (default 20)
+  --call-ms N        what a call that sets or resets clocks takes (default 0; a real one 10 to 20)
   --json             one JSON object instead of a table
   --help             this text
 `;
@@ -30,12 +33,14 @@ const { values } = parseArgs({
     devices: { type: 'string', default: '4' },
     'round-trips': { type: 'string', default: '1000' },
     kills: { type: 'string', default: '20' },
+    'call-ms': { type: 'string', default: '0' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
 
 interface Rig {
+  readonly directory: string;
   readonly socketPath: string;
   readonly devices: readonly string[];
   readonly states: readonly DeviceStateFile[];
@@ -167,6 +172,13 @@ async function close(control: ClockControl): Promise<void> {
   await control.close();
 }
 
+/** The fake library reads the file at every call. */
+function slowCalls(rig: Rig, delayMs: number): void {
+  if (delayMs === 0) return;
+  const fault = { delay_ms: delayMs };
+  writeFileSync(join(rig.directory, 'devices', 'nvml-faults.json'), JSON.stringify({ nvmlDeviceSetGpuLockedClocks: fault, nvmlDeviceResetGpuLockedClocks: fault }));
+}
+
 function isLowered(rig: Rig): boolean {
   return rig.states.every((state) => state.readCommand()?.lockMaxMhz === SLOW_MHZ);
 }
@@ -225,11 +237,12 @@ if (values.help) {
   for (const kind of ['paceline', 'zeusd'] as const) {
     const rig = kind === 'zeusd' ? await startZeusdRig(binary, Number(values.devices)) : await startRig('nvml', Number(values.devices));
     try {
+      slowCalls(rig, Number(values['call-ms']));
       results.push(await measure(kind, kind === 'zeusd' ? `zeusd ${ZEUSD_VERSION}` : 'paceline-agent', rig, counts));
     } finally {
       await rig.close();
     }
   }
   const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Node ${process.version}`;
-  process.stdout.write(values.json ? `${JSON.stringify({ machine, devices: Number(values.devices), results }, null, 2)}\n` : `${table(results)}\n\n${machine}; ${values.devices} emulated devices behind the fake NVML library, whose calls take no time.\n`);
+  process.stdout.write(values.json ? `${JSON.stringify({ machine, devices: Number(values.devices), callMs: Number(values['call-ms']), results }, null, 2)}\n` : `${table(results)}\n\n${machine}; ${values.devices} emulated devices behind the fake NVML library, whose calls take ${values['call-ms']} ms.\n`);
 }

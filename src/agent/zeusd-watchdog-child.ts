@@ -47,7 +47,9 @@ process.stdout.write('ready\n');
 function guard(gpuId: number, leftMs: number): void {
   clearTimeout(guards.get(gpuId));
   guards.delete(gpuId);
-  if (leftMs > 0) guards.set(gpuId, setTimeout(() => void resetUntilDone([gpuId], () => !guards.has(gpuId)), leftMs));
+  if (leftMs <= 0) return;
+  const timer: NodeJS.Timeout = setTimeout(() => void resetUntilDone([gpuId], () => guards.get(gpuId) !== timer), leftMs);
+  guards.set(gpuId, timer);
 }
 
 async function resetAtEnd(): Promise<void> {

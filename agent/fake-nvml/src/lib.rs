@@ -42,12 +42,14 @@ const DRIVER_VERSION: &str = "550.54.15";
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlSystemGetDriverVersion(text: *mut c_char, length: c_uint) -> c_int {
-    call("nvmlSystemGetDriverVersion", json!({}), || {
-        match call::device_count() {
+    call(
+        "nvmlSystemGetDriverVersion",
+        json!({}),
+        || match call::device_count() {
             Some(_) => unsafe { put_text(text, length, DRIVER_VERSION) },
             None => UNINITIALIZED,
-        }
-    })
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -186,7 +188,9 @@ pub extern "C" fn nvmlDeviceSetMemoryLockedClocks(handle: Handle, min_mhz: c_uin
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceResetMemoryLockedClocks(handle: Handle) -> c_int {
-    call_device("nvmlDeviceResetMemoryLockedClocks", handle, json!({}), |_| SUCCESS)
+    call_device("nvmlDeviceResetMemoryLockedClocks", handle, json!({}), |_| {
+        SUCCESS
+    })
 }
 
 /// `nvmlEnableState_t`: 0 or 1. Kept for this process, one bit a device; a real driver keeps it for all.
@@ -202,15 +206,20 @@ pub unsafe extern "C" fn nvmlDeviceGetPersistenceMode(handle: Handle, mode: *mut
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceSetPersistenceMode(handle: Handle, mode: c_uint) -> c_int {
-    call_device("nvmlDeviceSetPersistenceMode", handle, json!({"mode": mode}), |device| {
-        let bit = 1_u64 << (device.index() % u64::BITS);
-        match mode {
-            0 => PERSISTENT.fetch_and(!bit, Ordering::Relaxed),
-            1 => PERSISTENT.fetch_or(bit, Ordering::Relaxed),
-            _ => return INVALID_ARGUMENT,
-        };
-        SUCCESS
-    })
+    call_device(
+        "nvmlDeviceSetPersistenceMode",
+        handle,
+        json!({"mode": mode}),
+        |device| {
+            let bit = 1_u64 << (device.index() % u64::BITS);
+            match mode {
+                0 => PERSISTENT.fetch_and(!bit, Ordering::Relaxed),
+                1 => PERSISTENT.fetch_or(bit, Ordering::Relaxed),
+                _ => return INVALID_ARGUMENT,
+            };
+            SUCCESS
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
