@@ -46,7 +46,7 @@ pub struct Written {
 }
 
 /// Who hears of what the thread does.
-pub trait Listener: Send + 'static {
+pub trait Listener {
     fn writing(&self, control: ControlName);
     fn written(&self, written: Written);
     fn completed(&self, completion: Completion);
@@ -55,7 +55,8 @@ pub trait Listener: Send + 'static {
 /// Set by a panic: from then on nothing may be lowered any more.
 pub static CRASHING: AtomicBool = AtomicBool::new(false);
 
-struct Worker {
+/// What the thread runs: the one that acts. Apart from it, so that tests can act without threads.
+pub struct Worker {
     thread: Arc<DeviceThread>,
     journal: Arc<Journal>,
     observes: bool,
@@ -65,8 +66,20 @@ struct Worker {
 }
 
 impl DeviceThread {
-    pub fn start(options: DeviceThreadOptions, listener: impl Listener) -> std::io::Result<Arc<Self>> {
+    pub fn start(
+        options: DeviceThreadOptions,
+        listener: impl Listener + Send + 'static,
+    ) -> std::io::Result<Arc<Self>> {
         let name = format!("set {}", options.device.info().id);
+        let (this, mut worker) = Self::new(options);
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || worker.run(&listener))?;
+        Ok(this)
+    }
+
+    /// The mailbox, and who empties it.
+    pub fn new(options: DeviceThreadOptions) -> (Arc<Self>, Worker) {
         let applied = options.owed.keys().map(|&control| (control, None)).collect();
         let this = Arc::new(Self {
             device: options.device,
@@ -76,16 +89,13 @@ impl DeviceThread {
             stats: Mutex::default(),
             owed: Mutex::new(options.owed),
         });
-        let mut worker = Worker {
+        let worker = Worker {
             thread: Arc::clone(&this),
             journal: options.journal,
             observes: options.observes,
             applied,
         };
-        thread::Builder::new()
-            .name(name)
-            .spawn(move || worker.run(&listener))?;
-        Ok(this)
+        (this, worker)
     }
 
     /// Replaces what the thread has not taken yet. Never waits for the device.
@@ -122,9 +132,7 @@ impl DeviceThread {
     fn take(&self) -> Command {
         let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let fastest = mailbox.values().max_by_key(|command| command.setting).copied();
-            if let Some(command) = fastest {
-                mailbox.remove(&command.knob.control);
+            if let Some(command) = take_fastest(&mut mailbox) {
                 return command;
             }
             mailbox = self.posted.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
@@ -132,28 +140,43 @@ impl DeviceThread {
     }
 }
 
+fn take_fastest(mailbox: &mut BTreeMap<ControlName, Command>) -> Option<Command> {
+    let fastest = mailbox.values().max_by_key(|command| command.setting).copied()?;
+    mailbox.remove(&fastest.knob.control)
+}
+
 impl Worker {
     fn run(&mut self, listener: &impl Listener) -> ! {
         loop {
             let command = self.thread.take();
-            let result = match command.disown {
-                Some(evidence) => {
-                    self.disown(&command, evidence);
-                    Ok(())
-                }
-                None => self.apply(&command, listener),
-            };
-            listener.completed(Completion {
-                knob: command.knob,
-                generation: command.generation,
-                setting: command.setting,
-                result: result.map_err(|wrong| wrong.to_string()),
-            });
-            // After the answer: the control is at default, and nobody should wait for the disk to hear so.
-            let control = command.knob.control;
-            if command.release && self.is_default(control) && self.thread.owed().contains_key(&control) {
-                self.forget(control);
+            self.act(&command, listener);
+        }
+    }
+
+    /// What is in the mailbox now.
+    #[cfg(test)]
+    pub fn try_take(&self) -> Option<Command> {
+        take_fastest(&mut self.thread.mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn act(&mut self, command: &Command, listener: &impl Listener) {
+        let result = match command.disown {
+            Some(evidence) => {
+                self.disown(command, evidence);
+                Ok(())
             }
+            None => self.apply(command, listener),
+        };
+        listener.completed(Completion {
+            knob: command.knob,
+            generation: command.generation,
+            setting: command.setting,
+            result: result.map_err(|wrong| wrong.to_string()),
+        });
+        // After the answer: the control is at default, and nobody should wait for the disk to hear so.
+        let control = command.knob.control;
+        if command.release && self.is_default(control) && self.thread.owed().contains_key(&control) {
+            self.forget(control);
         }
     }
 

@@ -36,8 +36,19 @@ impl Undo {
     }
 }
 
+/// Where a journal is kept. When `save` returns, a crash of the machine cannot take the text away.
+pub trait Disk: Send + Sync {
+    fn save(&self, text: &str) -> io::Result<()>;
+}
+
+impl Disk for StateDir {
+    fn save(&self, text: &str) -> io::Result<()> {
+        self.write(FILE, text)
+    }
+}
+
 pub struct Journal {
-    directory: StateDir,
+    disk: Box<dyn Disk>,
     boot_id: String,
     entries: Mutex<Entries>,
 }
@@ -68,16 +79,17 @@ impl Found {
 }
 
 pub fn find(directory: &StateDir) -> Found {
-    let text = match directory.read(FILE) {
-        Ok(Some(text)) => text,
-        Ok(None) => return Found::Entries(Entries::new()),
-        Err(wrong) => {
-            return Found::Damaged {
-                why: wrong.to_string(),
-            };
-        }
-    };
-    match serde_json::from_str::<JournalFile>(&text) {
+    match directory.read(FILE) {
+        Ok(Some(text)) => parse(&text),
+        Ok(None) => Found::Entries(Entries::new()),
+        Err(wrong) => Found::Damaged {
+            why: wrong.to_string(),
+        },
+    }
+}
+
+pub fn parse(text: &str) -> Found {
+    match serde_json::from_str::<JournalFile>(text) {
         Ok(file) if file.format != FORMAT => Found::Damaged {
             why: format!("format: got {:?}, wanted {FORMAT:?}", file.format),
         },
@@ -98,9 +110,9 @@ pub fn find(directory: &StateDir) -> Found {
 }
 
 impl Journal {
-    pub fn new(directory: StateDir, entries: Entries) -> Self {
+    pub fn new(disk: impl Disk + 'static, entries: Entries) -> Self {
         Self {
-            directory,
+            disk: Box::new(disk),
             boot_id: boot_id(),
             entries: Mutex::new(entries),
         }
@@ -156,7 +168,7 @@ impl Journal {
                 .collect(),
         };
         let text = serde_json::to_string(&file).expect("a journal has only strings and numbers");
-        self.directory.write(FILE, &text)?;
+        self.disk.save(&text)?;
         *entries = changed;
         Ok(())
     }

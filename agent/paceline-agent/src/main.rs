@@ -15,6 +15,8 @@ mod journal;
 mod json_fields;
 mod limits;
 mod log;
+#[cfg(test)]
+mod model;
 mod panic_restore;
 mod policy;
 mod principal;
