@@ -233,6 +233,17 @@ test('closing resets the GPUs before it resolves, a slow-down under way included
   expect(stub.commands.at(-1)?.what).toBe('reset');
 });
 
+test('after an orderly end no watchdog is left', async () => {
+  const stub = await zeusd();
+  const watched = control(stub);
+  await held(watched);
+  const watchdogs = (): string => execFileSync('sh', ['-c', `cat /proc/${process.pid}/task/*/children`], { encoding: 'utf8' });
+  const before = watchdogs().trim().split(/\s+/).length;
+  await watched.close();
+  await eventually(() => watchdogs().trim().split(/\s+/).length < before);
+  expect(stub.commands.map(({ what }) => what)).toEqual(['reset']);
+});
+
 test('where closing cannot reset, the watchdog goes on until it can', { timeout: 15_000 }, async () => {
   const stub = await zeusd();
   const watched = control(stub);
