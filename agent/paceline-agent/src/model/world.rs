@@ -21,6 +21,8 @@ const DEVICES: usize = 3;
 const FLOOR_MHZ: u32 = 450;
 const FLOOR_MW: u32 = 250_000;
 const HOLD_MS_MAX: u64 = 5_000;
+/// More than a schedule can have due in its longest pause.
+const STOPS_MAX: u32 = 5_000;
 const LOWERING_INTERVAL: Duration = Duration::from_millis(200);
 
 pub struct World {
@@ -355,10 +357,16 @@ impl World {
     /// Stops wherever the arbiter has something to do, as the timer does.
     fn pass(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;
+        let mut stops = 0;
         while let Some(due) = self.agent.arbiter.next_due() {
             let due_ms =
                 u64::try_from((due.saturating_duration_since(self.start)).as_millis()).expect("small");
             if due_ms > until_ms {
+                break;
+            }
+            stops += 1;
+            if stops > STOPS_MAX {
+                self.violation("what is due is never done".to_owned());
                 break;
             }
             self.now_ms = self.now_ms.max(due_ms);
