@@ -145,14 +145,23 @@ pub struct DriverOptions {
     /// The NVML library to load.
     #[arg(long, value_name = "PATH", default_value = "libnvidia-ml.so.1")]
     pub nvml_library: PathBuf,
+    /// Where the file drivers (amdgpu, xe, rapl) look, for containers and tests.
+    #[arg(long, value_name = "DIR", default_value = "/sys")]
+    pub sysfs_root: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum DriverName {
     /// Emulated devices of `paceline emulate`.
     Sim,
-    /// NVIDIA GPUs.
+    /// NVIDIA GPUs, through NVML: clocks as a ceiling, power limits.
     Nvml,
+    /// AMD GPUs, through the files of amdgpu.
+    Amdgpu,
+    /// Intel GPUs, through the files of xe.
+    Xe,
+    /// CPU packages: RAPL energy and power limit, cpufreq clocks.
+    Rapl,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -194,6 +203,15 @@ impl DriverOptions {
             DriverName::Nvml => DriverChoice::Nvml {
                 library: self.nvml_library.clone(),
             },
+            DriverName::Amdgpu => DriverChoice::Amdgpu {
+                sysfs: self.sysfs_root.clone(),
+            },
+            DriverName::Xe => DriverChoice::Xe {
+                sysfs: self.sysfs_root.clone(),
+            },
+            DriverName::Rapl => DriverChoice::Rapl {
+                sysfs: self.sysfs_root.clone(),
+            },
         }
     }
 
@@ -208,6 +226,7 @@ impl DriverOptions {
             args.extend(["--sim-dir".into(), sim_dir.into()]);
         }
         args.extend(["--nvml-library".into(), (&self.nvml_library).into()]);
+        args.extend(["--sysfs-root".into(), (&self.sysfs_root).into()]);
         args
     }
 }

@@ -1,10 +1,16 @@
 //! Finds the devices of the chosen drivers. The list is made once, at start.
 
+mod amdgpu;
+#[cfg(test)]
+mod conformance;
 mod nvml;
 mod nvml_library;
+mod rapl;
 mod sim;
 mod steps;
+mod sysfs;
 mod throttle;
+mod xe;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +23,9 @@ use crate::device::Device;
 pub enum DriverChoice {
     Sim { directory: PathBuf },
     Nvml { library: PathBuf },
+    Amdgpu { sysfs: PathBuf },
+    Xe { sysfs: PathBuf },
+    Rapl { sysfs: PathBuf },
 }
 
 #[derive(Debug)]
@@ -44,5 +53,8 @@ fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
     match choice {
         DriverChoice::Sim { directory } => sim::open(directory),
         DriverChoice::Nvml { library } => nvml::open(library),
+        DriverChoice::Amdgpu { sysfs } => amdgpu::open(sysfs),
+        DriverChoice::Xe { sysfs } => xe::open(sysfs),
+        DriverChoice::Rapl { sysfs } => rapl::open(sysfs),
     }
 }

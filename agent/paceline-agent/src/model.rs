@@ -2,8 +2,9 @@
 //! and the real journal, in virtual time, held against a model of what PROTOCOL.md promises (`oracle.rs`).
 //!
 //! `PACELINE_SCHEDULES=20000 cargo test --release model -- --nocapture` for many, `PACELINE_SEED=7` for one with its
-//! trace. It has been seen to catch, each put in by hand: a write before its journal record, an overwritten baseline,
-//! holds that do not lapse, the slowest demand winning, a group that fails in part, raising behind the rate limit.
+//! trace. It has been seen to catch, each put in by hand: no journal record before a write, holds that do not lapse,
+//! leases that do not expire, the slowest demand winning, a group that fails in part, raising behind the rate limit, a
+//! stale seq or epoch taken, ends and starts that do not restore, another's limit put back, a floor ignored.
 
 mod fakes;
 mod oracle;

@@ -83,7 +83,10 @@ impl Device for SimDevice {
             }
             ControlName::PowerLimit => {
                 let found_mw = found_power_limit_mw(baseline)?;
-                let at_most_mw = if found_mw == 0 { u32::MAX } else { found_mw };
+                let at_most_mw = match found_mw {
+                    0 => self.emulated.description().default_power_limit_mw,
+                    found_mw => found_mw,
+                };
                 self.emulated.limit_power(value.min(at_most_mw))
             }
         };

@@ -6,6 +6,9 @@ use super::fakes::FOUND_LIMIT_MW;
 use crate::arbiter::{Knob, LeaseId};
 use crate::device::ControlName;
 
+/// What one target asked of each knob (`None`: the default), and its hold in milliseconds.
+pub type AskedGroup = (Vec<(Knob, Option<u32>)>, u64);
+
 #[derive(Default)]
 pub struct Oracle {
     leases: BTreeMap<LeaseId, Lease>,
@@ -53,7 +56,7 @@ impl Oracle {
     }
 
     /// An accepted PUT. `value: None` asks for the default.
-    pub fn put(&mut self, id: LeaseId, seq: u64, now_ms: u64, targets: &[(Vec<(Knob, Option<u32>)>, u64)]) {
+    pub fn put(&mut self, id: LeaseId, seq: u64, now_ms: u64, targets: &[AskedGroup]) {
         let lease = self.leases.get_mut(&id).expect("it was accepted");
         lease.seq = seq;
         lease.expires_at_ms = now_ms + lease.ttl_ms;

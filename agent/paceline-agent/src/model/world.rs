@@ -22,7 +22,7 @@ const FLOOR_MHZ: u32 = 450;
 const FLOOR_MW: u32 = 250_000;
 const HOLD_MS_MAX: u64 = 5_000;
 /// More than a schedule can have due in its longest pause.
-const STOPS_MAX: u32 = 5_000;
+const STOPS_MAX: u32 = 500;
 const LOWERING_INTERVAL: Duration = Duration::from_millis(200);
 
 pub struct World {
