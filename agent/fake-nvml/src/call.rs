@@ -16,7 +16,16 @@ pub type Handle = *mut c_void;
 
 const HANG_POLL: Duration = Duration::from_millis(10);
 
-static DEVICES: RwLock<Option<Arc<[EmulatedDevice]>>> = RwLock::new(None);
+static LIBRARY: RwLock<Library> = RwLock::new(Library {
+    initialised: 0,
+    devices: None,
+});
+
+/// As nvml.h has it: initialisations are counted, and only the last shutdown forgets.
+struct Library {
+    initialised: u32,
+    devices: Option<Arc<[EmulatedDevice]>>,
+}
 
 pub fn initialise() -> c_int {
     let Some(directory) = directory() else {
@@ -25,7 +34,9 @@ pub fn initialise() -> c_int {
     };
     match emulated_device::list(&directory) {
         Ok(devices) => {
-            *DEVICES.write().unwrap_or_else(PoisonError::into_inner) = Some(devices.into());
+            let mut library = LIBRARY.write().unwrap_or_else(PoisonError::into_inner);
+            library.initialised += 1;
+            library.devices = Some(devices.into());
             SUCCESS
         }
         Err(wrong) => {
@@ -36,8 +47,15 @@ pub fn initialise() -> c_int {
 }
 
 pub fn forget() -> c_int {
-    let known = DEVICES.write().unwrap_or_else(PoisonError::into_inner).take();
-    if known.is_some() { SUCCESS } else { UNINITIALIZED }
+    let mut library = LIBRARY.write().unwrap_or_else(PoisonError::into_inner);
+    let Some(left) = library.initialised.checked_sub(1) else {
+        return UNINITIALIZED;
+    };
+    library.initialised = left;
+    if left == 0 {
+        library.devices = None;
+    }
+    SUCCESS
 }
 
 pub fn device_count() -> Option<c_uint> {
@@ -96,7 +114,8 @@ fn injected(directory: &Path, function: &str, device: Option<u32>, args: &Value)
 
 /// Shared, not locked: a call that hangs must not hold up another.
 fn devices() -> Option<Arc<[EmulatedDevice]>> {
-    DEVICES.read().unwrap_or_else(PoisonError::into_inner).clone()
+    let library = LIBRARY.read().unwrap_or_else(PoisonError::into_inner);
+    library.devices.clone()
 }
 
 fn directory() -> Option<PathBuf> {

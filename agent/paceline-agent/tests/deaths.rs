@@ -30,6 +30,7 @@ over_both_drivers!(
     a_killed_sentinel_takes_its_worker_along,
     what_both_left_behind_is_restored_by_the_next_start,
     what_both_left_behind_is_restored_by_the_restore_command,
+    a_start_that_has_restored_can_lower_again,
     a_panic_restores,
 );
 
@@ -134,6 +135,16 @@ fn what_both_left_behind_is_restored_by_the_next_start(driver: Driver) {
     assert_eq!(agent.client().get("/readyz").status, 200);
     wait_until("the journal is empty", || sandbox.journal().is_empty());
     assert_eq!(agent.audit("device-restored").len(), 2);
+}
+
+/// Devices are opened twice by such a start. Found by `schedules.rs`: closing the first ones took the others along.
+fn a_start_that_has_restored_can_lower_again(driver: Driver) {
+    let sandbox = Sandbox::new(driver);
+    kill_both(&sandbox);
+    let agent = Agent::start(&sandbox);
+    let lease = agent.client().lease(&sandbox.devices(), 60_000);
+    agent.client().slow(&lease, 1, &sandbox.devices(), 990, 60_000);
+    assert_eq!((sandbox.locked_mhz(0), sandbox.locked_mhz(1)), (990, 990));
 }
 
 fn what_both_left_behind_is_restored_by_the_restore_command(driver: Driver) {

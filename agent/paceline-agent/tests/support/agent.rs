@@ -26,7 +26,9 @@ pub fn fake_nvml_path() -> PathBuf {
 }
 
 pub fn command(sandbox: &Sandbox, subcommand: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paceline-agent"));
+    // Another binary, to see a test fail on one that has a rule broken.
+    let binary = std::env::var_os("PACELINE_TEST_AGENT");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_paceline-agent").into()));
     command.arg(subcommand);
     match sandbox.driver {
         Driver::Sim => command
@@ -87,6 +89,22 @@ impl Agent {
 
     pub fn sentinel(&self) -> i32 {
         self.child.id().try_into().unwrap()
+    }
+
+    /// `None` while it runs.
+    pub fn has_left(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Of this sentinel, now; `None` between two of them. The kernel's word, which no late log line can blur.
+    pub fn worker_now(&self) -> Option<i32> {
+        let sentinel = self.sentinel();
+        let children = fs::read_to_string(format!("/proc/{sentinel}/task/{sentinel}/children")).ok()?;
+        let mut pids = children.split(' ').filter_map(|pid| pid.trim().parse().ok());
+        pids.find(|pid| {
+            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.contains("--worker-of") && is_alive(*pid)
+        })
     }
 
     /// The latest one.

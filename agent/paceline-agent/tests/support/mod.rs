@@ -5,7 +5,9 @@
 pub mod agent;
 pub mod client;
 pub mod holder;
+pub mod raw;
 pub mod sandbox;
+pub mod seeded;
 
 use std::time::{Duration, Instant};
 
