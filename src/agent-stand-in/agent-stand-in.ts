@@ -153,7 +153,7 @@ export async function startAgentStandIn({ socketPath, deviceDir }: { readonly so
     switch (outcome.kind) {
       case 'accepted': {
         const nowMs = monotonicMs();
-        const result = ({ device, requestedMhz, demandMhz, clamped }: Accepted): object => ({ device: devices[device]?.id, requested_mhz: requestedMhz, demand_mhz: demandMhz, target_mhz: arbitration.target(device, nowMs), clamped, status: 'applied' });
+        const result = ({ device, requestedMhz, demandMhz, clamped }: Accepted): object => ({ device: devices[device]?.id, control: 'clock', requested_mhz: requestedMhz, demand_mhz: demandMhz, target_mhz: arbitration.target(device, nowMs), clamped, status: 'applied' });
         return json({ lease_id: leaseId, ttl_ms: outcome.ttlMs, results: outcome.accepted.map(result) });
       }
       case 'unknown-lease':

@@ -49,6 +49,8 @@ const eachOnce = (devices: readonly string[]): boolean => new Set(devices).size 
 export const leaseRequest = z.strictObject({
   holder: z.string().regex(/^[A-Za-z0-9._:-]{1,64}$/, 'wanted 1 to 64 of A-Z a-z 0-9 . _ : -'),
   devices: deviceIds.refine(eachOnce, 'wanted every device once'),
+  // Power limits are the native agent's.
+  controls: z.array(z.literal('clock')).min(1).max(1).optional(),
   ttl_ms: z.int().min(TTL_MS.min).max(TTL_MS.max).default(TTL_MS.default),
 });
 

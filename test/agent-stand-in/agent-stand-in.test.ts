@@ -142,8 +142,8 @@ describe('a lease', () => {
     const put = await mine.put(1, [{ devices: ['sim:0'], clock_mhz: 991, hold_ms: 5000 }, { devices: ['sim:1'], clock_mhz: 100, hold_ms: 5000 }]);
     expect(put).toMatchObject({ status: 200, body: { lease_id: mine.leaseId, ttl_ms: 3000 } });
     expect(put.body.results).toEqual([
-      { device: 'sim:0', requested_mhz: 991, demand_mhz: 1005, target_mhz: 1005, clamped: 'quantized', status: 'applied' },
-      { device: 'sim:1', requested_mhz: 100, demand_mhz: 345, target_mhz: 345, clamped: 'floor', status: 'applied' },
+      { device: 'sim:0', control: 'clock', requested_mhz: 991, demand_mhz: 1005, target_mhz: 1005, clamped: 'quantized', status: 'applied' },
+      { device: 'sim:1', control: 'clock', requested_mhz: 100, demand_mhz: 345, target_mhz: 345, clamped: 'floor', status: 'applied' },
     ]);
     expect(files[0]?.readCommand()).toMatchObject({ lockMinMhz: 345, lockMaxMhz: 1005, writerPid: process.pid });
     const { devices } = (await send('GET', '/v1/devices')).body;
