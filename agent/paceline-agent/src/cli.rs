@@ -115,6 +115,9 @@ pub struct DriverOptions {
     /// The NVML library to load.
     #[arg(long, value_name = "PATH", default_value = "libnvidia-ml.so.1")]
     pub nvml_library: PathBuf,
+    /// The commands of the exec driver (JSON, see README.md). Owner and mode as the policy's.
+    #[arg(long, value_name = "FILE", required_if_eq("driver", "exec"))]
+    pub exec_config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -123,6 +126,8 @@ pub enum DriverName {
     Sim,
     /// NVIDIA GPUs.
     Nvml,
+    /// Devices that are set by commands of this site: sudo rules, a daemon's client, a vendor's tool.
+    Exec,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -164,6 +169,9 @@ impl DriverOptions {
             DriverName::Nvml => DriverChoice::Nvml {
                 library: self.nvml_library.clone(),
             },
+            DriverName::Exec => DriverChoice::Exec {
+                config: self.exec_config.clone().expect("clap requires it with exec"),
+            },
         }
     }
 
@@ -178,6 +186,9 @@ impl DriverOptions {
             args.extend(["--sim-dir".into(), sim_dir.into()]);
         }
         args.extend(["--nvml-library".into(), (&self.nvml_library).into()]);
+        if let Some(exec_config) = &self.exec_config {
+            args.extend(["--exec-config".into(), exec_config.into()]);
+        }
         args
     }
 }

@@ -1,5 +1,6 @@
 //! Finds the devices of the chosen drivers. The list is made once, at start.
 
+mod exec;
 mod nvml;
 mod nvml_library;
 mod sim;
@@ -17,6 +18,7 @@ use crate::device::Device;
 pub enum DriverChoice {
     Sim { directory: PathBuf },
     Nvml { library: PathBuf },
+    Exec { config: PathBuf },
 }
 
 #[derive(Debug)]
@@ -44,5 +46,6 @@ fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
     match choice {
         DriverChoice::Sim { directory } => sim::open(directory),
         DriverChoice::Nvml { library } => nvml::open(library),
+        DriverChoice::Exec { config } => exec::open(config),
     }
 }

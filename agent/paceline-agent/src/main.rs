@@ -13,6 +13,7 @@ mod journal;
 mod json_fields;
 mod limits;
 mod log;
+mod owned_file;
 mod panic_restore;
 mod policy;
 mod probe;

@@ -6,13 +6,9 @@ mod pattern;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::device::{ControlName, DeviceId};
@@ -21,6 +17,7 @@ use crate::limits::{
     HOLD_MS_MAX, LOWERING_INTERVAL_MS_DEFAULT, LOWERING_INTERVAL_MS_MAX, POLICY_BYTES_MAX, POLICY_LIST_MAX,
     PRINCIPALS_MAX, TTL_MS_MAX, TTL_MS_MIN, value_max,
 };
+use crate::owned_file;
 use crate::start_error::StartError;
 use pattern::Pattern;
 
@@ -85,15 +82,7 @@ impl Policy {
 
     pub fn load(path: &Path) -> Result<Self, StartError> {
         let refused = |wrong: String| StartError::refused(format!("--policy {}: {wrong}", path.display()));
-        let file = File::open(path).map_err(|wrong| refused(wrong.to_string()))?;
-        check_owner(&file).map_err(refused)?;
-        let mut text = String::new();
-        file.take(POLICY_BYTES_MAX + 1)
-            .read_to_string(&mut text)
-            .map_err(|wrong| refused(wrong.to_string()))?;
-        if text.len() as u64 > POLICY_BYTES_MAX {
-            return Err(refused(format!("larger than {POLICY_BYTES_MAX} bytes")));
-        }
+        let text = owned_file::read(path, POLICY_BYTES_MAX).map_err(refused)?;
         Self::parse(&text).map_err(refused)
     }
 
@@ -131,28 +120,6 @@ impl Rule {
 
 fn names(patterns: &[Pattern], device: &DeviceId) -> bool {
     patterns.iter().any(|pattern| pattern.matches(&device.0))
-}
-
-/// On the open file, not on its name: what is checked is what is read.
-fn check_owner(file: &File) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|wrong| wrong.to_string())?;
-    if !metadata.is_file() {
-        return Err("not a plain file".to_owned());
-    }
-    let own_uid = geteuid().as_raw();
-    if metadata.uid() != 0 && metadata.uid() != own_uid {
-        return Err(format!(
-            "owned by uid {}; wanted root or uid {own_uid}, because whoever owns it decides",
-            metadata.uid()
-        ));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(format!(
-            "mode {:o} lets others write it; wanted no write for group and others (chmod go-w)",
-            metadata.mode() & 0o7777
-        ));
-    }
-    Ok(())
 }
 
 fn read_policy(document: &Value) -> Result<Policy, FieldError> {
