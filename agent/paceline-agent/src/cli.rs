@@ -148,6 +148,9 @@ pub struct DriverOptions {
     /// Where the file drivers (amdgpu, xe, rapl) look, for containers and tests.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
     pub sysfs_root: PathBuf,
+    /// The commands of the exec driver (JSON, see README.md). Owner and mode as the policy's.
+    #[arg(long, value_name = "FILE", required_if_eq("driver", "exec"))]
+    pub exec_config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -162,6 +165,8 @@ pub enum DriverName {
     Xe,
     /// CPU packages: RAPL energy and power limit, cpufreq clocks.
     Rapl,
+    /// Devices that are set by commands of this site: sudo rules, a daemon's client, a vendor's tool.
+    Exec,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -195,6 +200,11 @@ impl DriverOptions {
         names.into_iter().map(|name| self.choice(name)).collect()
     }
 
+    /// Commands of a site's own are started, and may be `sudo`.
+    pub fn runs_commands(&self) -> bool {
+        self.driver.contains(&DriverName::Exec)
+    }
+
     fn choice(&self, name: DriverName) -> DriverChoice {
         match name {
             DriverName::Sim => DriverChoice::Sim {
@@ -212,6 +222,9 @@ impl DriverOptions {
             DriverName::Rapl => DriverChoice::Rapl {
                 sysfs: self.sysfs_root.clone(),
             },
+            DriverName::Exec => DriverChoice::Exec {
+                config: self.exec_config.clone().expect("clap requires it with exec"),
+            },
         }
     }
 
@@ -227,6 +240,9 @@ impl DriverOptions {
         }
         args.extend(["--nvml-library".into(), (&self.nvml_library).into()]);
         args.extend(["--sysfs-root".into(), (&self.sysfs_root).into()]);
+        if let Some(exec_config) = &self.exec_config {
+            args.extend(["--exec-config".into(), exec_config.into()]);
+        }
         args
     }
 }

@@ -3,6 +3,7 @@
 mod amdgpu;
 #[cfg(test)]
 mod conformance;
+mod exec;
 mod nvml;
 mod nvml_library;
 mod rapl;
@@ -26,6 +27,7 @@ pub enum DriverChoice {
     Amdgpu { sysfs: PathBuf },
     Xe { sysfs: PathBuf },
     Rapl { sysfs: PathBuf },
+    Exec { config: PathBuf },
 }
 
 #[derive(Debug)]
@@ -56,5 +58,6 @@ fn open(choice: &DriverChoice) -> Result<Vec<Arc<dyn Device>>, DriverError> {
         DriverChoice::Amdgpu { sysfs } => amdgpu::open(sysfs),
         DriverChoice::Xe { sysfs } => xe::open(sysfs),
         DriverChoice::Rapl { sysfs } => rapl::open(sysfs),
+        DriverChoice::Exec { config } => exec::open(config),
     }
 }

@@ -154,6 +154,26 @@ pub const TOKEN_REFUSAL_EVERY: Duration = Duration::from_secs(1);
 pub const CHECK_WAIT_MAX: u64 = 900;
 /// `/readyz` with every device of a node pending and an error of the policy is a few kilobytes.
 pub const CHECK_BYTES_MAX: u64 = 64 * 1024;
+/// The exec driver: its file, and what one device of it may list.
+pub const EXEC_CONFIG_BYTES_MAX: u64 = 256 * 1024;
+pub const EXEC_DEVICES_MAX: usize = 64;
+pub const EXEC_STEPS_MAX: usize = 1_024;
+pub const EXEC_ARGS_MAX: usize = 64;
+pub const EXEC_ENV_MAX: usize = 64;
+
+/// From a command's start until it is killed, and how long it may take to die.
+pub const EXEC_TIMEOUT_MS_MIN: u64 = 10;
+pub const EXEC_TIMEOUT_MS_MAX: u64 = 2_000;
+pub const EXEC_TERMINATED_MAX: Duration = Duration::from_millis(100);
+pub const EXEC_KILLED_MAX: Duration = Duration::from_millis(200);
+// Both controls of a device are put back one after the other, within one restore.
+const _: () = assert!(
+    RESTORE_ALL_MAX.as_millis()
+        > 2 * (EXEC_TIMEOUT_MS_MAX as u128 + EXEC_TERMINATED_MAX.as_millis() + EXEC_KILLED_MAX.as_millis())
+);
+
+/// Kept of each of a command's two outputs; the rest is read and dropped, so that it does not wait for us.
+pub const EXEC_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Journal and epoch are written by the agent itself; anything larger is not theirs.
 pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;

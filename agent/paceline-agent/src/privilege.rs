@@ -21,7 +21,8 @@ pub struct Privilege {
 
 impl Privilege {
     /// Drops every capability but CAP_SYS_ADMIN, here and for what is started from here, and the way to gain others.
-    pub fn drop_all_but_kept() -> Self {
+    /// With `commands_may_gain` (the exec driver, whose commands may be sudo's) only here.
+    pub fn drop_all_but_kept(commands_may_gain: bool) -> Self {
         let mut wrong = Vec::new();
         let mut note = |what: &str, result: Result<(), String>| {
             if let Err(error) = result {
@@ -30,7 +31,8 @@ impl Privilege {
         };
         // A worker that root's sentinel starts gets whatever is in the bounding set, so that one first. Taking from
         // it needs CAP_SETPCAP; who does not have that has been started with what it may have.
-        if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false) {
+        let may_take = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false);
+        if may_take && !commands_may_gain {
             for capability in caps::runtime::thread_all_supported() {
                 if capability != KEPT {
                     let dropped = caps::drop(None, CapSet::Bounding, capability);
@@ -57,8 +59,10 @@ impl Privilege {
             });
             note(&format!("{set:?} set"), result.map_err(|error| error.to_string()));
         }
-        let no_new = prctl::set_no_new_privs();
-        note("no_new_privs", no_new.map_err(|error| error.to_string()));
+        if !commands_may_gain {
+            let no_new = prctl::set_no_new_privs();
+            note("no_new_privs", no_new.map_err(|error| error.to_string()));
+        }
         Self {
             effective: read(CapSet::Effective),
             bounding: read(CapSet::Bounding),

@@ -26,7 +26,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 pub fn run(options: &RestoreOptions) -> Result<ExitCode, StartError> {
     // Run as root without a unit of its own it would have them all.
-    let _ = Privilege::drop_all_but_kept();
+    let _ = Privilege::drop_all_but_kept(options.driver.runs_commands());
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
     let directory = StateDir::open(&options.state_dir)?;

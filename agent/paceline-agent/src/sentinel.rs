@@ -29,7 +29,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
         privilege::join_group(group);
     }
     // Before the first thread, and for the workers too: what root starts has what the bounding set has.
-    let _ = Privilege::drop_all_but_kept();
+    let _ = Privilege::drop_all_but_kept(options.driver.runs_commands());
     let directory = StateDir::open(&options.state_dir)?;
     // Held by us and by every worker, so that nobody takes the devices over between two workers.
     let _lock = directory.lock(Duration::ZERO)?;

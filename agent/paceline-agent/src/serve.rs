@@ -37,7 +37,7 @@ pub fn run(options: &ServeOptions) -> Result<ExitCode, StartError> {
     if let Some(group) = &options.socket_group {
         privilege::join_group(group);
     }
-    let privilege = Privilege::drop_all_but_kept();
+    let privilege = Privilege::drop_all_but_kept(options.driver.runs_commands());
     log::start(options.log_level.filter())
         .map_err(|wrong| StartError::refused(format!("no log thread: {wrong}")))?;
     tell_privilege(&privilege, &options.driver.driver);

@@ -1,6 +1,6 @@
 //! Files that decide who may do what: read only where nobody but root, or the agent's own user, can have written them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -23,7 +23,8 @@ pub fn read(path: &Path, secrecy: Secrecy, bytes_max: u64) -> Result<String, Str
         .custom_flags(libc::O_NONBLOCK)
         .open(path);
     let file = opened.map_err(|wrong| cannot_open(path, &wrong))?;
-    check(&file, secrecy)?;
+    // On the open file, not on its name: what is checked is what is read.
+    check(&file.metadata().map_err(|wrong| wrong.to_string())?, secrecy)?;
     let mut text = String::new();
     file.take(bytes_max + 1)
         .read_to_string(&mut text)
@@ -47,9 +48,8 @@ fn cannot_open(path: &Path, wrong: &io::Error) -> String {
     }
 }
 
-/// On the open file, not on its name: what is checked is what is read.
-fn check(file: &File, secrecy: Secrecy) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|wrong| wrong.to_string())?;
+/// Whoever owns a file, or may write it, decides what it says.
+pub fn check(metadata: &Metadata, secrecy: Secrecy) -> Result<(), String> {
     if !metadata.is_file() {
         return Err("not a plain file".to_owned());
     }

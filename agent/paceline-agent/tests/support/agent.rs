@@ -38,6 +38,9 @@ pub fn command(sandbox: &Sandbox, subcommand: &str) -> Command {
             .args(["--driver", "nvml", "--nvml-library"])
             .arg(fake_nvml_path())
             .env("PACELINE_FAKE_NVML_DIR", sandbox.devices_path()),
+        Driver::Exec => command
+            .args(["--driver", "exec", "--exec-config"])
+            .arg(sandbox.exec_config_path()),
     };
     if subcommand != "probe" {
         command.arg("--state-dir").arg(sandbox.state_path());

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 pub enum Driver {
     Sim,
     Nvml,
+    /// Commands that the test writes.
+    Exec,
 }
 
 pub struct Sandbox {
@@ -73,6 +75,10 @@ impl Sandbox {
         self.path.join("agent.sock")
     }
 
+    pub fn exec_config_path(&self) -> PathBuf {
+        self.path.join("exec.json")
+    }
+
     pub fn policy_path(&self) -> PathBuf {
         self.path.join("policy.json")
     }
@@ -104,6 +110,7 @@ impl Sandbox {
         match self.driver {
             Driver::Sim => format!("sim:{index}"),
             Driver::Nvml => format!("nvml:GPU-{index}"),
+            Driver::Exec => format!("exec:{index}"),
         }
     }
 
