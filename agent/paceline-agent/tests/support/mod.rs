@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod client;
 pub mod holder;
+pub mod mutate;
 pub mod raw;
 pub mod sandbox;
 pub mod seeded;
