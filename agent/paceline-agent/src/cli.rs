@@ -1,9 +1,11 @@
 //! argv, and the help that comes with it.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::driver::DriverChoice;
@@ -16,7 +18,8 @@ use crate::driver::DriverChoice;
     long_about = "The one privileged part of Paceline, one per GPU node. A client takes a lease over a Unix socket \
         (HTTP/1.1 + JSON) and slows devices down while it keeps the lease alive. When the client is killed, hangs, \
         or lets go, and when this agent is killed, crashes or stops, the devices go back to default clocks.\n\n\
-        Start with `paceline-agent probe` to see what this node can do."
+        Start with `paceline-agent probe` to see what this node can do.",
+    after_long_help = EXAMPLES
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,10 +39,12 @@ pub enum Command {
     ///
     /// Exit status: 0 left in order, 1 left with devices not known to be at default, 69 no driver or no device,
     /// 78 refused to start (the message says what to change), 70 crashed too often.
+    #[command(after_long_help = SERVE_EXAMPLES)]
     Serve(ServeOptions),
     /// Put every journaled device back to default clocks, then exit. For systemd's ExecStopPost.
     ///
     /// Does nothing where the journal is empty. Exit status 0: no device is left lowered by this agent.
+    #[command(after_long_help = RESTORE_EXAMPLES)]
     Restore(RestoreOptions),
     /// Ask a running agent how it is: prints its answer, exit status 0 when that is good. For probes and scripts.
     ///
@@ -50,7 +55,59 @@ pub enum Command {
     /// takes and how often the energy counter ticks. Reads only; needs no lease, no policy and no running agent.
     ///
     /// A counter that ticks every 100 ms cannot measure a step of 20 ms: take windows of ten ticks and more.
+    ///
+    /// With the exec driver its `read` commands are run, and nothing else of its file.
+    #[command(after_long_help = PROBE_EXAMPLES)]
     Probe(ProbeOptions),
+    /// Write a completion script for a shell to stdout.
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsOptions),
+}
+
+const EXAMPLES: &str = "Examples:
+  paceline-agent probe --driver nvml
+  paceline-agent serve --driver nvml --socket /run/paceline/agent.sock \\
+    --state-dir /var/lib/paceline-agent --policy /etc/paceline/agent-policy.json
+  curl --unix-socket /run/paceline/agent.sock http://agent/v1/devices
+  paceline-agent restore --driver nvml --state-dir /var/lib/paceline-agent";
+
+const SERVE_EXAMPLES: &str = "Examples:
+  # NVIDIA GPUs and the CPU packages beside them
+  paceline-agent serve --driver nvml --driver rapl --socket /run/paceline/agent.sock --socket-group paceline \\
+    --state-dir /var/lib/paceline-agent --policy /etc/paceline/agent-policy.json
+  # Only look, and say what would be set
+  paceline-agent serve --observe --driver nvml --socket /run/paceline/agent.sock --state-dir /var/lib/paceline-agent
+  # Where root is never granted: the site's own commands
+  paceline-agent serve --driver exec --exec-config /etc/paceline/exec.json --socket /run/paceline/agent.sock \\
+    --state-dir ~/.local/state/paceline-agent --policy ~/agent-policy.json";
+
+const RESTORE_EXAMPLES: &str = "Examples:
+  paceline-agent restore --driver nvml --state-dir /var/lib/paceline-agent
+  # As the unit does: ExecStopPost=/usr/local/bin/paceline-agent restore --driver nvml --state-dir /var/lib/paceline-agent";
+
+const PROBE_EXAMPLES: &str = "Examples:
+  paceline-agent probe --driver nvml
+  paceline-agent probe --driver nvml --driver rapl --watch-ms 5000 --json";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  paceline-agent completions bash > /usr/share/bash-completion/completions/paceline-agent
+  paceline-agent completions zsh > /usr/local/share/zsh/site-functions/_paceline-agent
+  paceline-agent completions fish > ~/.config/fish/completions/paceline-agent.fish";
+
+#[derive(Args, Clone)]
+pub struct CompletionsOptions {
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// To stdout, whole.
+pub fn write_completions(options: &CompletionsOptions) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(options.shell, &mut Cli::command(), "paceline-agent", &mut script);
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 #[derive(Args, Clone)]
@@ -81,7 +138,8 @@ pub struct ServeOptions {
     /// owned by root or this user.
     #[arg(long, value_name = "FILE", requires = "tcp")]
     pub tcp_token_file: Option<PathBuf>,
-    /// Grant no leases. What an earlier agent left lowered is restored all the same.
+    /// Set nothing: leases are granted, and answered with what would have been set. What an earlier agent left lowered is
+    /// restored all the same. Without a policy everybody may ask.
     #[arg(long)]
     pub observe: bool,
     /// Least serious lines to write to stderr. Audit lines are `info`.

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Restore(options) => restore::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Probe(options) => probe::run(&options),
+        Command::Completions(options) => Ok(cli::write_completions(&options)),
     };
     let code = result.unwrap_or_else(|wrong: StartError| {
         // On stderr as plain text: whoever started it by hand reads this, and a journal takes it as well.

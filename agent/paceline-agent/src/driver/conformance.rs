@@ -1,8 +1,9 @@
 //! What every driver owes the agent, the same cases over all of them: the file drivers over trees that look as the kernel's
-//! do, and sim. The file drivers also have their writes asserted, in their order. (NVML is loaded once per process, so it
+//! do, exec over a script, and sim. The file drivers also have their writes asserted, in their order. (NVML is loaded once per process, so it
 //! is held to the same by `tests/conformance.rs`, through the real binary, beside sim.)
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -183,8 +184,42 @@ fn rapl_package() -> Node {
     })
 }
 
+/// A site's script that keeps what it is told in files.
+fn exec() -> Node {
+    Node::new(|root| {
+        let script = root.join("site.sh");
+        let text = r#"case "$2" in
+read) printf '{"power_limit_mw":%s}' "$(cat "$1/power")" ;;
+*) echo "$3" > "$1/$2" ;;
+esac"#;
+        fs::write(&script, text).expect("writable");
+        put(root, "power", "600000");
+        put(root, "clock", "reset");
+        let run = |words: &[&str]| {
+            let words = words.iter().map(|word| serde_json::Value::from(*word));
+            let argv = [
+                "sh".into(),
+                script.to_string_lossy().into(),
+                root.to_string_lossy().into(),
+            ];
+            argv.into_iter().chain(words).collect::<Vec<serde_json::Value>>()
+        };
+        let config = serde_json::json!({"format": "paceline-agent-exec/1", "devices": [{
+            "id": "0",
+            "clocks_mhz": [210, 990, 1980], "limit_clock": run(&["clock", "{clock_mhz}"]), "reset_clock": run(&["clock", "reset"]),
+            "power_limits_mw": [300_000, 450_000, 600_000], "limit_power": run(&["power", "{power_limit_mw}"]),
+            "reset_power": run(&["power", "{highest_power_limit_mw}"]), "read": run(&["read"]),
+        }]});
+        let path = root.join("exec.json");
+        fs::write(&path, config.to_string()).expect("writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        DriverChoice::Exec { config: path }
+    })
+}
+
 fn all() -> Vec<(&'static str, Node)> {
     vec![
+        ("exec", exec()),
         ("sim", sim()),
         ("amdgpu by mask", amdgpu_mask()),
         ("amdgpu by overdrive", amdgpu_overdrive()),
@@ -311,7 +346,8 @@ fn pretend(node: &Node, control: ControlName, value: u32) {
 
 #[test]
 fn nothing_is_ever_set_above_what_was_found() {
-    for (name, node) in all() {
+    // What a site's command does with a number is the site's; it is never given one above the list.
+    for (name, node) in all().into_iter().filter(|(name, _)| *name != "exec") {
         let device = node.open();
         let baseline = device.baseline(ControlName::PowerLimit).expect(name);
         device
@@ -342,7 +378,8 @@ fn what_is_not_there_is_not_zero() {
 
 #[test]
 fn a_baseline_of_somebody_else_is_refused_in_words() {
-    for (name, node) in all() {
+    // exec has one way back, whatever was there.
+    for (name, node) in all().into_iter().filter(|(name, _)| *name != "exec") {
         let device = node.open();
         let wrong = device.restore(ControlName::PowerLimit, &Baseline("much".to_owned()));
         assert!(wrong.expect_err(name).to_string().contains("much"), "{name}");
