@@ -4,11 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::EPOCH_BLOCK;
+use crate::limits::{EPOCH_BLOCK, SEQ_MAX};
 use crate::start_error::StartError;
 use crate::state_dir::StateDir;
 
 const FILE: &str = "epoch.json";
+
+const NEXT_EPOCH_MAX: u64 = SEQ_MAX / 2;
 
 pub struct Epochs {
     directory: StateDir,
@@ -39,9 +41,16 @@ impl Epochs {
         let next = match directory.read(FILE) {
             Ok(None) => 1,
             Ok(Some(text)) => {
-                serde_json::from_str::<EpochFile>(&text)
-                    .map_err(|wrong| refused(wrong.to_string()))?
-                    .next_epoch
+                let file: EpochFile =
+                    serde_json::from_str(&text).map_err(|wrong| refused(wrong.to_string()))?;
+                // No client could say a larger one, and one so large was never given out.
+                if file.next_epoch > NEXT_EPOCH_MAX {
+                    let next = file.next_epoch;
+                    return Err(refused(format!(
+                        "next_epoch: got {next}, wanted at most {NEXT_EPOCH_MAX}"
+                    )));
+                }
+                file.next_epoch
             }
             Err(wrong) => return Err(refused(wrong.to_string())),
         };

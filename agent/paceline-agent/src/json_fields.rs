@@ -167,6 +167,11 @@ fn whole_number(range: &RangeInclusive<u64>) -> String {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
+pub use properties::any_json;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -48,6 +48,29 @@ fn spoilt_requests_and_files_crash_nothing() {
     assert!(wrongs.is_empty(), "PACELINE_SEED={seed}: see above");
 }
 
+/// Found by the above: the first grant added to it, overflowed, and ended the worker, and the next worker's first grant
+/// likewise.
+#[test]
+fn an_epoch_that_could_not_rise_refuses_the_start_instead_of_crashing_at_the_first_grant() {
+    let sandbox = Sandbox::new(Driver::Sim);
+    drop(Agent::start(&sandbox));
+    let path = sandbox.state_path().join("epoch.json");
+    std::fs::write(&path, json!({"next_epoch": u64::MAX}).to_string()).unwrap();
+    let mut agent = Agent::spawn(&sandbox, |_| {});
+    assert_eq!(agent.wait().code(), Some(78));
+    assert!(agent.log().contains("epoch.json"), "{}", agent.log());
+}
+
+/// Found by the above.
+#[test]
+fn a_method_as_long_as_a_head_is_not_quoted_whole() {
+    let sandbox = Sandbox::new(Driver::Sim);
+    let agent = Agent::start(&sandbox);
+    let reply = agent.client().send(&"X".repeat(4_000), "/healthz", "");
+    reply.assert_problem(405, "wrong-method");
+    assert!(reply.body.len() < 600, "{}", reply.body);
+}
+
 // ---- requests ----
 
 fn fuzz_requests(inputs: u64, seed: u64) -> Vec<String> {

@@ -63,6 +63,9 @@ fn step_at_most(steps: &[u32], wanted: u32) -> Option<u32> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,8 @@
 //! A lease: the right to slow devices down, and what it says of each of them.
 
+#[cfg(test)]
+mod properties;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -20,8 +20,11 @@ use crate::access::Access;
 use crate::audit;
 use crate::control::Control;
 use crate::epoch::Epochs;
-use crate::json_fields::quotable;
+use crate::json_fields::{quotable, shortened};
 use crate::limits::{BODY_BYTES_MAX, BODY_READ_MAX};
+
+/// Of a method that no path knows, in a refusal: HTTP lets it be as long as a head.
+const METHOD_CHARS_MAX: usize = 40;
 
 pub struct App {
     pub control: Arc<Control>,
@@ -189,10 +192,11 @@ impl Refused {
                 return problem.given(given).allowed(PATHS.to_vec()).into();
             }
         };
+        let method = shortened(method.to_string(), METHOD_CHARS_MAX);
         let wrong = format!("method: got {method}, this path knows {allow}");
         let problem = Problem::new(ProblemKind::WrongMethod, wrong).at("method");
         Self {
-            problem: problem.given(method.as_str()).allowed(allow),
+            problem: problem.given(method).allowed(allow),
             allow: Some(allow),
         }
     }

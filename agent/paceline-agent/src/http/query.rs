@@ -1,5 +1,8 @@
 //! The query of a URL, decoded; keys that a path does not know are refused.
 
+#[cfg(test)]
+mod properties;
+
 use hyper::Uri;
 use serde_json::Value;
 

@@ -38,6 +38,9 @@ impl Pattern {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::Pattern;
 

@@ -41,10 +41,12 @@ pub struct World {
     pub steps: u64,
     agent: Option<Agent>,
     held: Vec<Held>,
+    half_closed: Vec<Held>,
     range: Range,
     allows_power_limits: bool,
     /// Per device, until when it may be late.
     excused_until: Vec<Instant>,
+    has_fault: bool,
     /// Per device: a fault keeps it from being restored, for as long as the fault lasts.
     is_faulty: Vec<bool>,
     /// Everybody who could restore is dead.
@@ -95,9 +97,11 @@ impl World {
             steps: 0,
             agent: None,
             held: Vec::new(),
+            half_closed: Vec::new(),
             range,
             allows_power_limits: true,
             excused_until: vec![now; DEVICES as usize],
+            has_fault: false,
             is_faulty: vec![false; DEVICES as usize],
             is_orphaned: false,
             slow_since: BTreeMap::new(),
@@ -491,6 +495,14 @@ impl World {
                         .map_or(0, |one| one.hold_ms),
                 );
                 let is_deferred = result["status"] == "deferred";
+                let observed = self.observed(knob);
+                let is_late = self.has_fault || self.slow_since.contains_key(&knob);
+                if is_deferred && !is_late && observed < demand {
+                    self.violated(
+                        "raising is never deferred",
+                        format_args!("{knob:?}: at {observed}, deferred to {demand}"),
+                    );
+                }
                 let demand = claim.map(|_| Claim {
                     value: demand,
                     lapses_at: (asked_at + hold, answered_at + hold),
@@ -656,9 +668,8 @@ impl World {
         ));
         if let (true, By::Us(lease)) = (half, &held.by) {
             let _ = lease.reader.get_ref().shutdown(Shutdown::Write);
-            // Open for a while yet: it must not take the close of the rest to end the lease.
-            let patience = self.seeded.between(50, 200);
-            self.pause(patience);
+            // Open to the end: it must not take the close of the other half to end the lease.
+            self.half_closed.push(held);
         }
     }
 
@@ -893,6 +904,7 @@ impl World {
         let fails_lowering_only = function == "nvmlDeviceSetGpuLockedClocks" && fault["return"].is_i64();
         self.end_faults();
         self.is_faulty[device as usize] = !is_delay && !fails_lowering_only;
+        self.has_fault = true;
         self.sandbox.write_faults(&json!({function: [fault]}));
         self.troubled_at = Instant::now();
     }
@@ -900,6 +912,7 @@ impl World {
     fn mend_nvml(&mut self) {
         self.note("no faults");
         self.end_faults();
+        self.has_fault = false;
         self.sandbox.write_faults(&json!({}));
     }
 
