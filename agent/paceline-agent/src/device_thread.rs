@@ -98,10 +98,18 @@ impl DeviceThread {
         (this, worker)
     }
 
-    /// Replaces what the thread has not taken yet. Never waits for the device.
-    pub fn post(&self, command: Command) {
+    /// Replaces what the thread has not taken yet. Never waits for the device. That a control is somebody else's is not
+    /// forgotten by that: going to default then still means to leave it alone.
+    pub fn post(&self, mut command: Command) {
         let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-        mailbox.insert(command.knob.control, command);
+        let control = command.knob.control;
+        let is_disowned = mailbox
+            .get(&control)
+            .is_some_and(|old| old.disown == Some(Evidence::Read));
+        if is_disowned && command.setting == Setting::Default {
+            command.disown = Some(Evidence::Read);
+        }
+        mailbox.insert(control, command);
         self.posted.notify_one();
     }
 

@@ -153,6 +153,8 @@ impl AmdgpuDevice {
 
     fn restore_clock(&self, baseline: &Baseline) -> Result<(), DeviceError> {
         let found = FoundClock::parse(baseline)?;
+        // Somebody may have set another level meanwhile, and then the kernel takes neither table nor mask.
+        self.sysfs.write(&self.file(LEVEL), "manual")?;
         match (&self.clock, found.highest_mhz) {
             (ClockBy::Overdrive, Some(highest_mhz)) => self.limit_overdrive(highest_mhz)?,
             // Which levels a site had masked before us no file tells; all of them is the driver's own default.

@@ -415,6 +415,7 @@ fn amdgpu_writes_the_performance_level_first_and_commits_last() {
     assert_eq!(
         writes(&sysfs),
         [
+            "power_dpm_force_performance_level <- manual",
             "pp_od_clk_voltage <- s 1 2400",
             "pp_od_clk_voltage <- c",
             "power_dpm_force_performance_level <- auto"
