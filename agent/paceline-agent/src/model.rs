@@ -8,6 +8,7 @@
 
 mod fakes;
 mod oracle;
+pub mod random;
 mod world;
 
 use world::World;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::DriverError;
 use super::steps::{found_power_limit_mw, power_steps};
-use super::sysfs::Sysfs;
+use super::sysfs::{Sysfs, shared};
 use crate::device::{Baseline, ControlName, Device, DeviceError, DeviceId, DeviceInfo, Reading};
 
 const LEVEL: &str = "power_dpm_force_performance_level";
@@ -37,18 +37,11 @@ enum ClockBy {
 }
 
 pub fn open(root: &Path) -> Result<Vec<Arc<dyn Device>>, DriverError> {
-    let devices = open_at(&Arc::new(Sysfs::at(root)))?;
-    Ok(devices.into_iter().map(|device| Arc::new(device) as _).collect())
+    open_at(&Arc::new(Sysfs::at(root))).map(shared)
 }
 
 pub fn open_at(sysfs: &Arc<Sysfs>) -> Result<Vec<AmdgpuDevice>, DriverError> {
-    let cards = sysfs.cards("amdgpu");
-    if cards.is_empty() {
-        let root = sysfs.root().display();
-        return Err(DriverError(format!(
-            "{root}/class/drm: no card of the amdgpu driver"
-        )));
-    }
+    let cards = sysfs.cards("amdgpu")?;
     Ok(cards
         .into_iter()
         .map(|card| AmdgpuDevice::new(sysfs, card))
@@ -130,11 +123,8 @@ impl AmdgpuDevice {
     }
 
     fn limit_power(&self, limit_mw: u32) -> Result<(), DeviceError> {
-        let hwmon = self.hwmon.as_ref();
-        let hwmon = hwmon.ok_or_else(|| DeviceError::lacks(ControlName::PowerLimit))?;
-        let limit_uw = u64::from(limit_mw) * 1_000;
-        self.sysfs
-            .write(&format!("{hwmon}/power1_cap"), &limit_uw.to_string())
+        let file = self.hwmon.as_ref().map(|hwmon| format!("{hwmon}/power1_cap"));
+        self.sysfs.limit_power(file, limit_mw)
     }
 
     fn limit_clock(&self, value: u32, baseline: &Baseline) -> Result<(), DeviceError> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::DriverError;
 use super::steps::{found_power_limit_mw, power_steps};
-use super::sysfs::Sysfs;
+use super::sysfs::{Sysfs, shared};
 use crate::device::{Baseline, ControlName, Device, DeviceError, DeviceId, DeviceInfo, Reading};
 use counter::WrappingCounter;
 
@@ -36,8 +36,7 @@ pub struct RaplDevice {
 }
 
 pub fn open(root: &Path) -> Result<Vec<Arc<dyn Device>>, DriverError> {
-    let devices = open_at(&Arc::new(Sysfs::at(root)))?;
-    Ok(devices.into_iter().map(|device| Arc::new(device) as _).collect())
+    open_at(&Arc::new(Sysfs::at(root))).map(shared)
 }
 
 pub fn open_at(sysfs: &Arc<Sysfs>) -> Result<Vec<RaplDevice>, DriverError> {
@@ -93,10 +92,7 @@ impl RaplDevice {
     }
 
     fn limit_power(&self, limit_mw: u32) -> Result<(), DeviceError> {
-        let file = self.limit_file.as_ref();
-        let file = file.ok_or_else(|| DeviceError::lacks(ControlName::PowerLimit))?;
-        let limit_uw = u64::from(limit_mw) * 1_000;
-        self.sysfs.write(file, &limit_uw.to_string())
+        self.sysfs.limit_power(self.limit_file.clone(), limit_mw)
     }
 
     /// The clock's baseline: `policy0=3600000 …` in kHz.
@@ -227,12 +223,9 @@ impl Device for RaplDevice {
     fn restore(&self, control: ControlName, baseline: &Baseline) -> Result<(), DeviceError> {
         match control {
             ControlName::Clock => {
-                // Every one is tried, whatever became of the one before.
                 let found = self.found_clocks(baseline)?.into_iter();
-                let written = found
-                    .map(|(policy, khz)| self.sysfs.write(&Self::max_freq_file(policy), &khz.to_string()));
-                let all: Vec<Result<(), DeviceError>> = written.collect();
-                all.into_iter().collect()
+                self.sysfs
+                    .write_each(found.map(|(policy, khz)| (Self::max_freq_file(policy), khz.to_string())))
             }
             ControlName::PowerLimit => self.limit_power(found_power_limit_mw(baseline)?),
         }

@@ -3,11 +3,18 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::device::DeviceError;
+use super::DriverError;
+use crate::device::{ControlName, Device, DeviceError};
 
 /// An attribute is a page at most; tables of clocks may be several.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// As the agent holds them, whichever driver they are of.
+pub fn shared<D: Device + 'static>(devices: Vec<D>) -> Vec<Arc<dyn Device>> {
+    devices.into_iter().map(|device| Arc::new(device) as _).collect()
+}
 
 /// A tree that is `/sys`, or stands for it. Paths are relative to it.
 pub struct Sysfs {
@@ -84,15 +91,35 @@ impl Sysfs {
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
     }
 
-    /// Directories of the graphics cards of one kernel driver.
-    pub fn cards(&self, driver: &str) -> Vec<String> {
+    /// Every one is tried, whatever becomes of the ones before; the first failure is the answer. For the way back.
+    pub fn write_each(&self, writes: impl Iterator<Item = (String, String)>) -> Result<(), DeviceError> {
+        let written: Vec<_> = writes.map(|(path, text)| self.write(&path, &text)).collect();
+        written.into_iter().collect()
+    }
+
+    /// In microwatts, as hwmon and powercap have it. `None`: the device has no such file.
+    pub fn limit_power(&self, file: Option<String>, limit_mw: u32) -> Result<(), DeviceError> {
+        let file = file.ok_or_else(|| DeviceError::lacks(ControlName::PowerLimit))?;
+        let limit_uw = u64::from(limit_mw) * 1_000;
+        self.write(&file, &limit_uw.to_string())
+    }
+
+    /// Directories of the graphics cards of one kernel driver, at least one.
+    pub fn cards(&self, driver: &str) -> Result<Vec<String>, DriverError> {
         let cards = self.names("class/drm", "card").into_iter();
         // Connectors (`card0-DP-1`) lie beside the cards.
         let cards = cards.filter(|name| name[4..].bytes().all(|byte| byte.is_ascii_digit()));
         let directories = cards.map(|name| format!("class/drm/{name}/device"));
-        directories
-            .filter(|directory| self.uevent(directory, "DRIVER").as_deref() == Some(driver))
-            .collect()
+        let of_driver =
+            directories.filter(|directory| self.uevent(directory, "DRIVER").as_deref() == Some(driver));
+        let found: Vec<String> = of_driver.collect();
+        if found.is_empty() {
+            let root = self.root.display();
+            return Err(DriverError(format!(
+                "{root}/class/drm: no card of the {driver} driver"
+            )));
+        }
+        Ok(found)
     }
 
     /// Where the card's sensors are.

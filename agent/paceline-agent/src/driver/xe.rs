@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::DriverError;
 use super::steps::{found_power_limit_mw, power_steps};
-use super::sysfs::Sysfs;
+use super::sysfs::{Sysfs, shared};
 use crate::device::{Baseline, ControlName, Device, DeviceError, DeviceId, DeviceInfo, Reading};
 
 const STEP_MHZ: u32 = 50;
@@ -30,16 +30,11 @@ struct Gt {
 }
 
 pub fn open(root: &Path) -> Result<Vec<Arc<dyn Device>>, DriverError> {
-    let devices = open_at(&Arc::new(Sysfs::at(root)))?;
-    Ok(devices.into_iter().map(|device| Arc::new(device) as _).collect())
+    open_at(&Arc::new(Sysfs::at(root))).map(shared)
 }
 
 pub fn open_at(sysfs: &Arc<Sysfs>) -> Result<Vec<XeDevice>, DriverError> {
-    let cards = sysfs.cards("xe");
-    if cards.is_empty() {
-        let root = sysfs.root().display();
-        return Err(DriverError(format!("{root}/class/drm: no card of the xe driver")));
-    }
+    let cards = sysfs.cards("xe")?;
     Ok(cards.into_iter().map(|card| XeDevice::new(sysfs, card)).collect())
 }
 
@@ -102,11 +97,8 @@ impl XeDevice {
     }
 
     fn limit_power(&self, limit_mw: u32) -> Result<(), DeviceError> {
-        let hwmon = self.hwmon.as_ref();
-        let hwmon = hwmon.ok_or_else(|| DeviceError::lacks(ControlName::PowerLimit))?;
-        let limit_uw = u64::from(limit_mw) * 1_000;
-        self.sysfs
-            .write(&format!("{hwmon}/power1_max"), &limit_uw.to_string())
+        let file = self.hwmon.as_ref().map(|hwmon| format!("{hwmon}/power1_max"));
+        self.sysfs.limit_power(file, limit_mw)
     }
 
     /// The clock's baseline: `tile0/gt0/freq0=2000 …`.
@@ -203,13 +195,9 @@ impl Device for XeDevice {
     fn restore(&self, control: ControlName, baseline: &Baseline) -> Result<(), DeviceError> {
         match control {
             ControlName::Clock => {
-                // Every one is tried, whatever became of the one before.
-                let found = self.found_clocks(baseline)?;
-                let written = found
-                    .into_iter()
-                    .map(|(gt, mhz)| self.sysfs.write(&self.file(gt, "max_freq"), &mhz.to_string()));
-                let all: Vec<Result<(), DeviceError>> = written.collect();
-                all.into_iter().collect()
+                let found = self.found_clocks(baseline)?.into_iter();
+                self.sysfs
+                    .write_each(found.map(|(gt, mhz)| (self.file(gt, "max_freq"), mhz.to_string())))
             }
             ControlName::PowerLimit => self.limit_power(found_power_limit_mw(baseline)?),
         }

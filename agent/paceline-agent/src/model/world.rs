@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::fakes::{CLOCKS_MHZ, DiskHandle, FakeDevice, FakeDisk, Fault};
 use super::oracle::{Oracle, is_clock};
+use super::random::Random;
 use crate::arbiter::{
     Arbiter, Bounds, Command, Completion, DeviceIndex, Effect, EndReason, Evidence, GrantRequest, Knob,
     LeaseId, Setting, Status, Target, TargetsRequest, Terms, Wish,
@@ -630,17 +631,5 @@ fn user() -> Principal {
     Principal::User {
         uid: 1_000,
         gids: vec![1_000],
-    }
-}
-
-/// xorshift64*: random enough, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
     }
 }
