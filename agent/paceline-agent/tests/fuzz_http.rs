@@ -96,7 +96,7 @@ fn fuzz_requests(inputs: u64, seed: u64) -> Vec<String> {
                             .unwrap()
                             .push(format!("input {number} of seed {seed}: {wrong}"));
                     }
-                    if number % 64 == 0 && agent.worker_now() != worker {
+                    if number.is_multiple_of(64) && agent.worker_now() != worker {
                         let wrong = format!("about input {number} of seed {seed}: the worker died");
                         wrongs.lock().unwrap().push(wrong);
                         return;
