@@ -80,7 +80,11 @@ fn whatever_happens_devices_are_never_slower_than_their_leases_say() {
 }
 
 fn run(seed: u64) -> World {
-    let driver = if seed % 2 == 0 { Driver::Sim } else { Driver::Nvml };
+    let driver = if seed.is_multiple_of(2) {
+        Driver::Sim
+    } else {
+        Driver::Nvml
+    };
     let mut world = World::new(driver, seed);
     for _ in 0..STEPS {
         world.step();

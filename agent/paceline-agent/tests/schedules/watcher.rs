@@ -146,7 +146,7 @@ impl Shared {
 pub fn out_of_range(ranges: &[Range], control: Control, value: u32) -> Option<String> {
     let is_step = match control {
         Control::Clock => CLOCKS_MHZ.contains(&value),
-        Control::PowerLimit => value % 1000 == 0,
+        Control::PowerLimit => value.is_multiple_of(1000),
     };
     let is_within = ranges.iter().any(|range| match control {
         Control::Clock => (range.floor_mhz..=range.ceiling_mhz).contains(&value),
