@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::client_process;
 use crate::model::{self, Claim, Control, DEFAULT, Knob, Terms};
 use crate::support::agent::{self, Agent, is_alive};
-use crate::support::client::{Lease, Reply};
+use crate::support::client::{Lease, Reply, request};
 use crate::support::raw;
 use crate::support::sandbox::{CLOCKS_MHZ, DEVICES, Driver, Sandbox};
 use crate::support::seeded::Seeded;
@@ -147,8 +148,8 @@ impl World {
             18 => self.renew(),
             19..21 => self.delete(),
             21..23 => self.let_go(false),
-            23 => self.let_go(true),
-            24..26 => self.stop_process(),
+            23..25 => self.let_go(true),
+            25 => self.stop_process(),
             26 => self.kill_process(),
             27 => self.kill_worker(),
             28 => self.stop_worker(),
@@ -679,6 +680,13 @@ impl World {
             held.id
         ));
         if let (true, By::Us(lease)) = (half, &held.by) {
+            if !self.seeded.one_in(3) {
+                // What nobody reads any more must not hide the end behind it.
+                let _ = lease
+                    .reader
+                    .get_ref()
+                    .write_all(request("GET", "/healthz", "").as_bytes());
+            }
             let _ = lease.reader.get_ref().shutdown(Shutdown::Write);
             // Open to the end: it must not take the close of the other half to end the lease.
             self.half_closed.push(held);
