@@ -2,7 +2,13 @@
 //! Black box: the real binary, its HTTP, and what can be seen from outside (the devices, the journal, NVML's op log).
 //!
 //! `PACELINE_SCHEDULES=500 cargo test --test schedules -- --nocapture` runs more of them; `PACELINE_SEED=7` runs that one
-//! again and prints what it did. Times differ from run to run, so a seed repeats what is done, not to the millisecond when.
+//! again and prints what it did. `PACELINE_TEST_AGENT` names another binary. With it this was seen to fail, within 60
+//! schedules, on agents that: lower without a journal entry; let holds or leases never lapse; delay raising by the lowering
+//! rate limit; let the slowest lease win; take a stale seq or another epoch; fail one device of a group alone; round a clock
+//! down; pass over the floor; never retry a reset; answer DELETE before the device is back; miss a half-closed stream with
+//! unread bytes; keep leases that a new policy would not grant. Not on one whose worker does not watch its life-line: the kernel's SIGTERM comes all the same.
+//!
+//! Times differ from run to run, so a seed repeats what is done, not to the millisecond when.
 
 #![allow(clippy::unwrap_used)]
 
