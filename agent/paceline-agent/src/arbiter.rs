@@ -109,7 +109,12 @@ impl Arbiter {
         let knobs: Vec<Knob> = request.knobs.iter().map(|&(knob, _)| knob).collect();
         let holdings = request.knobs.into_iter().map(|(knob, terms)| {
             let demand = Demand::Default;
-            (knob, Holding { terms, demand })
+            let holding = Holding {
+                terms,
+                demand,
+                default_group: None,
+            };
+            (knob, holding)
         });
         let lease = Lease {
             id: request.id,

@@ -149,7 +149,12 @@ impl DeviceThread {
 }
 
 fn take_fastest(mailbox: &mut BTreeMap<ControlName, Command>) -> Option<Command> {
-    let fastest = mailbox.values().max_by_key(|command| command.setting).copied()?;
+    // Values of two controls are of two units; the clock is the one that deadlines wait for.
+    let urgency = |command: &&Command| {
+        let is_default = command.setting == Setting::Default;
+        (is_default, command.knob.control == ControlName::Clock)
+    };
+    let fastest = mailbox.values().max_by_key(urgency).copied()?;
     mailbox.remove(&fastest.knob.control)
 }
 

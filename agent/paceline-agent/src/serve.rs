@@ -107,7 +107,9 @@ fn start_control(
     let Owed { here, elsewhere } = owed(found, &devices);
     let owed = restore_all(&devices, here, START_RESTORE_MAX);
     if was_lowered {
-        // Described anew: what a lowered device says of its limits is not what it can do.
+        // Described anew: what a lowered device says of its limits is not what it can do. Closed first: a library that
+        // does not count who has opened it would be closed for us as well.
+        drop(std::mem::take(&mut devices));
         devices = driver::open_all(&options.driver.choices()).map_err(unavailable)?;
     }
     let journaled = owed.clone().into_iter().chain(elsewhere.clone()).collect();

@@ -89,7 +89,6 @@ fn a_group_with_one_device_that_fails_goes_to_default() {
 
 /// PROTOCOL.md: "if one control of one device cannot be set, all of them go to default". Found by `schedules.rs`.
 #[test]
-#[ignore = "does not hold yet: a member that was asked to go to default, and cannot, does not take its group along"]
 fn a_group_with_one_control_that_cannot_go_to_default_goes_to_default() {
     let sandbox = Sandbox::new(Driver::Nvml);
     let mut rule = sandbox.own_rule();

@@ -22,7 +22,7 @@ impl Arbiter {
         slot.yielded_until = Some(now + YIELD_FOR);
         slot.commanded = Setting::Default;
         slot.deferred_until = None;
-        self.fail_groups(knob, now);
+        self.fail_groups(knob, false, now);
         for lease in self.leases.values_mut() {
             if let Some(holding) = lease.holdings.get_mut(&knob)
                 && holding.demand == Demand::Failed

@@ -60,6 +60,8 @@ pub struct Lease {
 pub struct Holding {
     pub terms: Terms,
     pub demand: Demand,
+    /// The group of a wish for the default. A knob that cannot go there takes its group along.
+    pub default_group: Option<Group>,
 }
 
 /// What the policy lets this lease do to one knob. Taken when the lease is granted, and again from a new policy.

@@ -21,18 +21,22 @@ impl Arbiter {
             self.slot_mut(knob).restore = Restore::UnderWay { failures };
             self.command(knob, Setting::Default, Cause::GroupFailed, now);
         }
-        self.fail_groups(knob, now);
+        self.fail_groups(knob, setting == Setting::Default, now);
     }
 
-    /// Every group with a slow-down of this knob goes to default, all of its knobs.
-    pub(super) fn fail_groups(&mut self, knob: Knob, now: Instant) {
+    /// Every group with a slow-down of this knob goes to default, all of its knobs; where the knob `cannot_go_back`,
+    /// also those that only wanted it at default.
+    pub(super) fn fail_groups(&mut self, knob: Knob, cannot_go_back: bool, now: Instant) {
         let mut touched = BTreeSet::new();
         for lease in self.leases.values_mut() {
-            let Some(Demand::Limit { group: failed, .. }) =
-                lease.holdings.get(&knob).map(|holding| holding.demand)
-            else {
-                continue;
-            };
+            let failed = lease
+                .holdings
+                .get(&knob)
+                .and_then(|holding| match holding.demand {
+                    Demand::Limit { group, .. } => Some(group),
+                    _ => holding.default_group.filter(|_| cannot_go_back),
+                });
+            let Some(failed) = failed else { continue };
             for (&member, holding) in &mut lease.holdings {
                 if matches!(holding.demand, Demand::Limit { group, .. } if group == failed) {
                     holding.demand = Demand::Failed;

@@ -117,12 +117,14 @@ impl Arbiter {
             let holding = lease.holdings.get_mut(&knob).expect("checked by check_targets");
             let (requested, demand, clamped) = match wish {
                 Wish::Default => {
+                    holding.default_group = Some(group);
                     holding.demand = Demand::Default;
                     (None, None, None)
                 }
                 Wish::Limit { requested, hold } => {
                     let (value, clamped) = holding.terms.bounds.fit(steps, requested);
                     let lapses_at = now + hold;
+                    holding.default_group = None;
                     holding.demand = match (can_be_set, is_yielded) {
                         (true, _) => Demand::Limit {
                             value,

@@ -70,7 +70,7 @@ impl Arbiter {
             let failures = slot.failures().max(1);
             slot.restore = Restore::UnderWay { failures };
             self.command(knob, Setting::Default, Cause::GroupFailed, now);
-            self.fail_groups(knob, now);
+            self.fail_groups(knob, true, now);
         }
     }
 

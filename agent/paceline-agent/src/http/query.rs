@@ -49,6 +49,7 @@ impl Query {
         match text
             .parse()
             .ok()
+            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
             .filter(|number| is_alone && range.contains(number))
         {
             Some(number) => Ok(Some(number)),

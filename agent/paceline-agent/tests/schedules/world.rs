@@ -479,11 +479,7 @@ impl World {
                     Some("failed" | "stuck" | "yielded" | "observed")
                 )
             };
-            // Not one that was asked to go to default and could not: the rest of its group stays, which
-            // `nvml_faults.rs` has an ignored test of.
-            let has_failed = group
-                .iter()
-                .any(|(_, wanted, result)| wanted.is_some() && is_broken(result));
+            let has_failed = group.iter().any(|(_, _, result)| is_broken(result));
             for (knob, wanted, result) in group {
                 let unit = knob.control.unit();
                 let target = value_of(&result[format!("target_{unit}")], knob.control);
