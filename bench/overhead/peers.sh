@@ -23,7 +23,7 @@ for name in $wanted; do
     # Debian's own version of the release it runs on; the bench prints which.
     nginx | haproxy) command -v "$name" >/dev/null || apt-get install -y -qq --no-install-recommends "$name" >/dev/null ;;
     portkey) npm install --silent --no-save --no-package-lock --prefix .peers/portkey @portkey-ai/gateway@1.15.2 ;;
-    litellm) python_peer litellm 'litellm[proxy]==1.110.2' ;;
+    litellm) python_peer litellm 'litellm[proxy]==1.106.12' ;;
     # Routers for model servers, in Rust, shipped as wheels: SGLang's, vLLM's, and SGLang's successor. Their launchers import
     # nothing of the engines.
     sglang-router) python_peer sglang-router sglang-router==0.3.2 ;;
