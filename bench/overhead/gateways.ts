@@ -83,7 +83,7 @@ export function findGateways(): { readonly present: readonly Gateway[]; readonly
   const portkey = join(PEERS, 'portkey/node_modules/@portkey-ai/gateway');
   add('portkey', packageVersion(portkey), {
     headers: (stubPort) => ({ 'x-portkey-provider': 'openai', 'x-portkey-custom-host': `http://127.0.0.1:${stubPort}/v1` }),
-    launch: ({ port, stubPort }) => ({ command: [process.execPath, join(portkey, 'build/start-server.js'), `--port=${port}`, '--headless'], env: { NODE_ENV: 'production', TRUSTED_CUSTOM_HOSTS: `127.0.0.1,localhost,127.0.0.1:${stubPort}` } }),
+    launch: ({ port, stubPort }) => ({ command: [process.execPath, '--import', new URL('portkey-headers.ts', import.meta.url).href, join(portkey, 'build/start-server.js'), `--port=${port}`, '--headless'], env: { NODE_ENV: 'production', TRUSTED_CUSTOM_HOSTS: `127.0.0.1,localhost,127.0.0.1:${stubPort}` } }),
   });
   const litellm = join(PEERS, 'litellm/bin/litellm');
   add('litellm', pythonVersion('litellm', 'litellm', litellm), {
@@ -91,7 +91,7 @@ export function findGateways(): { readonly present: readonly Gateway[]; readonly
     launch: ({ port, stubPort, directory }) => {
       const config = join(directory, 'litellm.yaml');
       writeFileSync(config, `model_list:\n  - model_name: bench\n    litellm_params: { model: openai/bench, api_base: 'http://127.0.0.1:${stubPort}/v1', api_key: bench }\nlitellm_settings: { telemetry: false, drop_params: true }\n`);
-      return { command: [litellm, '--config', config, '--host', '127.0.0.1', '--port', String(port), '--num_workers', '1'], env: { LITELLM_LOG: 'ERROR', LITELLM_LOCAL_MODEL_COST_MAP: 'True', LITELLM_MODE: 'PRODUCTION' } };
+      return { command: [litellm, '--config', config, '--host', '127.0.0.1', '--port', String(port), '--num_workers', '1'], env: { LITELLM_LOG: 'ERROR', LITELLM_LOCAL_MODEL_COST_MAP: 'True', LITELLM_MODE: 'PRODUCTION', LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY: 'true' } };
     },
   });
   const router = (name: string, command: readonly [string, ...string[]], more: readonly string[]): void =>
@@ -99,7 +99,7 @@ export function findGateways(): { readonly present: readonly Gateway[]; readonly
       headers: NONE,
       launch: ({ port, adminPort, stubPort }) => ({ command: [...command, '--host', '127.0.0.1', '--port', String(port), '--worker-urls', `http://127.0.0.1:${stubPort}`, '--policy', 'round_robin', '--prometheus-port', String(adminPort), ...more], env: { TOKIO_WORKER_THREADS: '1' } }),
     });
-  router('sglang-router', [join(PEERS, 'sglang-router/bin/python'), '-m', 'sglang_router.launch_router'], ['--log-level', 'error', '--model-path', 'bench', '--max-concurrent-requests', '-1']);
+  router('sglang-router', [join(PEERS, 'sglang-router/bin/python'), '-m', 'sglang_router.launch_router'], ['--log-level', 'error', '--max-concurrent-requests', '-1']);
   router('vllm-router', [join(PEERS, 'vllm-router/bin/vllm-router')], ['--log-level', 'error']);
   router('smg', [join(PEERS, 'smg/bin/smg'), 'launch'], ['--log-level', 'error', '--max-concurrent-requests', '-1']);
   return { present, absent };

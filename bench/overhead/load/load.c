@@ -133,8 +133,9 @@ static void finish(uint32_t slot, int failed) {
   }
   if (leaves && failed) left++;
   else if (c->measured) {
-    if (failed) errors++;
-    else {
+    if (failed) {
+      if (errors++ == 0) fprintf(stderr, "load: the first that failed: %.*s, %zu of %zu bytes sent\n", (int)strcspn(c->head, "\r"), c->head_bytes > 0 ? c->head : "no answer", c->sent, c->send_bytes);
+    } else {
       done++;
       record(&latency, now - c->from_ns);
     }
