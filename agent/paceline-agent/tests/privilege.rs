@@ -153,6 +153,13 @@ fn check(sandbox: &Sandbox, more: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// A signal stops a process of many threads only by and by.
+fn is_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+    stats.all(|stat| stat.rsplit(") ").next().unwrap_or_default().starts_with('T'))
+}
+
 #[test]
 fn check_tells_a_probe_how_the_agent_is() {
     let sandbox = Sandbox::new(Driver::Sim);
@@ -167,6 +174,7 @@ fn check_tells_a_probe_how_the_agent_is() {
     assert_eq!(said["status"], "ready");
     // Stopped: it is there and does not answer.
     send(agent.worker(), Signal::SIGSTOP);
+    wait_until("every thread has stopped", || is_stopped(agent.worker()));
     assert_eq!(check(&sandbox, &[]).status.code(), Some(69));
     send(agent.worker(), Signal::SIGCONT);
 }
