@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Gateway, RunningGateway } from './gateways.ts';
 import { startGateway } from './gateways.ts';
-import type { LoadOptions, LoadResult, Stub } from './rig.ts';
+import type { HeldStreams, LoadOptions, LoadResult, Stub } from './rig.ts';
 import { holdStreams, residentKib, runLoad, sleep, writeRequest } from './rig.ts';
 
 export interface Tail {
@@ -73,8 +73,8 @@ export async function measureRound(gateway: Gateway | null, stub: Stub, scratch:
     // Without a gateway there is no third to take; what the stub itself adds is told at the rate of the others.
     const ttftRatePerS = gateway === null ? effort.ratePerS : Math.max(1, Math.round(saturated.requests / saturated.seconds / 3));
     const ttft = await load('ttft', SHORT, { mode: 'open', conns: OPEN_CONNS, ratePerS: ttftRatePerS });
-    const [few, many] = effort.idleStreams;
-    const kbPerIdleStream = running === null ? { at1000: 0, at5000: 0 } : await idleMemory(running, requestOf('idle', 'e=1 g=1000 h=1'), { few, many }, troubles);
+    await running?.close();
+    const kbPerIdleStream = gateway === null ? { at1000: 0, at5000: 0 } : await idleMemory(() => startGateway(gateway, stub.port, scratch), requestOf('idle', 'e=1 g=1000 h=1'), requestOf('closed', 'd=0'), effort, troubles);
     return {
       startMs: running?.startMs ?? null,
       requestsPerSecond: closed.requests / closed.seconds,
@@ -95,26 +95,28 @@ export async function measureRound(gateway: Gateway | null, stub: Stub, scratch:
   }
 }
 
-/** What each silent stream adds to resident memory, over what the gateway took before (and after the loads that came before). */
-async function idleMemory(running: RunningGateway, request: string, counts: { readonly few: number; readonly many: number }, troubles: string[]): Promise<Round['kbPerIdleStream']> {
-  const kbWith = async (conns: number): Promise<number | null> => {
+/** What each silent stream adds to resident memory; of a gateway started anew, for one that was busy has room left over. */
+async function idleMemory(start: () => Promise<RunningGateway>, idle: string, ask: string, effort: Effort, troubles: string[]): Promise<Round['kbPerIdleStream']> {
+  const [few, many] = effort.idleStreams;
+  const running = await start();
+  const held: HeldStreams[] = [];
+  const taken: number[] = [];
+  try {
+    // So that what is compiled and allocated once is there already.
+    await runLoad({ port: running.port, request: ask, mode: 'closed', conns: 16, seconds: effort.warmS, warmS: 0 });
     await sleep(500);
     const before = residentKib(running.pids());
-    try {
-      const held = await holdStreams({ port: running.port, request, conns, rampS: conns / 1_000 }, 60_000);
+    for (const conns of [few, many - few]) {
+      held.push(await holdStreams({ port: running.port, request: idle, conns, rampS: conns / 500 }, 60_000));
       await sleep(1_500);
-      const during = residentKib(running.pids());
-      const { errors } = await held.close();
-      if (errors > 0) troubles.push(`idle: ${errors} of ${conns} streams ended`);
-      return (during - before) / conns;
-    } catch (error) {
-      troubles.push(`idle: ${error instanceof Error ? error.message : String(error)}`);
-      return null;
+      taken.push((residentKib(running.pids()) - before) / (taken.length === 0 ? few : many));
     }
-  };
-  const at1000 = await kbWith(counts.few);
-  const at5000 = at1000 === null ? null : await kbWith(counts.many);
-  return { at1000, at5000 };
+  } catch (error) {
+    troubles.push(`idle: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  for (const { errors } of await Promise.all(held.map((streams) => streams.close()))) if (errors > 0) troubles.push(`idle: ${errors} streams ended`);
+  await running.close();
+  return { at1000: taken[0] ?? null, at5000: taken[1] ?? null };
 }
 
 export interface Flatness {

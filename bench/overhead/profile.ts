@@ -8,7 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
 import { findGateways, startGateway } from './gateways.ts';
 import type { LoadOptions } from './rig.ts';
-import { ROOT, buildLoad, createScratch, runLoad, startStub, writeRequest } from './rig.ts';
+import { ROOT, buildLoad, createScratch, holdStreams, runLoad, startStub, writeRequest } from './rig.ts';
 
 const HELP = `node bench/overhead/profile.ts [options]
 
@@ -42,6 +42,8 @@ interface Path {
   readonly what: string;
   readonly directive: string;
   readonly load: Pick<LoadOptions, 'mode' | 'conns'> & Partial<LoadOptions>;
+  /** Slow streams that are in flight meanwhile, 1,000 events/s in all; what they cost is in it. */
+  readonly held?: number;
   /** What its cost is divided by. */
   readonly unit: 'request' | 'event';
 }
@@ -52,6 +54,7 @@ const PATHS: readonly Path[] = [
   { name: 'request', what: 'Without streaming, 64 connections', directive: 'd=0', load: { mode: 'closed', conns: 64 }, unit: 'request' },
   { name: 'flood', what: 'Streaming at full speed, 16 streams', directive: 'e=20000 g=0', load: { mode: 'closed', conns: 16 }, unit: 'event' },
   { name: 'paced', what: 'Streaming at 2,000 events/s over 100 streams', directive: 'e=1000000 g=50000', load: { mode: 'closed', conns: 100, rampS: 1 }, unit: 'event' },
+  { name: 'crowded', what: 'Without streaming, 300 requests/s, while 5,000 slow streams are in flight', directive: 'd=0', load: { mode: 'open', conns: 1_024, ratePerS: 300 }, held: 5_000, unit: 'request' },
 ];
 
 if (values.help) process.stdout.write(HELP);
@@ -71,10 +74,12 @@ async function main(): Promise<void> {
       const directory = values.keep ?? join(scratch.path, 'profiles');
       const running = await startGateway(gateway, stub.port, scratch.path, ['--cpu-prof', '--cpu-prof-interval=200', `--cpu-prof-dir=${directory}`, `--cpu-prof-name=${path.name}.cpuprofile`]);
       const request = writeRequest(join(scratch.path, `${path.name}.http`), path.directive, {});
+      const slow = path.held === undefined ? null : await holdStreams({ port: running.port, request: writeRequest(join(scratch.path, 'slow.http'), `e=1000000 g=${path.held * 1_000}`, {}), conns: path.held, rampS: path.held / 1_000 }, 90_000);
       // Starting and compiling are left out: they are no part of what a request costs.
       const fromUs = Number(process.hrtime.bigint()) / 1e3 + WARM_S * 1e6;
       const result = await runLoad({ port: running.port, request, seconds: Number(values.seconds), warmS: WARM_S, cpuOf: running.pids(), stubPid: stub.pid, ...path.load });
       const toUs = Number(process.hrtime.bigint()) / 1e3;
+      await slow?.close();
       await running.close();
       const file = readdirSync(directory).find((name) => name === `${path.name}.cpuprofile`);
       if (file === undefined) throw new Error(`no profile in ${directory}: the gateway was killed before it could write one`);
