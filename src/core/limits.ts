@@ -46,4 +46,16 @@ export const RECONSIDERED_MAX = { perPeriod: 16, perEvent: 2 };
 /** A plan that meets everything is looked over again after this long, whatever happens: a server that stalls must be seen. */
 export const PLAN_HOLDS_MS = 400;
 
+/**
+ * A job like one that was judged within `ageMs` goes the same way unjudged, as long as such jobs have added no more than
+ * `loadShare` to what the replica has, and their prefills no more than `slackShare` of its slack: the judgement was no finer.
+ */
+export const ALIKE = { ageMs: 2, loadShare: 1 / 16, slackShare: 1 / 8, sizeRatio: 1.25 };
+
+/**
+ * Streams of a replica that a decision sees one by one; beyond that in at most so many groups of like ones and those that began
+ * since the last survey. At a tenth of a microsecond for each stream a survey then takes half a percent of the time, however many.
+ */
+export const STREAMS = { apartMax: 48, groupsMax: 32, freshMax: 32, surveyMsPerStream: 0.02 };
+
 assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

@@ -68,8 +68,11 @@ export function planReplica(view: ReplicaView, fixed = false): Plan {
   const fastest = costsAt(view, model.fastest);
   const savable: Savable = { waiting: [], running: [] };
   for (let index = 0; index < view.waiting.length; index++) if (!isWaitingLost(view, fastest, view.waiting[index] as WaitingPrompt, index)) savable.waiting.push(index);
-  for (const stream of view.running) if (!isRunningLost(view, fastest, stream)) savable.running.push(stream);
-  const lost = view.waiting.length - savable.waiting.length + view.running.length - savable.running.length;
+  let lost = view.waiting.length - savable.waiting.length;
+  for (const stream of view.running) {
+    if (isRunningLost(view, fastest, stream)) lost += stream.streams;
+    else savable.running.push(stream);
+  }
 
   // From the slowest on: what forbids the last point before one that holds is what binds. Of those that hold the slowest is
   // nearly always the cheapest, and once the cost has risen twice it falls no further.
@@ -246,7 +249,7 @@ function isRunningLost(view: ReplicaView, fastest: PointCosts, stream: RunningSt
   if (stream.tpotLimitMs === Number.POSITIVE_INFINITY) return false;
   // A longer answer has more time to catch up: lost only if the upper quantile of what is left is too little as well.
   const gainMs = stream.tpotLimitMs - fastest.stepMs;
-  return Math.max(stream.remainingLow * gainMs, stream.remainingHigh * gainMs) + stream.bankMs < 0;
+  return Math.max(stream.remainingLow * gainMs, stream.remainingHigh * gainMs) + stream.bankMeanMs < 0;
 }
 
 /**
@@ -262,8 +265,8 @@ export function lossRisk(view: ReplicaView): LossRisk {
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {
-    if (stream.e2eDeadlineAtMs - view.nowMs < tokensTakeMs(fastest, stream.remainingMiddle, stepMs)) expected += 1;
-    else expected += tpotRisk(fastest, stream, stream.bankMs, stream.tokensOut, stepMs, 0);
+    if (stream.e2eDeadlineAtMs - view.nowMs < tokensTakeMs(fastest, stream.remainingMiddle, stepMs)) expected += stream.streams;
+    else expected += stream.streams * tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, stepMs, 0);
   }
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;

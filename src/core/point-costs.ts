@@ -135,7 +135,7 @@ function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick
   const { model, timeScale, waiting } = view;
   if (waiting.length === 0) return NO_PROMPTS;
   const { maxBatchTokens } = model.profile.serving;
-  const decoding = view.running.length + view.foreignSequences;
+  const decoding = view.runningCount + view.foreignSequences;
   const startMs = switchMs(view, point) + (decoding > 0 ? stepMs / 2 : 0);
   const firstTokenMs: number[] = [];
   const firstTokenIteration: number[] = [];

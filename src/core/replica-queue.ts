@@ -5,8 +5,9 @@ import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
-import type { FleetShare, ReplicaView, RunningStream, WaitingPrompt } from './replica-view.ts';
-import type { TrackedJob } from './tracked-job.ts';
+import type { FleetShare, ReplicaView, WaitingPrompt } from './replica-view.ts';
+import { createRunningStreams } from './running-streams.ts';
+import { maxOutputOf, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
   readonly model: PerformanceModel;
@@ -45,6 +46,8 @@ export interface ReplicaQueueOptions {
   readonly share?: (nowMs: number) => FleetShare;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
+  /** Views show every running stream by itself, however many: for rivals that look at each. */
+  readonly streamsApart?: boolean;
   /** Called at the start of `view`: tokens that came since may be told now. */
   readonly bringUpToDate?: () => void;
 }
@@ -63,16 +66,15 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const { maxSequences, kvTokens } = model.profile.serving;
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
-  const running = new Set<TrackedJob>();
   const forecast: ArrivalForecast = createArrivalForecast();
   const scale = { prefill: 1, decode: 1 };
   const learnt = { prefill: 0, decode: 0 };
+  const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
   let structure = 0;
   /** The last view, good for as long as neither time nor version has moved on. */
   let seen: ReplicaView | null = null;
   let seenVersion = -1;
-  let contextTokens = 0;
   let appliedPoint: PointIndex | null = null;
   /** By the server's metrics, and by what other gateways say: the larger counts. */
   let measuredForeign = 0;
@@ -94,7 +96,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 
   function stepNowMs(): number {
-    const decode = { sequences: running.size + foreignSequences, contextTokens };
+    const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
     return model.iterationTimeMs({ prefill: NO_PREFILL, decode }, pointNow());
   }
 
@@ -103,7 +105,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const passedMs = nowMs - progressAtMs;
     if (passedMs <= 0) return;
     progressAtMs = nowMs;
-    for (const job of running) if (!job.spec.streaming) addTokens(job, Math.min(passedMs / (stepNowMs() * scale.decode), maxOutputOf(job) - job.tokensOut));
+    if (running.count() > 0) running.steps(passedMs / (stepNowMs() * scale.decode));
     if (waiting.length === 0) return;
     // Batch by batch: with more context behind it each takes longer, and a long prompt's last batches several times its first.
     for (let leftMs = passedMs; leftMs > 0 && waiting.length > 0; ) {
@@ -114,7 +116,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       const tokens = Math.min(model.profile.serving.maxBatchTokens, unseen);
       if (tokens <= 0) break;
       const prefill = { tokens, contextTokens: head.prefilledTokens * Math.min(1, ofHead / tokens) };
-      const batchMs = model.iterationTimeMs({ prefill, decode: { sequences: running.size + foreignSequences, contextTokens } }, pointNow()) * scale.prefill;
+      const batchMs = model.iterationTimeMs({ prefill, decode: { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() } }, pointNow()) * scale.prefill;
       const share = Math.min(1, leftMs / batchMs);
       leftMs -= batchMs;
       prefillSome(share * tokens, nowMs);
@@ -137,11 +139,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     }
   }
 
-  function addTokens(job: TrackedJob, tokens: number): void {
-    job.tokensOut += Math.max(0, tokens);
-    contextTokens += Math.max(0, tokens);
-  }
-
   function leaveQueue(job: TrackedJob, nowMs: number): void {
     const position = waiting.indexOf(job);
     if (position >= 0) waiting.splice(position, 1);
@@ -150,20 +147,17 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 
   function startDecode(job: TrackedJob, nowMs: number): void {
     leaveQueue(job, nowMs);
-    job.firstTokenAtMs = nowMs;
-    job.lastTokenAtMs = nowMs;
-    running.add(job);
-    contextTokens += job.promptTokens;
+    running.add(job, nowMs);
   }
 
   /** From a prompt that had the server's prefill to itself; of several in one batch nobody can tell whose time it was. */
   function learnPrefill(job: TrackedJob, nowMs: number): void {
     const startedAtMs = Math.max(job.dispatchedAtMs, headSinceMs);
     if (waiting.length !== 1 || waiting[0] !== job || pointChangedAtMs > startedAtMs || job.dispatchedAtMs < headSinceMs) return;
-    const decode = { sequences: running.size + foreignSequences, contextTokens };
+    const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
     const believedMs = promptTimeMs(job.promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, pointNow()));
     // The step under way at its arrival had to end first; half of one on average.
-    const actualMs = nowMs - startedAtMs - (running.size > 0 ? stepNowMs() / 2 : 0);
+    const actualMs = nowMs - startedAtMs - (running.count() > 0 ? stepNowMs() / 2 : 0);
     if (actualMs > 0) learn('prefill', actualMs / believedMs);
   }
 
@@ -191,12 +185,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     return job.totals;
   }
 
-  function runningStreams(nowMs: number): RunningStream[] {
-    const streams: RunningStream[] = [];
-    for (const job of running) streams.push(runningStream(job, nowMs, tableOf(job), guards.of(job.spec.sloClass)));
-    return streams;
-  }
-
   function updateForeign(): void {
     // What waits on the server is counted with what runs there, but no more run at once than it takes.
     foreignSequences = Math.min(maxSequences, Math.max(Math.round(measuredForeign), peerSequences));
@@ -205,7 +193,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   return {
     model,
     waitingCount: () => waiting.length,
-    runningCount: () => running.size,
+    runningCount: () => running.count(),
     version: () => version,
     structure: () => structure,
     foreignCount: () => foreignSequences,
@@ -236,7 +224,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
         startDecode(job, nowMs);
         stretch = null;
       }
-      addTokens(job, tokens);
+      running.tokens(job, tokens);
       job.lastTokenAtMs = nowMs;
       if (first) return;
       if (stretch?.job === job) {
@@ -251,10 +239,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       structure += 1;
       progressTo(nowMs);
       endStretch();
-      if (running.delete(job)) {
-        contextTokens -= job.promptTokens + job.tokensOut;
-        if (running.size === 0) contextTokens = 0;
-      } else leaveQueue(job, nowMs);
+      if (!running.delete(job)) leaveQueue(job, nowMs);
     },
     applied(point, nowMs) {
       if (point === appliedPoint) return;
@@ -269,7 +254,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       version += 1;
       structure += 1;
       // Smoothed: the server's figures and ours are never of the same instant.
-      const foreign = Math.max(0, serverRunning + serverWaiting - running.size - waiting.length);
+      const foreign = Math.max(0, serverRunning + serverWaiting - running.count() - waiting.length);
       measuredForeign = foreign === 0 ? 0 : measuredForeign + 0.5 * (foreign - measuredForeign);
       updateForeign();
     },
@@ -280,7 +265,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       updateForeign();
     },
     heldBack(jobs) {
-      if (jobs === heldBackJobs) return;
       if (jobs === heldBackJobs) return;
       version += 1;
       structure += 1;
@@ -306,9 +290,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       timeScale: { ...scale },
       appliedPoint,
       waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),
-      running: runningStreams(nowMs),
+      running: running.seen(nowMs),
+      runningCount: running.count(),
       foreignSequences,
-      contextTokens,
+      contextTokens: running.contextTokens(),
       forecast: expected,
       share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, outputTokensMean },
       outputTokensMean,
@@ -338,16 +323,6 @@ function createTightest(): { observe(limitMs: number | undefined, nowMs: number)
   };
 }
 
-function maxOutputOf(job: TrackedJob): number {
-  return job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
-}
-
-/** TPOT is a matter of the tokens after the first; where there can be none, no limit binds. */
-function tpotLimitOf(job: TrackedJob): number {
-  const none = job.spec.work === 'embed' || maxOutputOf(job) <= 1;
-  return none ? Number.POSITIVE_INFINITY : (job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY);
-}
-
 function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands): WaitingPrompt {
   const { slo, work, jobId, sloClass } = job.spec;
   return {
@@ -362,47 +337,4 @@ function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands
     totals,
     guard: guards.of(sloClass),
   };
-}
-
-/** One object per job, brought up to date in place: thousands a second would else be garbage. */
-type StreamRecord = {
-  -readonly [Field in keyof RunningStream]: RunningStream[Field];
-};
-
-const streams = new WeakMap<TrackedJob, StreamRecord>();
-
-function runningStream(job: TrackedJob, nowMs: number, totals: Float64Array, guard: number): RunningStream {
-  const { slo, jobId } = job.spec;
-  const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
-  const tokensOut = Math.floor(job.tokensOut);
-  const limitMs = tpotLimitOf(job);
-  let record = streams.get(job);
-  if (record === undefined) {
-    // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
-    // Without a stream the first token is an estimate, and is not what the job is judged by.
-    const missed = job.spec.streaming && firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
-    record = {
-      jobId,
-      tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
-      e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
-      bankMs: 0,
-      tokensOut,
-      remainingLow: 1,
-      remainingMiddle: 1,
-      remainingHigh: 1,
-      totals,
-      guard,
-    };
-    streams.set(job, record);
-  }
-  // Without a stream, TTFT and TPOT are one budget: what the first token was early, the others may take.
-  const earlyMs = job.spec.streaming || slo.ttftMs === undefined ? 0 : job.arrivedAtMs + slo.ttftMs - firstTokenAtMs;
-  record.bankMs = limitMs === Number.POSITIVE_INFINITY ? 0 : (tokensOut - 1) * limitMs - (nowMs - firstTokenAtMs) + earlyMs;
-  record.tokensOut = tokensOut;
-  record.remainingLow = Math.max(1, (totals[LEVEL.low] as number) - tokensOut);
-  record.remainingMiddle = Math.max(1, (totals[LEVEL.middle] as number) - tokensOut);
-  record.remainingHigh = Math.max(1, (totals[LEVEL.high] as number) - tokensOut);
-  record.totals = totals;
-  record.guard = guard;
-  return record;
 }

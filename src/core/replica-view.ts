@@ -24,13 +24,18 @@ export interface WaitingPrompt {
   readonly guard: number;
 }
 
-/** A stream that has had its first token. */
+/** A stream that has had its first token; or several that are alike, with the worst of each limit and of what is left to meet it. */
 export interface RunningStream {
   readonly jobId: JobId;
+  /** How many it stands for. */
+  readonly streams: number;
   readonly tpotLimitMs: number;
   /** What it is ahead of its TPOT so far: (tokensOut − 1) · limit − time since the first token; negative when behind. */
   readonly bankMs: number;
+  /** The mean of those it stands for. */
+  readonly bankMeanMs: number;
   readonly e2eDeadlineAtMs: number;
+  /** Of several the mean. */
   readonly tokensOut: number;
   /** Quantiles of the tokens still to come, each ≥ 1. */
   readonly remainingLow: number;
@@ -60,6 +65,8 @@ export interface ReplicaView {
   readonly appliedPoint: PointIndex | null;
   readonly waiting: readonly WaitingPrompt[];
   readonly running: readonly RunningStream[];
+  /** Streams that run, each counted by itself. */
+  readonly runningCount: number;
   /** Streams on the server that are not ours. */
   readonly foreignSequences: number;
   /** Tokens in the KV cache of all running streams. */
@@ -82,5 +89,5 @@ export interface ReplicaView {
 
 /** Everything that decodes there now or will shortly. */
 export function sequencesOf(view: ReplicaView): number {
-  return view.running.length + view.waiting.length + view.foreignSequences;
+  return view.runningCount + view.waiting.length + view.foreignSequences;
 }

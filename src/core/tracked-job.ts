@@ -32,3 +32,13 @@ export interface TrackedJob extends PendingJob {
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
   return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0 };
 }
+
+export function maxOutputOf({ spec }: PendingJob): number {
+  return spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
+}
+
+/** TPOT is a matter of the tokens after the first; where there can be none, no limit binds. */
+export function tpotLimitOf(job: PendingJob): number {
+  const none = job.spec.work === 'embed' || maxOutputOf(job) <= 1;
+  return none ? Number.POSITIVE_INFINITY : (job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY);
+}

@@ -5,7 +5,7 @@ import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-for
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
@@ -105,6 +105,14 @@ type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly 
 
 type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept;
 
+/** What was decided for a job a moment ago, and for how many like it that holds. */
+interface Judged {
+  readonly atMs: number;
+  readonly job: PendingJob;
+  readonly route: Route<Replica>;
+  left: number;
+}
+
 /** What arrives for a model: mean output tokens, and mean of 1/TPOT, so that jobs without a limit count, too. */
 interface ArrivalSizes {
   outputTokensMean: number;
@@ -138,6 +146,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const held = createDeadlineQueue(options.queuedMax);
   /** Jobs with a deadline that no replica has a place for, by model. */
   const placesWanted = new Map<string, number>();
+  /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
+  const judged = new Map<string, Judged>();
   /** Of looking over the queue; sets who behind the first is looked at. */
   let turn = 0;
   const placements = new Map<JobId, Placement>();
@@ -151,6 +161,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       controlPeriodMs,
       concurrencyMax: spec.concurrencyMax,
       mechanisms,
+      streamsApart: policy.kind === 'rival',
       share: (nowMs) => shareOf(spec, nowMs),
       bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
     }),
@@ -297,9 +308,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** To the replica that routing names, unless there is none with room, or it had better wait. */
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
-    const route = routeOf(job, nowMs);
+    const known = judgedAlike(job, nowMs);
+    const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
-    const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
+    const kept = mayKeep && known === null ? whyKeep(job, route, nowMs) : null;
     if (kept !== null) return kept;
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
@@ -308,6 +320,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs } });
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
+    if (known === null) remember(job, route, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && replica.controlled) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
@@ -318,6 +331,37 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
     }
     return { kind: 'sent', effects };
+  }
+
+  /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
+  function remember(job: PendingJob, route: Route<Replica>, nowMs: number): void {
+    const sure = policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
+    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens, contextTokens: 0 }, route.plan.point);
+    const left = Math.floor(Math.min(ALIKE.loadShare * (loads[route.id.index] as number), (ALIKE.slackShare * route.plan.slackMs) / prefillMs));
+    if (!sure || left <= 0 || judged.size >= LEARNT_KEYS_MAX) judged.delete(job.key);
+    else judged.set(job.key, { atMs: nowMs, job, route, left });
+  }
+
+  /** The route of a job like this one, judged so lately that judging it anew would tell nothing new; `null` where there is none. */
+  function judgedAlike(job: PendingJob, nowMs: number): Route<Replica> | null {
+    const known = judged.get(job.key);
+    if (known === undefined) return null;
+    const { spec, promptTokens } = known.job;
+    const { slo, work, streaming, sloClass } = job.spec;
+    const alike =
+      promptTokens >= job.promptTokens / ALIKE.sizeRatio &&
+      promptTokens <= job.promptTokens * ALIKE.sizeRatio &&
+      spec.slo.ttftMs === slo.ttftMs &&
+      spec.slo.tpotMs === slo.tpotMs &&
+      spec.slo.e2eMs === slo.e2eMs &&
+      spec.sloClass === sloClass &&
+      spec.work === work &&
+      spec.streaming === streaming;
+    const { route } = known;
+    const replica = route.id;
+    if (!alike || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
+    known.left -= 1;
+    return route;
   }
 
   /** Of `arrivals` or `departures`; begun with the first job of a model. */
