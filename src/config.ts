@@ -24,6 +24,8 @@ export interface ReplicaConfig {
   /** `null`: as many as the profile's engine runs at once. */
   readonly concurrencyMax: number | null;
   readonly apiKey: string | null;
+  /** It understands `stream_options.include_usage`. */
+  readonly asksUsage: boolean;
 }
 
 /** One node's daemon that sets clocks. */
@@ -65,6 +67,8 @@ export interface Config {
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
+  /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
+  readonly passThrough: readonly string[];
   readonly limits: RawConfig['limits'];
   readonly timeouts: RawConfig['timeouts'];
   readonly health: RawConfig['health'];
@@ -133,7 +137,9 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       agent: agentOf(replica, raw),
       concurrencyMax: replica.concurrencyMax ?? null,
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
+      asksUsage: replica.asksUsage,
     })),
+    passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
       default: raw.slo.default ?? null,

@@ -10,7 +10,7 @@ import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
-import { createApp } from './http/app.ts';
+import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
@@ -84,10 +84,15 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
+  const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
-    upstreamModel: (replicaId, model) => replicaOf(replicas, replicaId).config.models.get(model) ?? model,
+    upstream: (replicaId, model) => {
+      const { models: names, asksUsage } = replicaOf(replicas, replicaId).config;
+      return { model: names.get(model) ?? model, asksUsage };
+    },
+    models,
     slo: config.slo,
     tenantsByKeySha256: config.tenantsByKeySha256,
     bodyBytesMax: config.limits.bodyBytesMax,
@@ -99,8 +104,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
-    exchange,
-    models: [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))],
+    models,
     tenantsByKeySha256: config.tenantsByKeySha256,
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
@@ -134,7 +138,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const { headerBytesMax } = config.limits;
   const listeners: Listener[] = [];
   try {
-    listeners.push(await listen(app, { ...config.listen, headerBytesMax }), await listen(operatorApp, { ...config.admin, headerBytesMax }));
+    listeners.push(await listen(app, { ...config.listen, headerBytesMax }, createShortCut({ exchange, passThrough: config.passThrough })), await listen(operatorApp, { ...config.admin, headerBytesMax }));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
     await closeParts();

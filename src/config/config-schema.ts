@@ -40,6 +40,10 @@ const replica = z.strictObject({
   agent: label.optional().describe('the name of the agent on its node; needed where there are several'),
   concurrencyMax: z.int().min(1).max(100_000).optional().describe("requests sent at once; default: the profile's maxSequences"),
   apiKeyEnv: z.string().min(1).optional().describe('environment variable that holds the key the model server wants'),
+  asksUsage: z
+    .boolean()
+    .default(true)
+    .describe('ask it for the usage of every stream, and take the event that tells it out where the client did not ask; false for servers that know no stream_options'),
 });
 
 const tenant = z.strictObject({
@@ -109,6 +113,11 @@ export const configSchema = z.strictObject({
     .refine((store) => (store.redisUrl === undefined) !== (store.redisUrlEnv === undefined), 'want either redisUrl or redisUrlEnv')
     .optional()
     .describe('Redis, where several gateways stand in front of the same replicas; requests never wait for it'),
+  passThrough: z
+    .array(z.string().max(200).regex(/^(\/[A-Za-z0-9._~-]+)+(\/\*)?$/, 'want a path such as /v1/files, or /v1/files/* for all below it'))
+    .max(100)
+    .default([])
+    .describe('further paths that go on to the model servers as they come, with every method'),
   limits: z
     .strictObject({
       bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216),

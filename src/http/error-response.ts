@@ -1,13 +1,15 @@
-// The one place where anything that goes wrong becomes a status and a body, in OpenAI's error shape.
+// The one place where anything that goes wrong becomes a status and a body, in OpenAI's error shape or Anthropic's.
 import type { ServerResponse } from 'node:http';
 import { unreachable } from '../core/unreachable.ts';
 import type { RejectReason } from '../scheduler/events.ts';
+import type { Dialect } from './endpoints.ts';
 
 /** Everything that keeps a request from its answer, as a closed list. */
 export type Refusal =
   | { readonly kind: 'bad-request'; readonly param: string | null; readonly message: string }
   | { readonly kind: 'unauthorized'; readonly message: string }
   | { readonly kind: 'unknown-route'; readonly method: string; readonly path: string }
+  | { readonly kind: 'wrong-method'; readonly method: string; readonly path: string; readonly allowed: string }
   | { readonly kind: 'unknown-model'; readonly model: string }
   | { readonly kind: 'body-too-large'; readonly bytesMax: number }
   | { readonly kind: 'body-encoded'; readonly encoding: string }
@@ -39,6 +41,8 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message);
     case 'unknown-route':
       return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}`);
+    case 'wrong-method':
+      return answer(405, 'invalid_request_error', 'method_not_supported', `${refusal.path} takes ${refusal.allowed}, and not ${refusal.method}`, { headers: ['allow', refusal.allowed] });
     case 'unknown-model':
       return answer(404, 'invalid_request_error', 'model_not_found', `The model '${refusal.model}' does not exist; GET /v1/models lists those that do`, { param: 'model' });
     case 'body-too-large':
@@ -62,18 +66,27 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
 }
 
 /** Sends a refusal where no part of an answer has been sent yet. */
-export function writeRefusal(outgoing: ServerResponse, refusal: Refusal, requestId: string): void {
+export function writeRefusal(outgoing: ServerResponse, refusal: Refusal, requestId: string, dialect: Dialect = 'openai'): void {
   if (outgoing.headersSent || outgoing.destroyed) return;
-  const { status, headers, body } = errorResponse(refusal);
-  const bytes = Buffer.from(JSON.stringify(body));
-  outgoing.writeHead(status, ['content-type', 'application/json', 'content-length', String(bytes.length), 'x-request-id', requestId, ...headers]);
+  const response = errorResponse(refusal);
+  const bytes = Buffer.from(JSON.stringify(bodyIn(dialect, response)));
+  outgoing.writeHead(response.status, ['content-type', 'application/json', 'content-length', String(bytes.length), 'x-request-id', requestId, ...response.headers]);
   outgoing.end(bytes);
 }
 
 /** What breaks an event stream that has begun: SDKs turn a payload with `error` into an exception. */
-export function errorEvent(refusal: Refusal): string {
-  return `data: ${JSON.stringify(errorResponse(refusal).body)}\n\n`;
+export function errorEvent(refusal: Refusal, dialect: Dialect = 'openai'): string {
+  const name = dialect === 'anthropic' ? 'event: error\n' : '';
+  return `${name}data: ${JSON.stringify(bodyIn(dialect, errorResponse(refusal)))}\n\n`;
 }
+
+function bodyIn(dialect: Dialect, { status, body }: ErrorResponse): object {
+  if (dialect === 'openai') return body;
+  const type = ANTHROPIC_TYPES[status] ?? (status < 500 ? 'invalid_request_error' : 'api_error');
+  return { type: 'error', error: { type, message: body.error.message } };
+}
+
+const ANTHROPIC_TYPES: Readonly<Record<number, string>> = { 401: 'authentication_error', 404: 'not_found_error', 413: 'request_too_large', 429: 'rate_limit_error', 503: 'overloaded_error', 504: 'timeout_error' };
 
 function rejected(reason: Exclude<RejectReason, 'unknown-model'>, retryAfterMs: number | null): ErrorResponse {
   switch (reason) {

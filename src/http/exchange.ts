@@ -1,6 +1,6 @@
 // One inference request from its first byte to its last: read, admitted, sent to the replica the scheduler names, and
 // its answer handed through. Whoever goes away first, client or server, the other side is let go at once.
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import { ANONYMOUS } from '../config.ts';
@@ -8,12 +8,15 @@ import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Prediction, RejectReason } from '../scheduler/events.ts';
 import type { Refusal } from './error-response.ts';
+import { withModelName, withUsageAsked } from './body-edit.ts';
+import type { Endpoint } from './endpoints.ts';
+import { dialectOf } from './endpoints.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
-import { clientHeaders, requestIdOf, serverHeaders } from './headers.ts';
-import type { Endpoint, InferenceRequest } from './openai-request.ts';
-import { ENDPOINT_PATHS, readInferenceRequest } from './openai-request.ts';
+import { clientHeaders, clientTrailers, requestIdOf, serverHeaders } from './headers.ts';
+import { multipartField } from './multipart.ts';
+import type { InferenceRequest } from './openai-request.ts';
+import { readInferenceRequest } from './openai-request.ts';
 import { readBody } from './request-body.ts';
-import { withModelName } from './model-name.ts';
 import { readSlo } from './slo.ts';
 
 /** A request under way to a replica. */
@@ -27,15 +30,25 @@ export interface Call {
 export interface AnswerSink {
   answered(statusCode: number, headers: IncomingHttpHeaders): void;
   data(bytes: Buffer, tokens: number): void;
-  ended(usage: Usage | null, errorInside: boolean): void;
+  ended(end: { readonly bytes: Buffer | null; readonly tokens: number; readonly usage: Usage | null; readonly errorInside: boolean; readonly trailers: IncomingHttpHeaders }): void;
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
+}
+
+export interface ServerRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: readonly string[];
+  readonly body: Buffer | null;
+  readonly hideUsage: boolean;
 }
 
 export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended'>;
-  readonly send: (replicaId: ReplicaId, request: { readonly path: string; readonly headers: readonly string[]; readonly body: Buffer }, sink: AnswerSink) => Call;
-  /** The name a replica knows the model by. */
-  readonly upstreamModel: (replicaId: ReplicaId, model: string) => string;
+  readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
+  /** How a replica is spoken to: the name it knows the model by, and whether it may be asked for the usage of a stream. */
+  readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
+  /** Names of all models that are served; where there is one alone, requests of some endpoints need not name it. */
+  readonly models: readonly string[];
   readonly slo: SloConfig;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
   readonly bodyBytesMax: number;
@@ -48,26 +61,28 @@ export interface ExchangeOptions {
   readonly failed: (failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }) => void;
 }
 
-export type Exchange = (endpoint: Endpoint, incoming: IncomingMessage, outgoing: ServerResponse) => void;
+/** `path` is the route's, without what the client wrote behind it. */
+export type Exchange = (endpoint: Endpoint, path: string, incoming: IncomingMessage, outgoing: ServerResponse) => void;
 
 type State =
   | { readonly kind: 'reading' }
   | { readonly kind: 'queued'; readonly jobId: JobId }
   | { readonly kind: 'sent'; readonly jobId: JobId; readonly call: Call }
-  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean }
+  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly trailersOf: IncomingHttpHeaders | null }
   | { readonly kind: 'over' };
 
 export function createExchange(options: ExchangeOptions): Exchange {
   const { runtime, now } = options;
+  let jobs = 0;
 
-  return (endpoint, incoming, outgoing) => {
+  return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
     let state: State = { kind: 'reading' };
 
     const refuse = (refusal: Refusal): void => {
       state = { kind: 'over' };
       options.refused(refusal.kind, requestId);
-      writeRefusal(outgoing, refusal, requestId);
+      writeRefusal(outgoing, refusal, requestId, dialectOf(path));
     };
 
     outgoing.once('close', () => {
@@ -78,23 +93,28 @@ export function createExchange(options: ExchangeOptions): Exchange {
     });
 
     if (options.draining()) return refuse({ kind: 'rejected', reason: 'draining', retryAfterMs: null });
-    const identity = tenantOf(incoming.headers.authorization, options.tenantsByKeySha256);
+    const identity = tenantOf(incoming.headers, options.tenantsByKeySha256);
     if (identity.kind === 'unauthorized') return refuse(identity);
 
     readBody(incoming, options.bodyBytesMax, (reading) => {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
-      const slo = readSlo(incoming.headers, parsed.request, identity.tenant, options.slo);
+      const { request } = parsed;
+      const model = request.model ?? soleModel(incoming.url, options.models);
+      if (model === null) return refuse({ kind: 'bad-request', param: 'model', message: 'several models are served here: name one, in the body or as ?model=' });
+      const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
-      const job = jobOf(endpoint, parsed.request, { tenant: identity.tenant.name, slo: slo.slo, sloClass: slo.sloClass });
+      jobs += 1;
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant.name, slo: slo.slo, sloClass: slo.sloClass });
       state = { kind: 'queued', jobId: job.jobId };
-      submit(job, reading.body);
+      submit(job, { body: reading.body, usageOptions: request.usageOptions });
     });
 
-    function submit(job: JobSpec, body: Buffer): void {
+    /** `content` is let go once it is sent: an answer may take minutes. */
+    function submit(job: JobSpec, content: { body: Buffer | null; readonly usageOptions: InferenceRequest['usageOptions'] }): void {
       const arrivedAtMs = now();
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
@@ -103,13 +123,21 @@ export function createExchange(options: ExchangeOptions): Exchange {
           refuse(reason === 'unknown-model' ? { kind: 'unknown-model', model: job.model } : { kind: 'rejected', reason, retryAfterMs });
         },
         dispatched: (replicaId, prediction) => {
-          if (state.kind !== 'queued') return;
-          const upstreamModel = options.upstreamModel(replicaId, job.model);
+          if (state.kind !== 'queued' || content.body === null) return;
+          const upstream = options.upstream(replicaId, job.model);
+          const { usageOptions } = content;
+          const hideUsage = usageOptions !== false && upstream.asksUsage;
+          const contentType = contentTypeFor(endpoint, incoming.headers);
+          const renamed = upstream.model === job.model ? content.body : withUpstreamModel(content.body, contentType, upstream.model);
+          const hasBody = renamed.length > 0 || incoming.method === 'POST';
           const request = {
-            path: ENDPOINT_PATHS[endpoint],
-            headers: serverHeaders(incoming.headers, requestId, job.slo, now() - arrivedAtMs),
-            body: upstreamModel === job.model ? body : withModelName(body, upstreamModel),
+            method: incoming.method ?? 'POST',
+            path: path + queryOf(incoming.url),
+            headers: serverHeaders(incoming.headers, requestId, hasBody ? contentType : null, job.slo, now() - arrivedAtMs),
+            body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
+            hideUsage,
           };
+          content.body = null;
           const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, arrivedAtMs));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
@@ -129,7 +157,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             return runtime.ended(jobId, 'failed', null);
           }
           const eventStream = String(headers['content-type'] ?? '').startsWith('text/event-stream');
-          state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400 };
+          state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
           const processingMs = eventStream ? null : now() - arrivedAtMs;
           outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs }));
           // Most servers send headers with the first piece; where they come alone they are not held back either.
@@ -142,14 +170,18 @@ export function createExchange(options: ExchangeOptions): Exchange {
             call.pause();
             outgoing.once('drain', call.resume);
           }
-          if (tokens > 0) runtime.tokens(jobId, tokens);
+          if (tokens > 0 && job.streaming) runtime.tokens(jobId, tokens);
         },
-        ended: (usage, errorInside) => {
+        ended: ({ bytes, tokens, usage, errorInside, trailers }) => {
           if (state.kind !== 'answering') return;
           const outcome = state.succeeded && !errorInside ? 'finished' : 'failed';
+          const passing = state.trailersOf === null ? null : clientTrailers(state.trailersOf, trailers);
           state = { kind: 'over' };
-          outgoing.end();
+          if (passing !== null) outgoing.addTrailers(passing);
+          if (bytes === null) outgoing.end();
+          else outgoing.end(bytes);
           cutIfUnread(outgoing, options.stallMs);
+          if (tokens > 0 && job.streaming) runtime.tokens(jobId, tokens);
           runtime.ended(jobId, outcome, usage);
         },
         failed: (failure) => {
@@ -161,7 +193,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           else {
             state = { kind: 'over' };
             // A cut connection is the only way left to say that an answer with a length is not whole.
-            if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal)}`);
+            if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal, dialectOf(path))}`);
             else outgoing.destroy();
             cutIfUnread(outgoing, options.stallMs);
           }
@@ -170,6 +202,30 @@ export function createExchange(options: ExchangeOptions): Exchange {
       };
     }
   };
+}
+
+/** What a body was parsed as it is sent as, whatever its sender called it. */
+function contentTypeFor(endpoint: Endpoint, headers: IncomingHttpHeaders): string {
+  return endpoint === 'opaque' ? (headers['content-type'] ?? 'application/octet-stream') : 'application/json';
+}
+
+/** In the words of the body's own type; a body that is neither names its model nowhere. */
+function withUpstreamModel(body: Buffer, contentType: string, model: string): Buffer {
+  const field = multipartField(body, contentType, 'model');
+  if (field !== null) return Buffer.concat([body.subarray(0, field.start), Buffer.from(model), body.subarray(field.end)]);
+  return /^application\/json\b/i.test(contentType) ? withModelName(body, model) : body;
+}
+
+/** The model of a request whose body names none. */
+function soleModel(url: string | undefined, models: readonly string[]): string | null {
+  const named = new URLSearchParams(queryOf(url)).get('model');
+  if (named !== null && named !== '') return named;
+  return models.length === 1 ? (models[0] as string) : null;
+}
+
+function queryOf(url = ''): string {
+  const at = url.indexOf('?');
+  return at < 0 ? '' : url.slice(at);
 }
 
 /** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
@@ -181,27 +237,31 @@ function flushHeaders(outgoing: ServerResponse): void {
   if (!outgoing.destroyed && !outgoing.writableEnded) outgoing.flushHeaders();
 }
 
-function jobOf(endpoint: Endpoint, request: InferenceRequest, of: { readonly tenant: string; readonly slo: JobSpec['slo']; readonly sloClass: string }): JobSpec {
-  const { model, promptBytes, promptTokens, maxOutputTokens, stream } = request;
+function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'tenant' | 'slo' | 'sloClass'>): JobSpec {
+  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   return {
-    jobId: randomUUID() as JobId,
-    model,
     ...of,
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
-    work: endpoint === 'embeddings' ? 'embed' : 'generate',
-    streaming: stream && endpoint !== 'embeddings',
+    work,
+    streaming: stream && work === 'generate',
   };
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
 
-/** By the hash of the key; without configured tenants whoever comes is let in and no key is looked at. */
-export function tenantOf(authorization: string | undefined, tenants: ReadonlyMap<string, TenantConfig>): Identity {
-  if (tenants.size === 0) return { kind: 'known', tenant: ANONYMOUS };
-  const apiKey = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
-  if (apiKey === undefined) return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
+/**
+ * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
+ * whoever comes is let in and no key is looked at.
+ */
+export function tenantOf(headers: IncomingHttpHeaders, tenants: ReadonlyMap<string, TenantConfig>): Identity {
+  if (tenants.size === 0) return OPEN;
+  const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
+  if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
   const tenant = tenants.get(createHash('sha256').update(apiKey).digest('hex'));
   return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
+
+const OPEN: Identity = { kind: 'known', tenant: ANONYMOUS };

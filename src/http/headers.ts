@@ -5,11 +5,14 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Slo } from '../core/job.ts';
 import type { Prediction } from '../scheduler/events.ts';
 
-/** Content negotiation and W3C trace context; everything else of the client's is for us or for nobody. */
-const TO_SERVER = ['accept', 'traceparent', 'tracestate', 'baggage'] as const;
+/** Content negotiation, W3C trace context and the version of Anthropic's API; everything else of the client's is for us or for nobody. */
+const TO_SERVER = ['accept', 'traceparent', 'tracestate', 'baggage', 'anthropic-version', 'anthropic-beta'] as const;
 
 /** What describes the body, and what the SDKs read. The server's rate limits are ours to keep, not the client's. */
-const TO_CLIENT = ['content-type', 'content-length', 'content-encoding', 'cache-control', 'openai-version', 'retry-after', 'retry-after-ms', 'x-should-retry'] as const;
+const TO_CLIENT = ['content-type', 'content-length', 'content-encoding', 'content-disposition', 'cache-control', 'trailer', 'openai-version', 'retry-after', 'retry-after-ms', 'x-should-retry'] as const;
+
+/** Trailers that would be read as something about the message itself, or that no server has any business setting. */
+const NO_TRAILER = new Set(['transfer-encoding', 'content-length', 'content-encoding', 'content-type', 'content-range', 'trailer', 'host', 'connection', 'te', 'authorization', 'set-cookie', 'cache-control']);
 
 /** What a request id may look like; others are replaced, for they end in logs and in the server's. */
 const REQUEST_ID = /^[A-Za-z0-9._:/+=-]{1,128}$/;
@@ -21,9 +24,8 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
 }
 
 /** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew. */
-export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, slo: Slo, spentMs: number): string[] {
-  // The body has been parsed as JSON whatever its sender called it.
-  const out = ['content-type', 'application/json', 'x-request-id', requestId];
+export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, contentType: string | null, slo: Slo, spentMs: number): string[] {
+  const out = contentType === null ? ['x-request-id', requestId] : ['content-type', contentType, 'x-request-id', requestId];
   for (const name of TO_SERVER) {
     const value = headers[name];
     if (typeof value === 'string') out.push(name, value);
@@ -47,6 +49,18 @@ export function clientHeaders(
     if (typeof value === 'string') out.push(name, value);
   }
   return out;
+}
+
+/** Of those that the server announced; `null` where none may pass. */
+export function clientTrailers(headers: IncomingHttpHeaders, trailers: IncomingHttpHeaders): Record<string, string> | null {
+  const announced = headers['trailer'];
+  if (typeof announced !== 'string') return null;
+  const passing = announced
+    .toLowerCase()
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => !NO_TRAILER.has(name) && typeof trailers[name] === 'string');
+  return passing.length === 0 ? null : Object.fromEntries(passing.map((name) => [name, trailers[name] as string]));
 }
 
 /** At least 1: what is late already is still wanted, and 0 would be refused by a gateway behind us. */

@@ -1,17 +1,11 @@
 // Reads from the body of an OpenAI request what a decision needs, and nothing more: the body itself goes on as it came.
 import { unreachable } from '../core/unreachable.ts';
-
-export type Endpoint = 'chat' | 'completions' | 'responses' | 'embeddings';
-
-export const ENDPOINT_PATHS: Readonly<Record<Endpoint, string>> = {
-  chat: '/v1/chat/completions',
-  completions: '/v1/completions',
-  responses: '/v1/responses',
-  embeddings: '/v1/embeddings',
-};
+import type { Endpoint } from './endpoints.ts';
+import { multipartField } from './multipart.ts';
 
 export interface InferenceRequest {
-  readonly model: string;
+  /** `null` where none is named, which only some endpoints allow. */
+  readonly model: string | null;
   readonly stream: boolean;
   readonly serviceTier: string | null;
   readonly maxOutputTokens: number | null;
@@ -19,6 +13,8 @@ export interface InferenceRequest {
   readonly promptBytes: number;
   /** Where the prompt came as token ids. */
   readonly promptTokens: number | null;
+  /** What the body has for `stream_options`, where its stream tells no usage unless it is asked to; else `false`. */
+  readonly usageOptions: Json | null | undefined | false;
 }
 
 export type RequestReading =
@@ -27,7 +23,8 @@ export type RequestReading =
 
 type Json = Readonly<Record<string, unknown>>;
 
-export function readInferenceRequest(endpoint: Endpoint, body: Buffer): RequestReading {
+export function readInferenceRequest(endpoint: Endpoint, body: Buffer, contentType = 'application/json'): RequestReading {
+  if (endpoint === 'opaque') return { kind: 'ok', request: readOpaque(body, contentType) };
   let json: unknown;
   try {
     json = JSON.parse(body.toString('utf8'));
@@ -35,15 +32,43 @@ export function readInferenceRequest(endpoint: Endpoint, body: Buffer): RequestR
     return bad(null, `We could not parse the JSON body of your request: ${error instanceof Error ? error.message : 'no JSON'}`);
   }
   if (!isObject(json)) return bad(null, 'The body must be a JSON object');
-  const { model, service_tier: serviceTier = null } = json;
-  if (typeof model !== 'string' || model === '') return bad('model', model === undefined ? 'you must provide a model parameter' : 'model: want a non-empty string');
+  const { model = null, service_tier: serviceTier = null } = json;
+  if (model === null && endpoint !== 'prompt') return bad('model', 'you must provide a model parameter');
+  if (model !== null && (typeof model !== 'string' || model === '')) return bad('model', 'model: want a non-empty string');
   if (serviceTier !== null && typeof serviceTier !== 'string') return bad('service_tier', 'service_tier: want a string');
   const size = promptSize(endpoint, json);
   if (size === null) return bad('tools', 'tools: nested too deeply');
+  const stream = json['stream'] === true;
   return {
     kind: 'ok',
-    request: { model, stream: json['stream'] === true, serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size },
+    // Anthropic's tiers are other ones, and theirs to judge.
+    request: { model, stream, serviceTier: endpoint === 'messages' ? null : serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size, usageOptions: stream ? usageOptions(endpoint, json) : false },
   };
+}
+
+/** An upload, an image, whatever else is let through: of the size of the work nothing is known. */
+function readOpaque(body: Buffer, contentType: string): InferenceRequest {
+  return { model: opaqueModel(body, contentType), stream: false, serviceTier: null, maxOutputTokens: null, promptBytes: 0, promptTokens: 1, usageOptions: false };
+}
+
+function opaqueModel(body: Buffer, contentType: string): string | null {
+  const field = multipartField(body, contentType, 'model');
+  if (field !== null) return body.toString('utf8', field.start, field.end);
+  if (!/^application\/json\b/i.test(contentType)) return null;
+  try {
+    const json: unknown = JSON.parse(body.toString('utf8'));
+    return isObject(json) && typeof json['model'] === 'string' && json['model'] !== '' ? json['model'] : null;
+  } catch {
+    return null;
+  }
+}
+
+function usageOptions(endpoint: Endpoint, json: Json): InferenceRequest['usageOptions'] {
+  if (endpoint !== 'chat' && endpoint !== 'completions') return false;
+  const options = json['stream_options'];
+  if (options === undefined || options === null) return options;
+  // What is no object the server refuses, in its own words.
+  return isObject(options) && options['include_usage'] !== true ? options : false;
 }
 
 /** What is no positive whole number is left for the server to refuse: it knows its own limits. */
@@ -51,6 +76,9 @@ function maxOutputTokens(endpoint: Endpoint, json: Json): number | null {
   const value = endpoint === 'responses' ? json['max_output_tokens'] : (json['max_completion_tokens'] ?? json['max_tokens']);
   return typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : null;
 }
+
+/** Where rerank, score, pooling, classify and tokenize have their text. */
+const PROMPT_KEYS = ['query', 'queries', 'documents', 'items', 'text_1', 'text_2', 'prompt', 'input', 'messages', 'system'];
 
 interface PromptSize {
   readonly promptBytes: number;
@@ -68,6 +96,12 @@ function promptSize(endpoint: Endpoint, json: Json): PromptSize | null {
       return ofPrompt(json['prompt']);
     case 'embeddings':
       return ofPrompt(json['input']);
+    case 'messages':
+      return withTools(textBytes(json['messages']) + textBytes(json['system']), json['tools']);
+    case 'prompt':
+      return { promptBytes: PROMPT_KEYS.reduce((sum, key) => sum + textBytes(json[key]), 0), promptTokens: null };
+    case 'opaque':
+      return { promptBytes: 0, promptTokens: 1 };
     default:
       return unreachable(endpoint);
   }

@@ -2,7 +2,7 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
-import type { App } from './app.ts';
+import type { App, ShortCut } from './app.ts';
 
 export interface Listener {
   readonly url: string;
@@ -20,10 +20,12 @@ export interface ListenOptions {
 const KEEP_ALIVE_MS = 75_000;
 const IDLE_CHECK_MS = 20;
 
-export async function listen(app: App, options: ListenOptions): Promise<Listener> {
+export async function listen(app: App, options: ListenOptions, shortCut: ShortCut | null = null): Promise<Listener> {
   const listener = getRequestListener(app.fetch as Parameters<typeof getRequestListener>[0], { overrideGlobalObjects: false, hostname: options.host });
   // Node's own limits stay: a minute for a request's headers, five for the whole of it. They do not bound answers.
-  const server = createServer({ maxHeaderSize: options.headerBytesMax, keepAliveTimeout: KEEP_ALIVE_MS }, (incoming, outgoing) => void listener(incoming, outgoing));
+  const server = createServer({ maxHeaderSize: options.headerBytesMax, keepAliveTimeout: KEEP_ALIVE_MS }, (incoming, outgoing) => {
+    if (shortCut === null || !shortCut(incoming, outgoing)) void listener(incoming, outgoing);
+  });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.port, options.host, () => {

@@ -1,7 +1,7 @@
 // Sends requests to one model server and hands the answers on: undici's lowest-level dispatch, no streams in between.
 // Pieces that arrive together are handed on together; what they say (tokens, usage) is told beside them.
 import type { IncomingHttpHeaders } from 'node:http';
-import { Pool } from 'undici';
+import { Client, Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Usage } from '../core/job.ts';
 import type { SseScanner } from './sse-scanner.ts';
@@ -11,10 +11,13 @@ import type { Tail } from './tail.ts';
 import { usageIn } from './usage.ts';
 
 export interface OutgoingRequest {
+  readonly method: string;
   readonly path: string;
   /** Name, value, name, value …; the key of the replica is added here. */
   readonly headers: readonly string[];
-  readonly body: Buffer;
+  readonly body: Buffer | null;
+  /** The usage of a stream was asked for by us alone: the event that tells it is taken out. */
+  readonly hideUsage: boolean;
 }
 
 /** Why there is no (whole) answer. `unreachable`: nothing was sent to a server, another replica may take it. */
@@ -25,12 +28,23 @@ export interface UpstreamFailure {
   readonly atBoundary: boolean;
 }
 
+/** The end of a whole answer. */
+export interface AnswerEnd {
+  /** What arrived together with it; `null` where that was nothing. */
+  readonly bytes: Buffer | null;
+  readonly tokens: number;
+  readonly usage: Usage | null;
+  /** The server told of an error inside the stream. */
+  readonly errorInside: boolean;
+  readonly trailers: IncomingHttpHeaders;
+}
+
 /** What a request's owner is told. `answered` comes at most once, then `data`; `ended` or `failed` comes last, never after `abort`. */
 export interface AnswerSink {
   answered(statusCode: number, headers: IncomingHttpHeaders): void;
   /** All that arrived in one turn of the event loop, and how many token events ended in it. */
   data(bytes: Buffer, tokens: number): void;
-  ended(usage: Usage | null, errorInside: boolean): void;
+  ended(end: AnswerEnd): void;
   failed(failure: UpstreamFailure): void;
 }
 
@@ -63,10 +77,17 @@ interface Watched {
   check(nowMs: number): void;
 }
 
+/** Connections that are kept open for the next request though fewer are in use. */
+const IDLE_KEPT = 64;
+
 export function createReplicaClient(options: ReplicaClientOptions): ReplicaClient {
   const { now } = options;
   // Own timers instead of undici's: its 300 s for headers would end long answers without streaming (COMPLAINTS 27).
-  const pool = new Pool(options.origin, { connectTimeout: options.connectMs, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, allowH2: false });
+  const clientOptions = { connectTimeout: options.connectMs, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, allowH2: false };
+  const probes = new Pool(options.origin, { ...clientOptions, connections: 2 });
+  // One connection per request under way, the last used first: undici's own pool asks every connection whether it is free.
+  const idle: Client[] = [];
+  const clients = new Set<Client>();
   const authorization = options.apiKey === null ? [] : ['authorization', `Bearer ${options.apiKey}`];
   const watched = new Set<Watched>();
   // One timer for all calls: a late answer is a matter of minutes, a timer per piece of it is not worth its cost.
@@ -74,11 +95,27 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   const sweep = setInterval(() => {
     const nowMs = now();
     for (const call of watched) call.check(nowMs);
+    for (const client of idle.splice(0, idle.length - Math.max(IDLE_KEPT, watched.size))) drop(client);
   }, sweepEveryMs);
   sweep.unref();
 
+  function take(): Client {
+    const free = idle.pop();
+    if (free !== undefined) return free;
+    const client = new Client(options.origin, clientOptions);
+    clients.add(client);
+    return client;
+  }
+
+  function drop(client: Client): void {
+    clients.delete(client);
+    void client.destroy();
+  }
+
   function send(request: OutgoingRequest, sink: AnswerSink): Call {
+    const client = take();
     let controller: Dispatcher.DispatchController | null = null;
+    let holding = true;
     let over = false;
     let sending = true;
     let answering = false;
@@ -86,26 +123,47 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     let movedAtMs = now();
     let scanner: SseScanner | null = null;
     let tail: Tail | null = null;
-    let pieces: Buffer[] = [];
-    let pieceTokens = 0;
+    let first: Buffer | null = null;
+    let further: Buffer[] | null = null;
+    let tokens = 0;
 
+    /** Once: an answer that ends may still fail, where its owner throws. */
+    function giveBack(): void {
+      if (!holding) return;
+      holding = false;
+      if (clients.has(client)) idle.push(client);
+    }
     function finish(): void {
       over = true;
       watched.delete(watch);
     }
+    /** What has come in since the last time, as it goes on. */
+    function taken(): Buffer | null {
+      if (first === null) return null;
+      const bytes = further === null ? first : Buffer.concat([first, ...further]);
+      first = null;
+      further = null;
+      movedAtMs = now();
+      if (scanner === null) {
+        tail?.push(bytes);
+        tokens = 0;
+        return bytes;
+      }
+      tokens = scanner.push(bytes);
+      return scanner.passed();
+    }
     function flush(): void {
-      if (pieces.length === 0 || over) return;
-      const bytes = pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces);
-      const tokens = pieceTokens;
-      pieces = [];
-      pieceTokens = 0;
-      sink.data(bytes, tokens);
+      if (over) return;
+      const bytes = taken();
+      if (bytes !== null && (bytes.length > 0 || tokens > 0)) sink.data(bytes, tokens);
     }
     function fail(kind: UpstreamFailure['kind'], error: Error): void {
       if (over) return;
       // A refusal on the spot must not come before the caller has its `Call`.
       if (sending) return process.nextTick(fail, kind, error);
       flush();
+      const rest = scanner?.rest();
+      if (rest !== undefined && rest.length > 0) sink.data(rest, 0);
       finish();
       sink.failed({ kind, error, atBoundary: scanner?.atBoundary() ?? false });
     }
@@ -130,31 +188,40 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         if (over || statusCode < 200) return;
         answering = true;
         movedAtMs = now();
-        if (String(headers['content-type'] ?? '').startsWith('text/event-stream')) scanner = createSseScanner();
-        else tail = createTail();
+        const encoding = headers['content-encoding'];
+        // What is compressed goes on as it is, unread.
+        if (encoding === undefined || encoding === 'identity') {
+          if (String(headers['content-type'] ?? '').startsWith('text/event-stream')) scanner = createSseScanner({ hideUsage: request.hideUsage });
+          else tail = createTail();
+        }
         sink.answered(statusCode, headers);
       },
       onResponseData: (_controller, chunk) => {
         if (over) return;
-        movedAtMs = now();
-        if (scanner !== null) pieceTokens += scanner.push(chunk);
-        else tail?.push(chunk);
         // undici parses a whole read of the socket before ticks run: all events in it become one write.
-        if (pieces.push(chunk) === 1) process.nextTick(flush);
+        if (first === null) {
+          first = chunk;
+          process.nextTick(flush);
+        } else if (further === null) further = [chunk];
+        else further.push(chunk);
       },
-      onResponseEnd: () => {
+      onResponseEnd: (_controller, trailers) => {
+        giveBack();
         if (over) return;
-        flush();
+        let bytes = taken();
+        const rest = scanner?.rest();
+        if (rest !== undefined && rest.length > 0) bytes = bytes === null ? rest : Buffer.concat([bytes, rest]);
         finish();
-        sink.ended(scanner === null ? usageIn(tail?.bytes() ?? Buffer.alloc(0)) : scanner.usage(), scanner?.failed() ?? false);
+        sink.ended({ bytes, tokens: bytes === null ? 0 : tokens, usage: scanner?.usage() ?? (tail === null ? null : usageIn(tail.bytes())), errorInside: scanner?.failed() ?? false, trailers });
       },
       onResponseError: (_controller, error) => {
+        giveBack();
         if (over) return;
         if (!answering) options.onTrouble?.(error);
         fail(controller === null ? 'unreachable' : 'broken', error);
       },
     };
-    pool.dispatch({ path: request.path, method: 'POST', headers: request.headers.concat(authorization), body: request.body }, handler);
+    client.dispatch({ path: request.path, method: request.method as Dispatcher.HttpMethod, headers: request.headers.concat(authorization), body: request.body }, handler);
     sending = false;
 
     return {
@@ -176,7 +243,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   }
 
   async function get(path: string, { timeoutMs, bytesMax }: { readonly timeoutMs: number; readonly bytesMax: number }): Promise<{ statusCode: number; body: Buffer }> {
-    const answer = await pool.request({ path, method: 'GET', headers: authorization, signal: AbortSignal.timeout(timeoutMs) });
+    const answer = await probes.request({ path, method: 'GET', headers: authorization, signal: AbortSignal.timeout(timeoutMs) });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
@@ -192,7 +259,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     get,
     close: async () => {
       clearInterval(sweep);
-      await pool.destroy();
+      await Promise.all([probes.destroy(), ...[...clients].map((client) => client.destroy())]);
     },
   };
 }

@@ -1,5 +1,6 @@
-// Watches a server-sent event stream go by: counts the events that carry tokens and picks up `usage`. It looks at
-// bytes that are already on their way to the client, holds nothing back and keeps no more than one unfinished line.
+// Watches a server-sent event stream go by: counts the events that carry tokens, picks up `usage`, and takes out the one
+// event that the gateway asked for and its client did not. Whole events are never held back, and of an unfinished one no
+// more is kept than a bound.
 import type { Usage } from '../core/job.ts';
 import { usageIn } from './usage.ts';
 
@@ -9,23 +10,34 @@ import { usageIn } from './usage.ts';
  */
 export const LINE_BYTES_MAX = 262_144;
 
+/** Of an unfinished event that may be the one to take out: it holds a usage object and some names. A longer one is not it. */
+export const HIDDEN_EVENT_BYTES_MAX = 8_192;
+
 const LF = 0x0a;
 const CR = 0x0d;
 const QUOTE = 0x22;
 const SPACE = 0x20;
 const COLON = 0x3a;
 
-/** Keys whose non-empty string value is output, most frequent first: chat, completions, reasoning, tools, responses. */
-const TOKEN_KEYS = ['"content":', '"text":', '"reasoning_content":', '"reasoning":', '"arguments":', '"delta":', '"refusal":'].map((key) => Buffer.from(key));
+/** Keys whose non-empty string value is output, most frequent first: chat, completions, reasoning, tools, responses, messages. */
+const TOKEN_KEYS = ['"content":', '"text":', '"reasoning_content":', '"reasoning":', '"arguments":', '"delta":', '"refusal":', '"thinking":', '"partial_json":'].map((key) => Buffer.from(key));
 const USAGE_KEY = Buffer.from('"usage":');
+const CHOICES_KEY = Buffer.from('"choices":');
 const ERROR_START = Buffer.from('{"error":');
 /** The responses endpoint names its events; chat and completions never do. Only `….delta` brings new output. */
 const RESPONSE_NAME = Buffer.from('response.');
 const DELTA_NAME = Buffer.from('.delta');
+/** How the endpoints that name their events tell of an error. */
+const ERROR_NAMES = ['event: error', 'event:error', 'event: response.failed', 'event:response.failed'].map((name) => Buffer.from(name));
+const NOTHING = Buffer.alloc(0);
 
 export interface SseScanner {
   /** Reads the next bytes of the stream; answers how many events that carry output ended in them. */
   push(chunk: Buffer): number;
+  /** Of the bytes pushed last, and of what was kept before them, what may go on to the client: mostly the chunk itself. */
+  passed(): Buffer;
+  /** What is kept of an event that will not be finished any more; nothing is kept after it. */
+  rest(): Buffer;
   /** The last usage seen, or `null`. */
   usage(): Usage | null;
   /** The server told of an error inside the stream. */
@@ -34,7 +46,8 @@ export interface SseScanner {
   atBoundary(): boolean;
 }
 
-export function createSseScanner(): SseScanner {
+/** With `hideUsage` the event that has no choices and tells the usage, as `stream_options.include_usage` asks for it, does not pass. */
+export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: boolean } = {}): SseScanner {
   /** Of the unfinished line, when it began in an earlier chunk. */
   let held: Buffer[] = [];
   let heldBytes = 0;
@@ -45,8 +58,20 @@ export function createSseScanner(): SseScanner {
   let eventOpen = false;
   /** The event's name says that it repeats what deltas have already brought. */
   let eventIsSummary = false;
+  let eventIsHidden = false;
+  /** Its beginning has gone on already: too late to take it out. */
+  let eventIsReleased = false;
   let lastUsage: Usage | null = null;
   let errorSeen = false;
+  /** Where in a line the last output stood, behind which key: a stream's lines are alike, and looking there first is cheap. */
+  let likelyAt = -1;
+  let likelyKey: Buffer = NOTHING;
+  let passed: Buffer = NOTHING;
+  /** Of the unfinished event, what has not been passed on. */
+  let kept: Buffer[] = [];
+  let keptBytes = 0;
+  /** The line end that closed a hidden event may be half a CRLF: its other half goes with it. */
+  let hiddenCr = false;
 
   function hold(rest: Buffer): void {
     held.push(rest);
@@ -55,43 +80,77 @@ export function createSseScanner(): SseScanner {
     const line = Buffer.concat(held);
     if (!overlong) {
       overlong = true;
-      overlongHasOutput = isData(line) && !eventIsSummary && carriesOutput(line);
+      overlongHasOutput = isData(line, 0) && !eventIsSummary && carriesOutput(line);
     }
     // Copied, so that the big buffer behind it can go.
     held = [Buffer.from(line.subarray(line.length - LINE_BYTES_MAX / 2))];
     heldBytes = LINE_BYTES_MAX / 2;
   }
 
-  /** One whole line without its end; answers 1 where it closes an event that carried output. */
-  function line(bytes: Buffer): number {
+  /** One whole line that is not empty, without its end. */
+  function line(bytes: Buffer): void {
     if (overlong) {
       if (overlongHasOutput) eventHasOutput = true;
       readUsage(bytes);
       overlong = false;
       overlongHasOutput = false;
-      return 0;
+      return;
     }
-    if (bytes.length === 0) {
-      const counted = eventHasOutput ? 1 : 0;
-      eventHasOutput = false;
-      eventOpen = false;
-      eventIsSummary = false;
-      return counted;
-    }
-    if (bytes[0] === COLON) return 0;
+    if (bytes[0] === COLON) return;
     eventOpen = true;
-    if (!isData(bytes)) {
-      if (isEventName(bytes) && bytes.includes(RESPONSE_NAME)) eventIsSummary = !bytes.includes(DELTA_NAME);
-      return 0;
+    if (!isData(bytes, 0)) {
+      if (!isEventName(bytes)) return;
+      if (bytes.includes(RESPONSE_NAME)) eventIsSummary = !bytes.includes(DELTA_NAME);
+      if (ERROR_NAMES.some((name) => bytes.equals(name))) errorSeen = true;
+      return;
     }
-    if (!eventHasOutput && !eventIsSummary) eventHasOutput = carriesOutput(bytes);
-    readUsage(bytes);
+    const output = carriesOutput(bytes);
+    if (output && !eventIsSummary) eventHasOutput = true;
+    const told = readUsage(bytes);
+    if (hideUsage && told && !output && choicesAreEmpty(bytes)) eventIsHidden = true;
     if (startsWithError(bytes)) errorSeen = true;
-    return 0;
   }
 
-  function readUsage(bytes: Buffer): void {
-    if (bytes.includes(USAGE_KEY)) lastUsage = usageIn(bytes) ?? lastUsage;
+  function readUsage(bytes: Buffer): boolean {
+    if (!bytes.includes(USAGE_KEY)) return false;
+    const told = usageIn(bytes, lastUsage);
+    lastUsage = told ?? lastUsage;
+    return told !== null;
+  }
+
+  /** Some output key has a non-empty string. */
+  function carriesOutput(line: Buffer): boolean {
+    for (const key of TOKEN_KEYS) {
+      for (let at = line.indexOf(key); at >= 0; at = line.indexOf(key, at)) {
+        const keyAt = at;
+        at += key.length;
+        while (line[at] === SPACE) at++;
+        if (line[at] !== QUOTE || at + 1 >= line.length || line[at + 1] === QUOTE) continue;
+        likelyAt = keyAt;
+        likelyKey = key;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** At once true where a data line has its output where the last one had it; else it has to be looked at. */
+  function isLikeTheLast(chunk: Buffer, start: number, end: number): boolean {
+    if (likelyAt < 0) return false;
+    let at = start + likelyAt;
+    if (at + likelyKey.length + 1 >= end || !isData(chunk, start)) return false;
+    for (let index = 0; index < likelyKey.length; index++) if (chunk[at + index] !== likelyKey[index]) return false;
+    at += likelyKey.length;
+    if (chunk[at] === SPACE) at++;
+    return chunk[at] === QUOTE && at + 1 < end && chunk[at + 1] !== QUOTE;
+  }
+
+  function closeEvent(): number {
+    const counted = eventHasOutput ? 1 : 0;
+    eventHasOutput = false;
+    eventOpen = false;
+    eventIsSummary = false;
+    return counted;
   }
 
   function push(chunk: Buffer): number {
@@ -101,32 +160,108 @@ export function createSseScanner(): SseScanner {
       afterCr = false;
       if (chunk[0] === LF) start = 1;
     }
+    /** What passes in several parts; `null` while it is the whole chunk. */
+    let parts: Buffer[] | null = null;
+    /** Up to here the chunk is in the parts, or will not pass. */
+    let settledTo = hiddenCr ? start : 0;
+    if (settledTo > 0) parts = [];
+    if (chunk.length > 0) hiddenCr = false;
+    /** Where the unfinished event begins in this chunk. The other half of a CRLF is still part of what came before it. */
+    let eventAt = keptBytes > 0 ? 0 : start;
+    let unread: { readonly from: number; readonly to: number } | null = null;
     // Engines end lines with LF alone, and looking for one byte is what memchr is good at.
     const hasCr = chunk.includes(CR);
     for (;;) {
+      let blank = false;
       const end = hasCr ? lineEnd(chunk, start) : chunk.indexOf(LF, start);
       if (end < 0) break;
-      const rest = chunk.subarray(start, end);
-      if (heldBytes === 0) tokens += line(rest);
-      else {
-        held.push(rest);
+      if (heldBytes > 0) {
+        held.push(chunk.subarray(start, end));
         const whole = Buffer.concat(held);
         held = [];
         heldBytes = 0;
-        tokens += line(whole);
+        line(whole);
+      } else if (end > start) {
+        if (!eventIsSummary && isLikeTheLast(chunk, start, end)) {
+          eventOpen = true;
+          eventHasOutput = true;
+          // Usage beside output is told again by what follows, or this is the last line that tells it: `unread` is read then.
+          unread = { from: start, to: end };
+        } else {
+          if (unread !== null) readUsage(chunk.subarray(unread.from, unread.to));
+          unread = null;
+          line(chunk.subarray(start, end));
+        }
+      } else {
+        tokens += closeEvent();
+        blank = true;
       }
       start = end + 1;
+      let halfCrLf = false;
       if (chunk[end] === CR) {
-        if (start === chunk.length) afterCr = true;
-        else if (chunk[start] === LF) start++;
+        if (start === chunk.length) {
+          afterCr = true;
+          halfCrLf = true;
+        } else if (chunk[start] === LF) start++;
       }
+      if (!blank) continue;
+      if (eventIsHidden && !eventIsReleased) {
+        parts ??= [];
+        if (eventAt > settledTo) parts.push(chunk.subarray(settledTo, eventAt));
+        settledTo = start;
+        kept = [];
+        keptBytes = 0;
+        hiddenCr = halfCrLf;
+      }
+      eventIsHidden = false;
+      eventIsReleased = false;
+      if (keptBytes > 0) {
+        parts = [...kept, ...(parts ?? [])];
+        kept = [];
+        keptBytes = 0;
+      }
+      eventAt = start;
     }
+    if (unread !== null) readUsage(chunk.subarray(unread.from, unread.to));
     if (start < chunk.length) hold(chunk.subarray(start));
+    if (hideUsage) keepUnfinished(chunk, eventAt, settledTo, parts);
+    else passed = chunk;
     return tokens;
+  }
+
+  /** What of the chunk belongs to an event that is not over yet stays here, unless it is too long to be the one to hide. */
+  function keepUnfinished(chunk: Buffer, eventAt: number, settledTo: number, parts: Buffer[] | null): void {
+    const unfinished = chunk.length - eventAt;
+    const keeps = unfinished > 0 && !eventIsReleased && keptBytes + unfinished <= HIDDEN_EVENT_BYTES_MAX;
+    if (unfinished > 0 && !keeps) eventIsReleased = true;
+    if (parts === null && keptBytes === 0 && !keeps) {
+      passed = chunk;
+      return;
+    }
+    const out = parts ?? [];
+    const upTo = keeps ? eventAt : chunk.length;
+    if (!keeps && unfinished > 0 && keptBytes > 0) {
+      out.push(...kept);
+      kept = [];
+      keptBytes = 0;
+    }
+    if (upTo > settledTo) out.push(chunk.subarray(settledTo, upTo));
+    if (keeps) {
+      kept.push(Buffer.from(chunk.subarray(eventAt)));
+      keptBytes += unfinished;
+    }
+    passed = out.length === 1 ? (out[0] as Buffer) : Buffer.concat(out);
   }
 
   return {
     push,
+    passed: () => passed,
+    rest() {
+      const all = Buffer.concat(kept);
+      kept = [];
+      keptBytes = 0;
+      return all;
+    },
     usage: () => lastUsage,
     failed: () => errorSeen,
     atBoundary: () => heldBytes === 0 && !eventOpen,
@@ -146,23 +281,18 @@ function isEventName(line: Buffer): boolean {
 }
 
 /** `data:`; comments, `event:`, `id:` and `retry:` are other things. */
-function isData(line: Buffer): boolean {
-  return line[0] === 0x64 && line[1] === 0x61 && line[2] === 0x74 && line[3] === 0x61 && line[4] === 0x3a;
+function isData(bytes: Buffer, at: number): boolean {
+  return bytes[at] === 0x64 && bytes[at + 1] === 0x61 && bytes[at + 2] === 0x74 && bytes[at + 3] === 0x61 && bytes[at + 4] === 0x3a;
 }
 
-/**
- * Some output key has a non-empty string. Bytes are searched instead of JSON parsed (a quarter of the cost): a quoted key
- * followed by a colon cannot stand inside a JSON string, where its quotes would be escaped.
- */
-function carriesOutput(line: Buffer): boolean {
-  for (const key of TOKEN_KEYS) {
-    for (let at = line.indexOf(key); at >= 0; at = line.indexOf(key, at)) {
-      at += key.length;
-      while (line[at] === SPACE) at++;
-      if (line[at] === QUOTE && at + 1 < line.length && line[at + 1] !== QUOTE) return true;
-    }
-  }
-  return false;
+function choicesAreEmpty(line: Buffer): boolean {
+  const keyAt = line.indexOf(CHOICES_KEY);
+  if (keyAt < 0) return false;
+  let at = keyAt + CHOICES_KEY.length;
+  while (line[at] === SPACE) at++;
+  if (line[at++] !== 0x5b) return false;
+  while (line[at] === SPACE) at++;
+  return line[at] === 0x5d;
 }
 
 function startsWithError(line: Buffer): boolean {

@@ -13,9 +13,10 @@ const COLON = 0x3a;
 
 /**
  * The last `"usage": {…}` in the bytes of a JSON document or of its end; `null` where there is none.
- * Cannot be fooled by text that talks of usage: inside a JSON string its quotes are escaped.
+ * Cannot be fooled by text that talks of usage: inside a JSON string its quotes are escaped. The messages endpoint tells of
+ * the prompt at the start of a stream and of the answer at its end: what is missing is taken from `before`.
  */
-export function usageIn(bytes: Buffer): Usage | null {
+export function usageIn(bytes: Buffer, before: Usage | null = null): Usage | null {
   const keyAt = bytes.lastIndexOf(KEY);
   if (keyAt < 0) return null;
   let start = skipBlank(bytes, keyAt + KEY.length);
@@ -25,23 +26,22 @@ export function usageIn(bytes: Buffer): Usage | null {
   const end = closingBrace(bytes, start);
   if (end < 0) return null;
   try {
-    return usageOf(JSON.parse(bytes.toString('utf8', start, end + 1)));
+    return usageOf(JSON.parse(bytes.toString('utf8', start, end + 1)), before);
   } catch {
     return null;
   }
 }
 
-/** Chat and completions say prompt/completion, responses say input/output. */
-function usageOf(value: Record<string, unknown>): Usage | null {
-  const promptTokens = count(value['prompt_tokens'] ?? value['input_tokens']);
-  if (promptTokens === null) return null;
+/** Chat and completions say prompt/completion, responses and messages say input/output; messages count what was cached apart. */
+function usageOf(value: Record<string, unknown>, before: Usage | null): Usage | null {
+  const outputTokens = count(value['completion_tokens'] ?? value['output_tokens']);
+  const told = count(value['prompt_tokens'] ?? value['input_tokens']);
+  if (told === null) return before === null || outputTokens === null ? null : { ...before, outputTokens };
+  const read = count(value['cache_read_input_tokens']) ?? 0;
+  const promptTokens = told + read + (count(value['cache_creation_input_tokens']) ?? 0);
   const details = value['prompt_tokens_details'] ?? value['input_tokens_details'];
-  const cached = typeof details === 'object' && details !== null ? (details as Record<string, unknown>)['cached_tokens'] : undefined;
-  return {
-    promptTokens,
-    cachedTokens: Math.min(count(cached) ?? 0, promptTokens),
-    outputTokens: count(value['completion_tokens'] ?? value['output_tokens']) ?? 0,
-  };
+  const cached = typeof details === 'object' && details !== null ? count((details as Record<string, unknown>)['cached_tokens']) : null;
+  return { promptTokens, cachedTokens: Math.min(cached ?? read, promptTokens), outputTokens: outputTokens ?? 0 };
 }
 
 function count(value: unknown): number | null {

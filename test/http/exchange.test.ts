@@ -1,10 +1,12 @@
 // Requests through a whole gateway: what reaches the server, what comes back, and who is let go when somebody leaves.
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
-import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
+import { eventually, PROFILE, startConfigured, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
 import { createStubUpstream, streamEvents } from '../fixtures/stub-upstream.ts';
 
@@ -26,7 +28,7 @@ function post(gateway: GatewayUnderTest, body: unknown = CHAT, headers: Record<s
   return fetch(gateway.url + path, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body), headers: { 'content-type': 'application/json', ...headers }, signal });
 }
 
-test.each(['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings'])('%s goes to the same path with the body as it came', async (path) => {
+test.each(['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings', '/v1/messages', '/v1/rerank', '/score', '/tokenize', '/v1/images/generations'])('%s goes to the same path with the body as it came', async (path) => {
   const { gateway, upstream } = await start();
   const body = '{ "model":"m",  "input":"x","prompt":"x","temperature":1.0,"messages":[] }';
   const answer = await post(gateway, body, {}, path);
@@ -37,13 +39,29 @@ test.each(['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embe
 
 test('a stream comes through byte for byte, its tokens counted and its usage read', async () => {
   const { gateway } = await start();
-  const answer = await post(gateway, { ...CHAT, stream: true });
+  const answer = await post(gateway, { ...CHAT, stream: true, stream_options: { include_usage: true } });
   expect(answer.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
   expect(answer.headers.get('openai-processing-ms')).toBeNull();
   expect(await answer.text()).toBe(streamEvents({ id: 'chatcmpl-1', created: 1, model: 'm' }).join(''));
   const ended = await gateway.event('ended');
   expect(ended).toMatchObject({ outcome: 'finished', usage: { promptTokens: 9, cachedTokens: 4, outputTokens: 3 } });
   expect(gateway.events.reduce((sum, event) => sum + (event.kind === 'tokens' ? event.tokens : 0), 0)).toBe(3);
+});
+
+test('usage is asked for where the client did not, and the event that tells it does not reach it', async () => {
+  const { gateway, upstream } = await start();
+  const answer = await post(gateway, { ...CHAT, stream: true });
+  const events = streamEvents({ id: 'chatcmpl-1', created: 1, model: 'm' });
+  expect(await answer.text()).toBe(events.filter((event) => !event.includes('"choices":[]')).join(''));
+  expect(JSON.parse(upstream.requests[0]?.body ?? '')).toEqual({ ...CHAT, stream: true, stream_options: { include_usage: true } });
+  expect(await gateway.event('ended')).toMatchObject({ outcome: 'finished', usage: { promptTokens: 9, cachedTokens: 4, outputTokens: 3 } });
+});
+
+test('a server that knows no stream_options is not asked for usage', async () => {
+  const { gateway, upstream } = await start({ replica: 'asksUsage: false' });
+  const answer = await post(gateway, { ...CHAT, stream: true });
+  expect(await answer.text()).toBe(streamEvents({ id: 'chatcmpl-1', created: 1, model: 'm' }).join(''));
+  expect(JSON.parse(upstream.requests[0]?.body ?? '')).toEqual({ ...CHAT, stream: true });
 });
 
 test('an answer without streaming tells its usage', async () => {
@@ -139,7 +157,20 @@ test.each([
 });
 
 test.each([
-  ['GET', '/v1/chat/completions'],
+  ['DELETE', '/v1/chat/completions', 'POST, OPTIONS'],
+  ['GET', '/v1/messages', 'POST, OPTIONS'],
+  ['POST', '/v1/models', 'GET, HEAD, OPTIONS'],
+])('%s %s is refused with the methods that there are', async (method, path, allowed) => {
+  const { gateway } = await start();
+  const answer = await fetch(gateway.url + path, { method });
+  expect(answer.status).toBe(405);
+  expect(answer.headers.get('allow')).toBe(allowed);
+  expect(JSON.stringify(await answer.json())).toContain(method);
+  const options = await fetch(gateway.url + path, { method: 'OPTIONS' });
+  expect([options.status, options.headers.get('allow'), await options.text()]).toEqual([204, allowed, '']);
+});
+
+test.each([
   ['POST', '/v1/files'],
   ['GET', '/metrics'],
   ['GET', '/paceline/status'],
@@ -407,4 +438,66 @@ test('a client that reads slowly slows the server down instead of filling memory
   await eventually(() => read > stalled + 1_000_000);
   socket.destroy();
   await upstream.requests[0]?.aborted;
+});
+
+test('an upload goes on as it came, to the model that its form names', async () => {
+  const { gateway, upstream } = await start({ answer: (_request, _incoming, outgoing) => void outgoing.writeHead(200, { 'content-type': 'text/plain', 'content-disposition': 'inline' }).end('said') });
+  const form = new FormData();
+  form.set('file', new Blob([Buffer.from([0, 255, 13, 10])]), 'a.wav');
+  form.set('model', 'm');
+  const answer = await fetch(`${gateway.url}/v1/audio/transcriptions?x=1`, { method: 'POST', body: form });
+  expect([answer.status, await answer.text(), answer.headers.get('content-disposition')]).toEqual([200, 'said', 'inline']);
+  expect(upstream.requests[0]).toMatchObject({ path: '/v1/audio/transcriptions?x=1', headers: { 'content-type': expect.stringMatching(/^multipart\/form-data; boundary=/) } });
+  expect(upstream.requests[0]?.body).toContain('name="model"\r\n\r\nm\r\n');
+});
+
+test('paths of the allow-list go on with any method; others do not, however they are written', async () => {
+  const { gateway, upstream } = await start({ more: "passThrough: ['/v1/files/*', /v1/load]", answer: ({ path }, incoming, outgoing) => void outgoing.end(`${incoming.method} ${path}`) });
+  const asked = async (method: string, path: string): Promise<string> => (await fetch(gateway.url + path, { method })).text();
+  expect(await asked('GET', '/v1/files/f-1?after=2')).toBe('GET /v1/files/f-1?after=2');
+  expect(await asked('DELETE', '/v1/files/f-1')).toBe('DELETE /v1/files/f-1');
+  expect(await asked('POST', '/v1/load')).toBe('POST /v1/load');
+  expect((await fetch(`${gateway.url}/v1/files/f-1`, { method: 'HEAD' })).status).toBe(200);
+  const seen = upstream.requests.length;
+  for (const path of ['/v1/loads', '/v1/files', '/v1/files/..%2f..%2fmetrics', '/v1/files/%2e%2e/metrics', '/v1/files//x']) expect(await asked('GET', path)).toContain('unknown_url');
+  expect(upstream.requests).toHaveLength(seen);
+});
+
+test('a request that names no model goes where there is one, and is told so where there are several', async () => {
+  const { gateway } = await start();
+  expect((await post(gateway, { prompt: 'x' }, {}, '/tokenize')).status).toBe(200);
+  const upstream = await createStubUpstream();
+  opened.push(upstream);
+  const two = await startConfigured(testConfig(`replicas:\n  - { id: a, url: '${upstream.url}', models: [m, n], profile: ${PROFILE} }\n`));
+  opened.push(two);
+  const refused = await post(two, { prompt: 'x' }, {}, '/tokenize');
+  expect([refused.status, await refused.json()]).toEqual([400, { error: expect.objectContaining({ param: 'model', message: expect.stringContaining('?model=') }) }]);
+  expect((await post(two, { prompt: 'x' }, {}, '/tokenize?model=n')).status).toBe(200);
+});
+
+test("Anthropic's endpoint is refused in Anthropic's words, and its key is looked for where its SDK sends it", async () => {
+  const { gateway, upstream } = await start({ more: `tenants: [{ name: t, apiKeySha256: ['${createHash('sha256').update('sk-t').digest('hex')}'] }]` });
+  const message = { ...CHAT, max_tokens: 5 };
+  const refused = await post(gateway, message, {}, '/v1/messages');
+  expect([refused.status, await refused.json()]).toEqual([401, { type: 'error', error: { type: 'authentication_error', message: expect.any(String) } }]);
+  expect((await post(gateway, message, { 'x-api-key': 'sk-t', 'anthropic-version': '2023-06-01' }, '/v1/messages')).status).toBe(200);
+  expect(upstream.requests[0]?.headers).toMatchObject({ 'anthropic-version': '2023-06-01' });
+  expect(upstream.requests[0]?.headers['x-api-key']).toBeUndefined();
+});
+
+test('trailers that the server announced follow the answer, those that would change its meaning do not', async () => {
+  const { gateway } = await start({
+    answer: (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'application/json', trailer: 'x-checksum, set-cookie' });
+      outgoing.write('{}');
+      outgoing.addTrailers({ 'x-checksum': 'abc', 'set-cookie': 'a=b', 'x-unannounced': '1' });
+      outgoing.end();
+    },
+  });
+  const request = httpRequest(`${gateway.url}/v1/chat/completions`, { method: 'POST', agent: false });
+  request.end(JSON.stringify(CHAT));
+  const [answer] = (await once(request, 'response')) as [IncomingMessage];
+  answer.resume();
+  await once(answer, 'end');
+  expect(answer.trailers).toEqual({ 'x-checksum': 'abc' });
 });

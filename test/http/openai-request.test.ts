@@ -1,7 +1,5 @@
-import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { withModelName } from '../../src/http/model-name.ts';
-import type { Endpoint } from '../../src/http/openai-request.ts';
+import type { Endpoint } from '../../src/http/endpoints.ts';
 import { readInferenceRequest } from '../../src/http/openai-request.ts';
 
 function read(endpoint: Endpoint, body: unknown) {
@@ -23,6 +21,9 @@ test.each([
   ['embeddings', { input: ['abc', 'd'] }, { promptBytes: 4 }],
   ['embeddings', { input: [[1, 2]] }, { promptTokens: 2 }],
   ['responses', { input: 'abc', instructions: 'de', max_output_tokens: 5 }, { promptBytes: 5, maxOutputTokens: 5 }],
+  ['messages', { system: 'ab', messages: [{ role: 'user', content: [{ type: 'text', text: 'cde' }] }], max_tokens: 9, service_tier: 'standard_only' }, { promptBytes: 5, maxOutputTokens: 9, serviceTier: null }],
+  ['prompt', { query: 'ab', documents: ['c', 'de'] }, { promptBytes: 5 }],
+  ['prompt', { text_1: 'ab', text_2: ['c'] }, { promptBytes: 3 }],
   ['responses', { input: [{ role: 'user', content: [{ type: 'input_text', text: 'abcd' }] }] }, { promptBytes: 4 }],
 ] as const)('reads a %s request %#', (endpoint, body, expected) => {
   expect(read(endpoint, { model: 'm', ...body })).toMatchObject({ kind: 'ok', request: { model: 'm', ...expected } });
@@ -48,21 +49,37 @@ test('a deeply nested body is read without deep recursion', () => {
   expect(read('chat', `{"model":"m","messages":${deep}}`).kind).toBe('ok');
 });
 
-test('another model name replaces the top-level one and no other byte', () => {
-  const body = '{ "n":1.0, "model" : "a\\"b", "messages":[{"model":"a"}], "big":12345678901234567890 }';
-  expect(withModelName(Buffer.from(body), 'x"y').toString()).toBe('{ "n":1.0, "model" : "x\\"y", "messages":[{"model":"a"}], "big":12345678901234567890 }');
+test.each([
+  ['chat', { stream: true }, undefined],
+  ['completions', { stream: true, stream_options: null }, null],
+  ['chat', { stream: true, stream_options: { include_usage: false } }, { include_usage: false }],
+  ['chat', { stream: true, stream_options: { include_usage: true } }, false],
+  ['chat', { stream: true, stream_options: 'all' }, false],
+  ['chat', { stream: false }, false],
+  ['responses', { stream: true }, false],
+  ['messages', { stream: true }, false],
+] as const)('of a %s request with %j the options for usage are %j', (endpoint, body, usageOptions) => {
+  expect(read(endpoint, { model: 'm', ...body })).toMatchObject({ request: { usageOptions } });
 });
 
-test('every spelling of the key is replaced, for parsers take the last', () => {
-  expect(JSON.parse(withModelName(Buffer.from('{"model":"a","mod\\u0065l":"b"}'), 'c').toString())).toEqual({ model: 'c' });
+test('some endpoints need no model', () => {
+  expect(read('prompt', { prompt: 'x' })).toMatchObject({ request: { model: null } });
+  expect(read('opaque', 'not json')).toMatchObject({ request: { model: null, promptTokens: 1 } });
+  expect(read('opaque', { model: 'm' })).toMatchObject({ request: { model: 'm' } });
 });
 
-test('replacing the model name changes nothing else of any body', () => {
-  fc.assert(
-    fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.string(), fc.string({ minLength: 1 }), (rest, before, after) => {
-      const body = Object.fromEntries(Object.entries({ ...rest, model: before }).filter(([key]) => key !== '__proto__'));
-      const text = JSON.stringify(body, null, 1);
-      expect(JSON.parse(withModelName(Buffer.from(text), after).toString())).toEqual({ ...JSON.parse(text), model: after });
-    }),
-  );
+const FORM = ['--b', 'Content-Disposition: form-data; name="file"; filename="model.wav"', 'Content-Type: audio/wav', '', '\r\n--c name="model"', '--b', 'content-disposition: form-data; name="model"', '', 'whisper', '--b--', ''].join('\r\n');
+
+test.each([
+  ['multipart/form-data; boundary=b', 'whisper'],
+  ['multipart/form-data; charset=utf-8; boundary="b"', 'whisper'],
+  ['multipart/form-data; boundary=x', null],
+  ['multipart/form-data', null],
+  ['text/plain', null],
+])('the model of a form as %s', (contentType, model) => {
+  expect(readInferenceRequest('opaque', Buffer.from(FORM), contentType)).toMatchObject({ request: { model } });
+});
+
+test('a form that ends anywhere is read without an error', () => {
+  for (let end = 0; end < FORM.length; end++) expect(readInferenceRequest('opaque', Buffer.from(FORM.slice(0, end)), 'multipart/form-data; boundary=b').kind).toBe('ok');
 });

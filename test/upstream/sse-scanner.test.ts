@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createSseScanner, LINE_BYTES_MAX } from '../../src/upstream/sse-scanner.ts';
+import { createSseScanner, HIDDEN_EVENT_BYTES_MAX, LINE_BYTES_MAX } from '../../src/upstream/sse-scanner.ts';
 
 function scan(...chunks: (string | Buffer)[]) {
   const scanner = createSseScanner();
@@ -92,6 +92,60 @@ test('however a stream is cut, the same is read from it', () => {
       const cut = scan(...chunks);
       expect(cut.tokens).toBe(events.reduce((sum, { tokens }) => sum + tokens, 0));
       expect({ ...cut, counts: [] }).toEqual({ ...whole, counts: [] });
+    }),
+  );
+});
+
+const usageEvent = 'data: {"id":"c","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n';
+
+test.each([
+  ['alone', [usageEvent], ''],
+  ['between others', [chat({ content: 'a' }) + usageEvent, 'data: [DONE]\n\n'], `${chat({ content: 'a' })}data: [DONE]\n\n`],
+  ['with spaces', ['data: {"choices": [ ], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}\n\ndata: [DONE]\n\n'], 'data: [DONE]\n\n'],
+  ['with CRLF cut in half', [usageEvent.replaceAll('\n', '\r\n').slice(0, -1), '\ndata: [DONE]\r\n\r\n'], 'data: [DONE]\r\n\r\n'],
+  ['but not beside choices', [chat({ content: 'a' }, { prompt_tokens: 9, completion_tokens: 3 })], chat({ content: 'a' }, { prompt_tokens: 9, completion_tokens: 3 })],
+  ['but not without usage', ['data: {"choices":[],"prompt_filter_results":[]}\n\n'], 'data: {"choices":[],"prompt_filter_results":[]}\n\n'],
+  ['but not half of it, when the stream breaks', ['data: {"choices":[],"us'], 'data: {"choices":[],"us'],
+])('the event that tells the usage is taken out %s', (_what, chunks, expected) => {
+  expect(filtered(chunks.map((chunk) => Buffer.from(chunk))).toString()).toBe(expected);
+});
+
+/** All that goes on to the client. */
+function filtered(chunks: readonly Buffer[]): Buffer {
+  const scanner = createSseScanner({ hideUsage: true });
+  const out = chunks.map((chunk) => {
+    scanner.push(chunk);
+    return Buffer.from(scanner.passed());
+  });
+  return Buffer.concat([...out, scanner.rest()]);
+}
+
+test('an unfinished event is held back up to the bound, and a whole one never', () => {
+  const scanner = createSseScanner({ hideUsage: true });
+  scanner.push(Buffer.from(chat({ content: 'a' })));
+  expect(scanner.passed().toString()).toBe(chat({ content: 'a' }));
+  scanner.push(Buffer.from(`data: ${'x'.repeat(HIDDEN_EVENT_BYTES_MAX - 6)}`));
+  expect(scanner.passed()).toHaveLength(0);
+  scanner.push(Buffer.from('y'));
+  expect(scanner.passed()).toHaveLength(HIDDEN_EVENT_BYTES_MAX + 1);
+  scanner.push(Buffer.from('\n\n'));
+  expect(scanner.passed().toString()).toBe('\n\n');
+});
+
+test('however a stream is cut, the same events are taken out', () => {
+  const events = fc.array(fc.oneof(event, fc.constant({ text: usageEvent, tokens: 0 })));
+  fc.assert(
+    fc.property(events, fc.constantFrom('\n', '\r\n', '\r'), fc.array(fc.integer({ min: 1, max: 40 })), (stream, lineEnd, sizes) => {
+      const written = (text: string): string => text.replaceAll('\n', lineEnd);
+      const bytes = Buffer.from(stream.map(({ text }) => written(text)).join(''));
+      const chunks: Buffer[] = [];
+      for (let at = 0, index = 0; at < bytes.length; index++) {
+        const size = sizes[index % Math.max(1, sizes.length)] ?? bytes.length;
+        chunks.push(bytes.subarray(at, at + size));
+        at += size;
+      }
+      const wanted = stream.filter(({ text }) => !text.startsWith('data: {"choices":[],') && text !== usageEvent);
+      expect(filtered(chunks).toString()).toBe(wanted.map(({ text }) => written(text)).join(''));
     }),
   );
 });
