@@ -31,7 +31,14 @@ export function readBody(incoming: IncomingMessage, bytesMax: number, done: (rea
     discard(incoming);
     done({ kind: 'too-large' });
   };
-  const onEnd = (): void => done({ kind: 'ok', body: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks) });
+  const onEnd = (): void => {
+    // An answer may take minutes, and is not to keep the question in memory.
+    incoming.off('data', onData);
+    incoming.off('end', onEnd);
+    const body = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+    chunks.length = 0;
+    done({ kind: 'ok', body });
+  };
   incoming.on('data', onData);
   incoming.on('end', onEnd);
   // The loss of the client is told by the close of the answer; unheard it would be an uncaught error here.
