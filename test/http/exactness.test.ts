@@ -119,6 +119,17 @@ describe('bodies', () => {
     }
   });
 
+  test.each(['HTTP/1.0 200 OK', 'HTTP/1.1 200', 'HTTP/1.1 200 '])('a server that begins with %j is understood, and what it closes is not used again', async (statusLine) => {
+    under.upstream.answer = ({ socket }) => void socket.end(`${statusLine}\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\n{"n":1}`);
+    const { write, read } = await client();
+    for (let round = 0; round < 3; round++) {
+      write(rawPost(CHAT, BODY));
+      const answer = await read();
+      expect(answer.statusLine).toBe('HTTP/1.1 200 OK');
+      expect(answer.body.toString()).toBe('{"n":1}');
+    }
+  });
+
   test('extensions of chunks are no part of a body', async () => {
     const answer = await ask(writes(STREAM_HEAD, `${EVENT.length.toString(16)};name=value;other="x y"\r\n${EVENT}\r\n0;last\r\n\r\n`), STREAM_BODY);
     expect(answer).toMatchObject({ whole: true, framing: 'chunked' });
@@ -298,6 +309,13 @@ describe('connections of clients', () => {
     expect(under.upstream.requests[0]?.headers).not.toHaveProperty('expect');
   });
 
+  test('a client of HTTP/1.0 that would wait is not told to go on, which it could not understand', async () => {
+    under.upstream.answer = writes(okJson('{}'));
+    const { write, read } = await client();
+    write(rawPost(CHAT, BODY, ['expect: 100-continue'], '1.0'));
+    expect((await read()).status).toBe(200);
+  });
+
   test('an expectation that nobody knows is refused', async () => {
     const answer = await ask(writes(okJson('{}')), BODY, ['expect: miracles']);
     expect(answer.status).toBe(417);
@@ -412,6 +430,16 @@ describe('methods and targets', () => {
     expect(under.upstream.requests[0]?.path).toBe(CHAT);
   });
 
+  test.each(['OPTIONS * HTTP/1.1', 'TRACE /v1/models HTTP/1.1', 'GET /v1/models?\u007F HTTP/1.1', 'GET http:// HTTP/1.1', 'GET http://[ HTTP/1.1', 'POST /%zz HTTP/1.1', 'GET /v1/models#x HTTP/1.1'])('%s is no fault of the gateway', async (request) => {
+    expect((await send(request)).status).toBeLessThan(500);
+  });
+
+  test.each(['a b', 'a/b', '[', 'a:b'])('a host such as %s is refused', async (host) => {
+    const { write, read } = await client();
+    write(`GET /v1/models HTTP/1.1\r\nhost: ${host}\r\n\r\n`);
+    expect((await read()).status).toBe(400);
+  });
+
   test.each(['/v1//chat/completions', '/v1/chat/completions/', '/V1/chat/completions', '/v1/../v1/files', '//v1/models', '/%', '/v1/models/%ff', '/v1/models/%00'])('%s is answered with a 4xx', async (path) => {
     const answer = await send(`GET ${path} HTTP/1.1`);
     expect(answer.status).toBeGreaterThanOrEqual(400);
@@ -465,12 +493,18 @@ describe('a server that breaks', () => {
     await upstreamClosed();
   });
 
-  test.each([...EVENT.slice(0, -1)].map((_, at) => at + 1).filter((at) => at % 5 === 0))('a stream that breaks %i bytes into an event does not spoil the error event behind it', async (bytes) => {
+  test.each(Array.from({ length: Math.floor(EVENT.length / 5) }, (_, index) => 5 * index + 5))('a stream that breaks %i bytes into an event does not spoil the error event behind it', async (bytes) => {
     const part = EVENT.slice(0, bytes);
     const answer = await ask(({ socket }) => void socket.end(`${STREAM_HEAD}${EVENT.length.toString(16)}\r\n${EVENT}\r\n${part.length.toString(16)}\r\n${part}\r\n`), STREAM_BODY);
     const text = answer.body.toString();
     expect(text.startsWith(EVENT + part)).toBe(true);
     expect(JSON.parse((text.split('\n\n').findLast((event) => event !== '') ?? '').slice('data: '.length))).toHaveProperty('error.code', 'upstream_broken');
+  });
+
+  test('a stream whose lines end with CR alone gets its error event as an event of its own', async () => {
+    const part = 'data: {"a":1}\r\rdata: {"b';
+    const answer = await ask(({ socket }) => void socket.end(`${STREAM_HEAD}${part.length.toString(16)}\r\n${part}\r\n`), STREAM_BODY);
+    expect(answer.body.toString().slice(part.length)).toMatch(/^\n\ndata: \{"error"/);
   });
 
   test.each([
@@ -479,7 +513,33 @@ describe('a server that breaks', () => {
   ])('an answer %s that breaks off is cut, never passed off as whole', async (_what, bytes) => {
     const answer = await ask(({ socket }) => void socket.end(bytes));
     expect(answer).toMatchObject({ status: 200, whole: false });
-    expect('{"half":'.startsWith(answer.body.toString())).toBe(true);
+    expect(answer.body.toString()).toBe('{"half":');
+  });
+
+  // Chunks without the last one are an incomplete message, whatever the header says of the connection.
+  const ENDS: readonly { readonly ends: string; readonly end: RawAnswer }[] = [
+    { ends: 'closes', end: ({ socket }) => void socket.end() },
+    { ends: 'resets', end: ({ socket }) => void setTimeout(() => socket.resetAndDestroy(), 50) },
+  ];
+  test.each(ENDS)('chunks without end of a server that says connection: close and then $ends it are not passed off as whole', async ({ end }) => {
+    const answer = await ask((request) => {
+      request.socket.write('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{"half":\r\n');
+      end(request);
+    });
+    expect(answer.whole).toBe(false);
+  });
+
+  test.each(ENDS)('a stream in chunks without end of a server that says connection: close and then $ends it ends with an error event', async ({ end }) => {
+    const answer = await ask((request) => {
+      request.socket.write(`HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n${EVENT.length.toString(16)}\r\n${EVENT}\r\n`);
+      end(request);
+    }, STREAM_BODY);
+    expect(answer.body.toString()).toContain('upstream_broken');
+  });
+
+  test('an answer with a length of a server that says connection: close and closes it too early is not passed off as whole', async () => {
+    const answer = await ask(({ socket }) => void socket.end('HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{"half":'));
+    expect(answer.whole).toBe(false);
   });
 
   test('what a server says behind the end of its answer reaches nobody', async () => {
