@@ -39,7 +39,9 @@ export function createShortCut({ exchange, passThrough }: Pick<AppOptions, 'exch
   };
 }
 
+/** A target may also name the host (RFC 9112, 3.2.2). */
 function pathOf(url = '/'): string {
+  if (url.charCodeAt(0) !== 0x2f) return URL.canParse(url) ? new URL(url).pathname : url;
   const end = url.indexOf('?');
   return end < 0 ? url : url.slice(0, end);
 }

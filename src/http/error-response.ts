@@ -15,9 +15,10 @@ export type Refusal =
   | { readonly kind: 'body-encoded'; readonly encoding: string }
   | { readonly kind: 'rejected'; readonly reason: Exclude<RejectReason, 'unknown-model'>; readonly retryAfterMs: number | null }
   | { readonly kind: 'upstream-unreachable' }
-  | { readonly kind: 'upstream-broken' }
+  /** `answering`: it broke off in the middle of its answer. */
+  | { readonly kind: 'upstream-broken'; readonly answering: boolean }
   | { readonly kind: 'upstream-refused-us' }
-  | { readonly kind: 'upstream-timeout' };
+  | { readonly kind: 'upstream-timeout'; readonly answering: boolean };
 
 export interface ErrorBody {
   readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string | null };
@@ -55,11 +56,11 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(502, 'server_error', 'upstream_unreachable', 'The model server could not be reached', { headers: retryHeaders(NO_REPLICA_RETRY_MS) });
     case 'upstream-broken':
       // It may have worked on the request already: whether to send it again is for the caller to say.
-      return answer(502, 'server_error', 'upstream_broken', 'The model server closed the connection before it answered', { headers: ['x-should-retry', 'false'] });
+      return answer(502, 'server_error', 'upstream_broken', `The model server closed the connection ${refusal.answering ? 'in the middle of its answer' : 'before it answered'}`, { headers: ['x-should-retry', 'false'] });
     case 'upstream-refused-us':
       return answer(502, 'server_error', 'upstream_refused', "The model server refused the gateway's own credentials", { headers: ['x-should-retry', 'false'] });
     case 'upstream-timeout':
-      return answer(504, 'server_error', 'upstream_timeout', 'The model server did not answer in time', { headers: ['x-should-retry', 'false'] });
+      return answer(504, 'server_error', 'upstream_timeout', refusal.answering ? 'The model server fell silent in the middle of its answer' : 'The model server did not answer in time', { headers: ['x-should-retry', 'false'] });
     default:
       return unreachable(refusal);
   }

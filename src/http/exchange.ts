@@ -138,13 +138,13 @@ export function createExchange(options: ExchangeOptions): Exchange {
             hideUsage,
           };
           content.body = null;
-          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, arrivedAtMs));
+          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hidesUsage: hideUsage }));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
       });
     }
 
-    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, arrivedAtMs: number): AnswerSink {
+    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, { arrivedAtMs, hidesUsage }: { readonly arrivedAtMs: number; readonly hidesUsage: boolean }): AnswerSink {
       const { jobId } = job;
       return {
         answered: (statusCode, headers) => {
@@ -156,10 +156,14 @@ export function createExchange(options: ExchangeOptions): Exchange {
             refuse({ kind: 'upstream-refused-us' });
             return runtime.ended(jobId, 'failed', null);
           }
-          const eventStream = String(headers['content-type'] ?? '').startsWith('text/event-stream');
+          const streams = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
+          // What may yet be taken out makes the answer shorter than its server said.
+          const lengthKept = !(streams && hidesUsage);
+          // An error can be told in the stream where it is readable text that may become longer.
+          const eventStream = streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
           state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
-          const processingMs = eventStream ? null : now() - arrivedAtMs;
-          outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs }));
+          const processingMs = streams ? null : now() - arrivedAtMs;
+          outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs, lengthKept }));
           // Most servers send headers with the first piece; where they come alone they are not held back either.
           process.nextTick(flushHeaders, outgoing);
         },
@@ -187,14 +191,14 @@ export function createExchange(options: ExchangeOptions): Exchange {
         failed: (failure) => {
           if (state.kind !== 'sent' && state.kind !== 'answering') return;
           const left = state;
-          const refusal: Refusal = { kind: `upstream-${failure.kind}` };
+          const refusal: Refusal = failure.kind === 'unreachable' ? { kind: 'upstream-unreachable' } : { kind: `upstream-${failure.kind}`, answering: left.kind === 'answering' };
           options.failed({ requestId, replicaId, phase: left.kind === 'sent' ? 'before-answer' : 'mid-answer', error: failure.error });
           if (left.kind === 'sent') refuse(refusal);
           else {
             state = { kind: 'over' };
             // A cut connection is the only way left to say that an answer with a length is not whole.
             if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal, dialectOf(path))}`);
-            else outgoing.destroy();
+            else cutShort(outgoing);
             cutIfUnread(outgoing, options.stallMs);
           }
           runtime.ended(jobId, 'failed', null);
@@ -231,6 +235,13 @@ function queryOf(url = ''): string {
 /** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
 function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
   if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => outgoing.destroy());
+}
+
+/** So that what has come is not taken for a whole answer: where only the close of the connection ends one, by a reset. */
+function cutShort(outgoing: ServerResponse): void {
+  const { socket } = outgoing;
+  if (socket !== null && outgoing.req.httpVersionMajor === 1 && outgoing.req.httpVersionMinor === 0) socket.resetAndDestroy();
+  else outgoing.destroy();
 }
 
 function flushHeaders(outgoing: ServerResponse): void {

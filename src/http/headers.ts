@@ -14,6 +14,9 @@ const TO_CLIENT = ['content-type', 'content-length', 'content-encoding', 'conten
 /** Trailers that would be read as something about the message itself, or that no server has any business setting. */
 const NO_TRAILER = new Set(['transfer-encoding', 'content-length', 'content-encoding', 'content-type', 'content-range', 'trailer', 'host', 'connection', 'te', 'authorization', 'set-cookie', 'cache-control']);
 
+/** RFC 9110, 7.6.3. */
+const VIA = '1.1 paceline';
+
 /** What a request id may look like; others are replaced, for they end in logs and in the server's. */
 const REQUEST_ID = /^[A-Za-z0-9._:/+=-]{1,128}$/;
 
@@ -26,6 +29,7 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
 /** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew. */
 export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, contentType: string | null, slo: Slo, spentMs: number): string[] {
   const out = contentType === null ? ['x-request-id', requestId] : ['content-type', contentType, 'x-request-id', requestId];
+  out.push('via', VIA);
   for (const name of TO_SERVER) {
     const value = headers[name];
     if (typeof value === 'string') out.push(name, value);
@@ -39,15 +43,20 @@ export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, c
 /** Headers of the answer: the server's that pass, and ours. `processingMs` only where the whole answer is known by now. */
 export function clientHeaders(
   headers: IncomingHttpHeaders,
-  ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null },
+  ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null; readonly lengthKept: boolean },
 ): string[] {
   const out = ['x-request-id', ours.requestId, 'x-paceline-replica', ours.replicaId, 'x-paceline-predicted-ttft-ms', rounded(ours.prediction.ttftMs)];
   if (ours.prediction.slackMs !== null) out.push('x-paceline-slack-ms', rounded(ours.prediction.slackMs));
   if (ours.processingMs !== null) out.push('openai-processing-ms', rounded(ours.processingMs));
   for (const name of TO_CLIENT) {
     const value = headers[name];
-    if (typeof value === 'string') out.push(name, value);
+    if (value === undefined || (name === 'content-length' && !ours.lengthKept)) continue;
+    // What came in several lines is a list; of what can be said only once the first counts.
+    out.push(name, typeof value === 'string' ? value : name === 'content-type' || name === 'content-length' ? (value[0] as string) : value.join(', '));
   }
+  // Elsewhere than on this server it would show, and name, what is behind the gateway.
+  const location = headers.location;
+  if (location !== undefined && /^\/(?!\/)/.test(location)) out.push('location', location);
   return out;
 }
 

@@ -12,7 +12,7 @@ const REFUSED_BODY_MS_MAX = 2_000;
 /** Calls back once, or never when the client goes away before its body is complete. */
 export function readBody(incoming: IncomingMessage, bytesMax: number, done: (reading: BodyReading) => void): void {
   const encoding = incoming.headers['content-encoding'];
-  if (encoding !== undefined && encoding !== 'identity') {
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     discard(incoming);
     return done({ kind: 'encoded', encoding });
   }

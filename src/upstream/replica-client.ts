@@ -191,7 +191,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         const encoding = headers['content-encoding'];
         // What is compressed goes on as it is, unread.
         if (encoding === undefined || encoding === 'identity') {
-          if (String(headers['content-type'] ?? '').startsWith('text/event-stream')) scanner = createSseScanner({ hideUsage: request.hideUsage });
+          if (/^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''))) scanner = createSseScanner({ hideUsage: request.hideUsage });
           else tail = createTail();
         }
         sink.answered(statusCode, headers);

@@ -54,6 +54,8 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
   let overlong = false;
   let overlongHasOutput = false;
   let afterCr = false;
+  /** It may begin with a byte order mark. */
+  let firstLine = true;
   let eventHasOutput = false;
   let eventOpen = false;
   /** The event's name says that it repeats what deltas have already brought. */
@@ -96,7 +98,11 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       overlongHasOutput = false;
       return;
     }
-    if (bytes[0] === COLON) return;
+    if (firstLine) {
+      firstLine = false;
+      if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) return line(bytes.subarray(3));
+    }
+    if (bytes.length === 0 || bytes[0] === COLON) return;
     eventOpen = true;
     if (!isData(bytes, 0)) {
       if (!isEventName(bytes)) return;

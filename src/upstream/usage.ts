@@ -17,9 +17,20 @@ const COLON = 0x3a;
  * the prompt at the start of a stream and of the answer at its end: what is missing is taken from `before`.
  */
 export function usageIn(bytes: Buffer, before: Usage | null = null): Usage | null {
-  const keyAt = bytes.lastIndexOf(KEY);
-  if (keyAt < 0) return null;
-  let start = skipBlank(bytes, keyAt + KEY.length);
+  // What its caller keeps in `metadata` may have a key of that name too, and is written out behind it.
+  for (let keyAt = bytes.lastIndexOf(KEY), tried = 0; keyAt >= 0 && tried < TRIED_MAX; tried++) {
+    const usage = usageAt(bytes, keyAt + KEY.length, before);
+    if (usage !== null) return usage;
+    keyAt = keyAt === 0 ? -1 : bytes.lastIndexOf(KEY, keyAt - 1);
+  }
+  return null;
+}
+
+/** Keys called `usage` that are looked at before it is given up. */
+const TRIED_MAX = 8;
+
+function usageAt(bytes: Buffer, afterKey: number, before: Usage | null): Usage | null {
+  let start = skipBlank(bytes, afterKey);
   if (bytes[start] !== COLON) return null;
   start = skipBlank(bytes, start + 1);
   if (bytes[start] !== OPEN) return null;

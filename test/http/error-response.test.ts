@@ -18,9 +18,9 @@ test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'rejected', reason: 'deadline-infeasible', retryAfterMs: 250.2 }, 429, 'deadline_infeasible', ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', 'x-should-retry', 'true', 'retry-after-ms', '251', 'retry-after', '1']],
   [{ kind: 'rejected', reason: 'draining', retryAfterMs: null }, 503, 'draining', ['connection', 'close', 'x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...RETRY_IN_1S]],
   [{ kind: 'upstream-unreachable' }, 502, 'upstream_unreachable', RETRY_IN_1S],
-  [{ kind: 'upstream-broken' }, 502, 'upstream_broken', NO_RETRY],
+  [{ kind: 'upstream-broken', answering: false }, 502, 'upstream_broken', NO_RETRY],
   [{ kind: 'upstream-refused-us' }, 502, 'upstream_refused', NO_RETRY],
-  [{ kind: 'upstream-timeout' }, 504, 'upstream_timeout', NO_RETRY],
+  [{ kind: 'upstream-timeout', answering: true }, 504, 'upstream_timeout', NO_RETRY],
 ])('%j is %i', (refusal, status, code, headers) => {
   const response = errorResponse(refusal);
   expect(response.status).toBe(status);

@@ -99,6 +99,7 @@ test("of the client's headers only those allowed reach the server, and never its
     'content-length': '57',
     'content-type': 'application/json',
     traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+    via: '1.1 paceline',
     'x-request-id': expect.any(String),
   });
 });
