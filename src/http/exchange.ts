@@ -7,6 +7,7 @@ import { ANONYMOUS } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Prediction, RejectReason } from '../scheduler/events.ts';
+import { cut } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, requestIdOf, serverHeaders } from './headers.ts';
@@ -162,7 +163,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             state = { kind: 'over' };
             // A cut connection is the only way left to say that an answer with a length is not whole.
             if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal)}`);
-            else outgoing.destroy();
+            else cut(outgoing);
             cutIfUnread(outgoing, options.stallMs);
           }
           runtime.ended(jobId, 'failed', null);
@@ -174,7 +175,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
 /** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
 function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
-  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => outgoing.destroy());
+  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => cut(outgoing));
 }
 
 function flushHeaders(outgoing: ServerResponse): void {
