@@ -9,7 +9,7 @@ import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import type { Path, Places } from './config/config-problems.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
-import { BUILT_IN_CLASSES, configJsonSchema, configSchema } from './config/config-schema.ts';
+import { BUILT_IN_CLASSES, configJsonSchema, configSchema, LISTEN_DEFAULT } from './config/config-schema.ts';
 
 export interface ReplicaConfig {
   readonly id: ReplicaId;
@@ -57,8 +57,14 @@ export interface SloConfig {
   readonly tiers: Readonly<Record<string, string>>;
 }
 
+export interface ListenConfig {
+  readonly address: { readonly kind: 'port'; readonly host: string; readonly port: number } | { readonly kind: 'socket'; readonly path: string; readonly mode: number };
+  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  readonly http2: boolean;
+}
+
 export interface Config {
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: ListenConfig;
   readonly admin: { readonly host: string; readonly port: number };
   readonly replicas: readonly ReplicaConfig[];
   readonly agents: readonly AgentConfig[];
@@ -108,7 +114,7 @@ export function parseConfig(text: string, source: { readonly fileName: string; r
   }
   const parsed = configSchema.safeParse(content, { reportInput: true });
   if (!parsed.success) throw new ConfigError(parsed.error.issues.flatMap((issue) => issueLines(issue, places, knownKeys)));
-  const problems = relationProblems(parsed.data, places, source.environment);
+  const problems = [...listenProblems(parsed.data, places, source.directory), ...relationProblems(parsed.data, places, source.environment)];
   if (problems.length > 0) throw new ConfigError(problems);
   return resolved(parsed.data, source);
 }
@@ -126,7 +132,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
-    listen: raw.listen,
+    listen: listenOf(raw, directory),
     admin: raw.admin,
     replicas: raw.replicas.map((replica) => ({
       id: replica.id as ReplicaId,
@@ -161,6 +167,29 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     health: raw.health,
     logging: raw.logging,
   };
+}
+
+function listenOf({ listen }: RawConfig, directory: string): ListenConfig {
+  const { host = LISTEN_DEFAULT.host, port = LISTEN_DEFAULT.port, socket, socketMode = '0660', tls, http2 } = listen;
+  return {
+    address: socket === undefined ? { kind: 'port', host, port } : { kind: 'socket', path: resolve(directory, socket), mode: Number.parseInt(socketMode, 8) },
+    tls: tls === undefined ? null : { certPath: resolve(directory, tls.certFile), keyPath: resolve(directory, tls.keyFile) },
+    http2,
+  };
+}
+
+/** What `sun_path` of Linux holds, less its closing zero; a longer path would be cut or refused with EINVAL. */
+const SOCKET_PATH_BYTES_MAX = 107;
+
+function listenProblems(raw: RawConfig, places: Places, directory: string): string[] {
+  const problems: string[] = [];
+  const { socket, socketMode } = raw.listen;
+  if (socket === undefined && socketMode !== undefined) problems.push(places.atKey(['listen', 'socketMode'], 'only with a socket'));
+  if (socket === undefined) return problems;
+  for (const key of ['host', 'port'] as const) if (raw.listen[key] !== undefined) problems.push(places.atKey(['listen', key], 'there is a socket as well; want either socket or host and port'));
+  const bytes = Buffer.byteLength(resolve(directory, socket));
+  if (bytes > SOCKET_PATH_BYTES_MAX) problems.push(places.at(['listen', 'socket'], `got a path of ${bytes} bytes (${resolve(directory, socket)}), a socket's has at most ${SOCKET_PATH_BYTES_MAX}`));
+  return problems;
 }
 
 /** By name; the one under `agent` has the name of its key. */
@@ -252,6 +281,9 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   });
 
   problems.push(...agentProblems(raw, places));
+
+  const { headersMs, requestMs } = raw.timeouts;
+  if (headersMs > requestMs) problems.push(places.at(['timeouts', 'headersMs'], `got ${headersMs}, want at most requestMs, which is ${requestMs}`));
 
   const redisUrlEnv = raw.store?.redisUrlEnv;
   if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));

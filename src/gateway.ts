@@ -37,6 +37,8 @@ import { createReplicaMonitor } from './upstream/replica-monitor.ts';
 export interface Gateway {
   readonly url: string;
   readonly adminUrl: string;
+  /** Takes a new certificate at once; without TLS there is none. */
+  reloadCertificate(): void;
   /** Accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
   close(): Promise<void>;
 }
@@ -45,6 +47,9 @@ export interface Gateway {
 export interface GatewayParts {
   readonly createScheduler?: (options: SchedulerOptions) => Scheduler;
 }
+
+/** Probes, scrapers and a person or two; more are a fault of theirs, and must not take descriptors from requests. */
+const OPERATOR_CONNECTIONS_MAX = 256;
 
 interface Replica {
   readonly config: ReplicaConfig;
@@ -135,10 +140,11 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     processReader.close();
   }
 
-  const { headerBytesMax } = config.limits;
+  const { limits, timeouts } = config;
+  const operatorListener = { address: { kind: 'port', ...config.admin }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
   const listeners: Listener[] = [];
   try {
-    listeners.push(await listen(app, { ...config.listen, headerBytesMax }, createShortCut({ exchange, passThrough: config.passThrough })), await listen(operatorApp, { ...config.admin, headerBytesMax }));
+    listeners.push(await listen(app, { ...config.listen, limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })), await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
     await closeParts();
@@ -149,6 +155,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   return {
     url: open.url,
     adminUrl: admin.url,
+    reloadCertificate: open.reloadCertificate,
     close: async () => {
       draining = true;
       await open.close(config.timeouts.drainMs);

@@ -29,7 +29,7 @@ test('the example is a valid configuration', () => {
 
 test('everything but the replicas has a default', () => {
   const config = parse(MINIMAL);
-  expect(config.listen).toEqual({ host: '127.0.0.1', port: 8080 });
+  expect(config.listen).toEqual({ address: { kind: 'port', host: '127.0.0.1', port: 8080 }, tls: null, http2: true });
   expect(config.agents).toEqual([]);
   expect(config.limits.bodyBytesMax).toBe(16 * 1024 * 1024);
   expect(config.replicas[0]).toMatchObject({ origin: 'http://127.0.0.1:8000', profilePath: '/etc/paceline/p.json', concurrencyMax: null, apiKey: null, devices: [] });

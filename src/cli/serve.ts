@@ -25,8 +25,11 @@ export const command = defineCommand({
     if (options.config === undefined) throw new UsageError('--config FILE is missing; see: paceline serve --help');
     // Signals are caught before anything is opened: one that comes early must still give the lease back.
     const signals = [once(process, 'SIGTERM'), once(process, 'SIGINT')];
-    const gateway = await createGateway(overridden(readConfig(options.config), options)).catch(refuseUnusable);
+    const config = overridden(readConfig(options.config), options);
+    const gateway = await createGateway(config).catch(refuseUnusable);
     process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl })}\n`);
+    // Without a certificate the signal keeps its old meaning: a terminal that closes takes its gateway with it.
+    if (config.listen.tls !== null) process.on('SIGHUP', gateway.reloadCertificate);
     await Promise.race(signals);
     await gateway.close();
     return 0;
@@ -54,7 +57,7 @@ function overridden(config: Config, options: { readonly policy: string | undefin
   return {
     ...config,
     planner: { ...config.planner, policy },
-    listen: options.listen === undefined ? config.listen : address('listen', options.listen),
+    listen: options.listen === undefined ? config.listen : { ...config.listen, address: { kind: 'port', ...address('listen', options.listen) } },
     admin: options.admin === undefined ? config.admin : address('admin', options.admin),
   };
 }

@@ -3,6 +3,9 @@
 import { z } from 'zod';
 import { CONTROL_PERIOD_MS, QUEUED_MAX_DEFAULT } from '../core/limits.ts';
 
+/** Where requests come in, where the file says nothing. */
+export const LISTEN_DEFAULT = { host: '127.0.0.1', port: 8080 };
+
 const DAY_MS = 86_400_000;
 
 /** Classes that exist without being configured: an SLO given by headers alone, and none at all. */
@@ -75,7 +78,27 @@ const agent = z.strictObject({
 const POLICY_WANTED = "want 'paceline', 'max-clock' or 'static:' and the id of an operating point";
 
 export const configSchema = z.strictObject({
-  listen: z.strictObject({ host: z.string().min(1).default('127.0.0.1'), port: port.default(8080) }).prefault({}),
+  listen: z
+    .strictObject({
+      host: z.string().min(1).optional().describe('default 127.0.0.1'),
+      port: port.optional().describe('default 8080; 0: any free port'),
+      socket: z.string().min(1).optional().describe('path of a Unix socket, relative to this file, instead of host and port'),
+      socketMode: z
+        .string()
+        .regex(/^0?[0-7]{3}$/, "want three octal digits in quotes, such as '0660'")
+        .optional()
+        .describe("who may use the socket, octal; default '0660'"),
+      tls: z
+        .strictObject({
+          certFile: z.string().min(1).describe('PEM: the certificate, then those it is signed with; relative to this file'),
+          keyFile: z.string().min(1).describe('PEM: its private key, without a passphrase; relative to this file'),
+        })
+        .optional()
+        .describe('HTTPS; both files are read again when they change and on SIGHUP'),
+      http2: z.boolean().default(true).describe('HTTP/2 beside HTTP/1.1: by ALPN with TLS, by prior knowledge without'),
+    })
+    .prefault({})
+    .describe('where requests come in'),
   admin: z
     .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: port.default(8081) })
     .prefault({})
@@ -120,8 +143,13 @@ export const configSchema = z.strictObject({
     .describe('further paths that go on to the model servers as they come, with every method'),
   limits: z
     .strictObject({
-      bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216),
-      headerBytesMax: z.int().min(4_096).max(1_048_576).default(32_768),
+      bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216).describe("of a request's body; more is 413"),
+      headerBytesMax: z.int().min(4_096).max(1_048_576).default(32_768).describe("of a request's target, header names and values together; more is 431"),
+      headersMax: z.int().min(16).max(2_000).default(128).describe('header fields of a request; more is 431'),
+      // More than the 8,192 streams of the overhead bench; a connection without a request is some 10 KB.
+      connectionsMax: z.int().min(1).max(1_000_000).default(16_384).describe('open at once; further ones get 503, or are closed where TLS comes first or too many come at once'),
+      // An answer takes seconds to minutes: at the usual 100 a proxy with few connections would queue before it reaches our queue.
+      streamsPerConnectionMax: z.int().min(1).max(100_000).default(1_000).describe('requests at once on one HTTP/2 connection; further ones are refused unprocessed (REFUSED_STREAM)'),
       queuedMax: z.int().min(0).max(1_000_000).default(QUEUED_MAX_DEFAULT).describe('requests that may wait here for a replica'),
     })
     .prefault({}),
@@ -131,6 +159,10 @@ export const configSchema = z.strictObject({
       // Prefill and decode wait differently: one stall timer for both aborts long prompts or keeps dead streams.
       firstByteMs: timeoutMs.default(1_800_000).describe("until the model server's answer begins; without streaming that is the whole generation"),
       stallMs: timeoutMs.default(120_000).describe('between two pieces of an answer, on either side'),
+      headersMs: timeoutMs.default(60_000).describe("a request's headers, from the first byte or the opening of the connection; more is 408"),
+      requestMs: timeoutMs.default(300_000).describe('a whole request with its body; more is 408. It does not bound the answer'),
+      // Longer than load balancers keep idle connections (60 s), so that they close first and never send into a closing one.
+      keepAliveMs: timeoutMs.default(75_000).describe('a connection without a request is closed after it'),
       drainMs: z.int().min(0).max(3_600_000).default(30_000).describe('what requests in flight get at shutdown'),
     })
     .prefault({}),

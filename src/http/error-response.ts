@@ -1,5 +1,6 @@
 // The one place where anything that goes wrong becomes a status and a body, in OpenAI's error shape or Anthropic's.
 import type { ServerResponse } from 'node:http';
+import { STATUS_CODES } from 'node:http';
 import { unreachable } from '../core/unreachable.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import type { Dialect } from './endpoints.ts';
@@ -7,6 +8,11 @@ import type { Dialect } from './endpoints.ts';
 /** Everything that keeps a request from its answer, as a closed list. */
 export type Refusal =
   | { readonly kind: 'bad-request'; readonly param: string | null; readonly message: string }
+  | { readonly kind: 'malformed'; readonly why: string }
+  | { readonly kind: 'headers-too-large'; readonly bytesMax: number }
+  | { readonly kind: 'too-many-headers'; readonly headersMax: number }
+  | { readonly kind: 'request-timeout' }
+  | { readonly kind: 'too-many-connections' }
   | { readonly kind: 'unauthorized'; readonly message: string }
   | { readonly kind: 'unknown-route'; readonly method: string; readonly path: string }
   | { readonly kind: 'wrong-method'; readonly method: string; readonly path: string; readonly allowed: string }
@@ -33,11 +39,23 @@ export interface ErrorResponse {
 
 /** Of a replica that is down: probes come every second, so asking again sooner finds nothing new. */
 const NO_REPLICA_RETRY_MS = 1_000;
+/** Of a full house: connections come and go by the second. */
+const CONNECTION_RETRY_MS = 1_000;
 
 export function errorResponse(refusal: Refusal): ErrorResponse {
   switch (refusal.kind) {
     case 'bad-request':
       return answer(400, 'invalid_request_error', null, refusal.message, { param: refusal.param });
+    case 'malformed':
+      return answer(400, 'invalid_request_error', 'malformed_request', `The request is not well-formed HTTP: ${refusal.why}`);
+    case 'headers-too-large':
+      return answer(431, 'invalid_request_error', 'headers_too_large', `The request's target and headers are larger than the ${refusal.bytesMax} bytes allowed`);
+    case 'too-many-headers':
+      return answer(431, 'invalid_request_error', 'too_many_headers', `The request has more than the ${refusal.headersMax} headers allowed`);
+    case 'request-timeout':
+      return answer(408, 'invalid_request_error', 'request_timeout', 'The request did not arrive in time');
+    case 'too-many-connections':
+      return answer(503, 'server_error', 'too_many_connections', 'Too many connections are open', { headers: retryHeaders(CONNECTION_RETRY_MS) });
     case 'unauthorized':
       return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message);
     case 'unknown-route':
@@ -71,8 +89,31 @@ export function writeRefusal(outgoing: ServerResponse, refusal: Refusal, request
   if (outgoing.headersSent || outgoing.destroyed) return;
   const response = errorResponse(refusal);
   const bytes = Buffer.from(JSON.stringify(bodyIn(dialect, response)));
-  outgoing.writeHead(response.status, ['content-type', 'application/json', 'content-length', String(bytes.length), 'x-request-id', requestId, ...response.headers]);
+  // HTTP/2 has no header of this kind: there the connection itself says that it closes.
+  const more = outgoing.req.httpVersionMajor === 1 && closes(refusal) ? ['connection', 'close'] : [];
+  outgoing.writeHead(response.status, ['content-type', 'application/json', 'content-length', String(bytes.length), 'x-request-id', requestId, ...response.headers, ...more]);
   outgoing.end(bytes);
+}
+
+/** The same as text, for a connection on which HTTP/1.1 has no request to answer: it could not be read, or is not wanted. */
+export function rawRefusal(refusal: Refusal, requestId: string): string {
+  const { status, headers, body } = errorResponse(refusal);
+  const text = JSON.stringify(body);
+  const all = ['content-type', 'application/json', 'content-length', String(Buffer.byteLength(text)), 'x-request-id', requestId, ...headers, 'connection', 'close'];
+  const lines = Array.from({ length: all.length / 2 }, (_, index) => `${all[2 * index]}: ${all[2 * index + 1]}\r\n`);
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`;
+}
+
+/** And as the answer of a route. */
+export function refusalResponse(refusal: Refusal, requestId: string): Response {
+  const { status, headers, body } = errorResponse(refusal);
+  const pairs = Array.from({ length: headers.length / 2 }, (_, index) => [headers[2 * index] as string, headers[2 * index + 1] as string] as [string, string]);
+  return Response.json(body, { status, headers: [['x-request-id', requestId], ...pairs] });
+}
+
+/** After these the connection is of no use: we go away, or cannot tell where the next request begins. */
+function closes(refusal: Refusal): boolean {
+  return refusal.kind === 'malformed' || refusal.kind === 'request-timeout' || (refusal.kind === 'rejected' && refusal.reason === 'draining');
 }
 
 /** What breaks an event stream that has begun: SDKs turn a payload with `error` into an exception. */
@@ -105,7 +146,7 @@ function rejected(reason: Exclude<RejectReason, 'unknown-model'>, retryAfterMs: 
       });
     case 'draining':
       return answer(503, 'server_error', 'draining', 'The gateway is shutting down', {
-        headers: ['connection', 'close', 'x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...retryHeaders(retryAfterMs ?? NO_REPLICA_RETRY_MS)],
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...retryHeaders(retryAfterMs ?? NO_REPLICA_RETRY_MS)],
       });
     default:
       return unreachable(reason);

@@ -7,6 +7,7 @@ import { ANONYMOUS } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Prediction, RejectReason } from '../scheduler/events.ts';
+import { cut } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import { withModelName, withUsageAsked } from './body-edit.ts';
 import type { Endpoint } from './endpoints.ts';
@@ -96,7 +97,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     const identity = tenantOf(incoming.headers, options.tenantsByKeySha256);
     if (identity.kind === 'unauthorized') return refuse(identity);
 
-    readBody(incoming, options.bodyBytesMax, (reading) => {
+    readBody(incoming, options.bodyBytesMax, () => outgoing.writeContinue(), (reading) => {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
@@ -198,7 +199,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             state = { kind: 'over' };
             // A cut connection is the only way left to say that an answer with a length is not whole.
             if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal, dialectOf(path))}`);
-            else cutShort(outgoing);
+            else cut(outgoing);
             cutIfUnread(outgoing, options.stallMs);
           }
           runtime.ended(jobId, 'failed', null);
@@ -234,14 +235,7 @@ function queryOf(url = ''): string {
 
 /** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
 function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
-  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => outgoing.destroy());
-}
-
-/** So that what has come is not taken for a whole answer: where only the close of the connection ends one, by a reset. */
-function cutShort(outgoing: ServerResponse): void {
-  const { socket } = outgoing;
-  if (socket !== null && outgoing.req.httpVersionMajor === 1 && outgoing.req.httpVersionMinor === 0) socket.resetAndDestroy();
-  else outgoing.destroy();
+  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => cut(outgoing));
 }
 
 function flushHeaders(outgoing: ServerResponse): void {

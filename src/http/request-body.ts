@@ -9,8 +9,8 @@ export type BodyReading =
 /** What a refused body may go on sending, so that its sender gets to read the refusal; then the connection is cut. */
 const REFUSED_BODY_MS_MAX = 2_000;
 
-/** Calls back once, or never when the client goes away before its body is complete. */
-export function readBody(incoming: IncomingMessage, bytesMax: number, done: (reading: BodyReading) => void): void {
+/** Calls back once, or never when the client goes away before its body is complete. `goOn` is called before a body is read whose client asks first. */
+export function readBody(incoming: IncomingMessage, bytesMax: number, goOn: () => void, done: (reading: BodyReading) => void): void {
   const encoding = incoming.headers['content-encoding'];
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     discard(incoming);
@@ -20,6 +20,8 @@ export function readBody(incoming: IncomingMessage, bytesMax: number, done: (rea
     discard(incoming);
     return done({ kind: 'too-large' });
   }
+  const { expect } = incoming.headers;
+  if (expect !== undefined && incoming.httpVersion !== '1.0' && /\b100-continue\b/i.test(expect)) goOn();
   const chunks: Buffer[] = [];
   let bytes = 0;
   const onData = (chunk: Buffer): void => {

@@ -19,6 +19,11 @@ export interface Telemetry {
   replicaControl(replicaId: ReplicaId, controlled: boolean): void;
   /** The store logs it itself, with the reason. */
   fleetLoadState(kind: string): void;
+  /** Closed before a request could be read from it; those answered with 503 count as refused requests. */
+  connectionDropped(why: 'connections-max' | 'tls-handshake'): void;
+  certificateLoaded(certificate: { readonly certPath: string; readonly subject: string; readonly expiresAtUnixMs: number }): void;
+  /** What is wrong with a new one; the old one stays. */
+  certificateRefused(why: string): void;
   warning(message: string): void;
   /** The page for Prometheus. */
   render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly process: ProcessReading }): string;
@@ -46,6 +51,10 @@ export function createTelemetry(log: Logger): Telemetry {
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
   const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
 
+  const connectionsDropped = registry.counter({ name: 'paceline_connections_dropped_total', help: 'Connections closed before a request could be read.', labels: ['why'] });
+  const certificates = registry.counter({ name: 'paceline_tls_certificate_loads_total', help: 'Times the TLS certificate was read, by whether it could be used.', labels: ['result'] });
+
+  const certificateExpiry = registry.gauge({ name: 'paceline_tls_certificate_expiry_timestamp_seconds', help: 'When the TLS certificate in use ends, seconds since 1970.' });
   const fleetLoadUp = registry.gauge({ name: 'paceline_fleet_load_up', help: '1 while the load of other gateways is known through Redis.' });
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
@@ -100,6 +109,18 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),
     fleetLoadState: (kind) => fleetLoadUp.set([], kind === 'connected' ? 1 : 0),
+    connectionDropped: (why) => connectionsDropped.add([why]),
+    certificateLoaded: ({ certPath, subject, expiresAtUnixMs }) => {
+      certificates.add(['loaded']);
+      certificateExpiry.set([], expiresAtUnixMs / 1_000);
+      const expiresAt = new Date(expiresAtUnixMs).toISOString();
+      if (expiresAtUnixMs < Date.now()) log.error({ certPath, subject, expiresAt }, 'the TLS certificate has expired');
+      else log.info({ certPath, subject, expiresAt }, 'TLS certificate loaded');
+    },
+    certificateRefused: (why) => {
+      certificates.add(['refused']);
+      log.error({ why }, 'the new TLS certificate is not usable; the old one stays');
+    },
     warning: (message) => log.warn(message),
     render: (now) => {
       for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState]) gauge.clear();

@@ -7,6 +7,11 @@ const NO_RETRY = ['x-should-retry', 'false'];
 
 test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'bad-request', param: 'model', message: 'x' }, 400, null, []],
+  [{ kind: 'malformed', why: 'x' }, 400, 'malformed_request', []],
+  [{ kind: 'headers-too-large', bytesMax: 1 }, 431, 'headers_too_large', []],
+  [{ kind: 'too-many-headers', headersMax: 1 }, 431, 'too_many_headers', []],
+  [{ kind: 'request-timeout' }, 408, 'request_timeout', []],
+  [{ kind: 'too-many-connections' }, 503, 'too_many_connections', RETRY_IN_1S],
   [{ kind: 'unauthorized', message: 'x' }, 401, 'invalid_api_key', []],
   [{ kind: 'unknown-route', method: 'GET', path: '/x' }, 404, 'unknown_url', []],
   [{ kind: 'unknown-model', model: 'x' }, 404, 'model_not_found', []],
@@ -16,7 +21,7 @@ test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'rejected', reason: 'queue-full', retryAfterMs: 1000 }, 429, 'queue_full', ['x-llm-d-request-dropped-reason', 'rejected-saturated', ...RETRY_IN_1S]],
   [{ kind: 'rejected', reason: 'deadline-infeasible', retryAfterMs: null }, 429, 'deadline_infeasible', ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', ...NO_RETRY]],
   [{ kind: 'rejected', reason: 'deadline-infeasible', retryAfterMs: 250.2 }, 429, 'deadline_infeasible', ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', 'x-should-retry', 'true', 'retry-after-ms', '251', 'retry-after', '1']],
-  [{ kind: 'rejected', reason: 'draining', retryAfterMs: null }, 503, 'draining', ['connection', 'close', 'x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...RETRY_IN_1S]],
+  [{ kind: 'rejected', reason: 'draining', retryAfterMs: null }, 503, 'draining', ['x-llm-d-request-dropped-reason', 'rejected-shutting-down', ...RETRY_IN_1S]],
   [{ kind: 'upstream-unreachable' }, 502, 'upstream_unreachable', RETRY_IN_1S],
   [{ kind: 'upstream-broken', answering: false }, 502, 'upstream_broken', NO_RETRY],
   [{ kind: 'upstream-refused-us' }, 502, 'upstream_refused', NO_RETRY],

@@ -319,9 +319,9 @@ describe('connections of clients', () => {
     expect((await read()).status).toBe(200);
   });
 
-  test('an expectation that nobody knows is refused', async () => {
+  test('an expectation that nobody knows is passed over', async () => {
     const answer = await ask(writes(okJson('{}')), BODY, ['expect: miracles']);
-    expect(answer.status).toBe(417);
+    expect(answer.status).toBe(200);
     expect(under.upstream.requests).toHaveLength(0);
   });
 
@@ -734,5 +734,18 @@ describe('what an intermediary is to keep to', () => {
   test('a redirect says where to', async () => {
     const answer = await ask(writes('HTTP/1.1 307 Temporary Redirect\r\nlocation: /v1/chat/completions/\r\ncontent-length: 0\r\n\r\n'));
     expect(answer.status === 307 ? headerOf(answer, 'location') : 'another answer').toBeDefined();
+  });
+
+  // RFC 9110, 10.1.1: a final status that the header alone decides comes instead of 100 Continue. Whether the body follows nobody
+  // knows then, so that the connection cannot go on.
+  test.each([
+    ['too large', CHAT, [`content-length: ${1e12}`], 413],
+    ['compressed', CHAT, ['content-length: 100', 'content-encoding: gzip'], 415],
+    ['for no route', '/v1/files', ['content-length: 100'], 404],
+  ])('a body that is %s is refused before it is asked for', async (_what, path, headers, status) => {
+    const { write, read } = await client();
+    write(`POST ${path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n${headers.join('\r\n')}\r\n\r\n`);
+    const answer = await read();
+    expect({ status: answer.status, connection: headerOf(answer, 'connection') }).toEqual({ status, connection: 'close' });
   });
 });

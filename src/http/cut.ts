@@ -1,0 +1,14 @@
+// Breaks an answer off so that its client can tell that it is not whole, in either version of HTTP.
+import type { ServerResponse } from 'node:http';
+import type { Http2ServerResponse } from 'node:http2';
+import { constants } from 'node:http2';
+
+/**
+ * HTTP/1.1 closes the connection; HTTP/2 only the stream, which without a code would look like an answer that ended well. In
+ * HTTP/1.0 the close is what ends an answer: there it is a reset.
+ */
+export function cut(outgoing: ServerResponse | Http2ServerResponse): void {
+  if ('stream' in outgoing) outgoing.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  else if (outgoing.req.httpVersionMinor === 0) outgoing.socket?.resetAndDestroy();
+  else outgoing.destroy();
+}
