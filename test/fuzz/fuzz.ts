@@ -1,13 +1,13 @@
 // node test/fuzz/fuzz.ts --inputs N --seed S [--from INDEX]
 // Spoilt answers and requests against what must always hold. Ends with 1 and says how to repeat it where something did not.
 import { parseArgs } from 'node:util';
-import { runFuzz } from './run-fuzz.ts';
+import { feedEndless, runFuzz } from './run-fuzz.ts';
 
 const { values } = parseArgs({ options: { inputs: { type: 'string', default: '1000000' }, seed: { type: 'string', default: '20261126' }, from: { type: 'string', default: '0' } } });
 const [inputs, seed, from] = [wholeNumber('inputs', values.inputs), wholeNumber('seed', values.seed), wholeNumber('from', values.from)];
 
 const startedAtMs = performance.now();
-const result = runFuzz({ inputs, seed, from });
+const result = feedEndless() ?? runFuzz({ inputs, seed, from });
 const seconds = ((performance.now() - startedAtMs) / 1_000).toFixed(1);
 const mb = (bytes: number): string => `${(bytes / 1_048_576).toFixed(1)} MB`;
 

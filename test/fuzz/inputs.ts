@@ -21,9 +21,9 @@ const ANSWERS = CORPUS.map(({ bytes }) => bytes).filter(({ length }) => length >
 
 /** What a reader of answers looks for, and what could fool it. */
 const ANSWER_WORDS = [
-  ...['data:', 'data: ', 'data', 'event: response.output_text.delta\n', 'event: response.completed\r\n', 'event:error\n', ': ', 'id: 1\n', '\n', '\r', '\r\n', '\n\n', '\r\r', '\r\n\r\n', '\uFEFF', '\u2028', '\0'],
-  ...['[DONE]', '{"error":', '{ "error" : ', '"content":', '"content": "', '"text":"x"', '"delta":', '"arguments":""', '"usage":', '"usage" : {', '"usage":{"prompt_tokens":1}', '"usage":{"prompt_tokens":1,"completion_tokens":2}'],
-  ...['"usage":{"input_tokens":9007199254740993}', '"usage":{"prompt_tokens":1e3}', '"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":9}}', '"usage":null', '\\', '\\"', '"', '{', '}', '[', ']', ',', ':', '🛶', '\\ud83d', ' '.repeat(40)],
+  'data:', 'data: ', 'data', 'event: response.output_text.delta\n', 'event: response.completed\r\n', 'event:error\n', ': ', 'id: 1\n', '\n', '\r', '\r\n', '\n\n', '\r\r', '\r\n\r\n', '\uFEFF', '\u2028', '\0',
+  '[DONE]', '{"error":', '{ "error" : ', '"content":', '"content": "', '"text":"x"', '"delta":', '"arguments":""', '"usage":', '"usage" : {', '"usage":{"prompt_tokens":1}', '"usage":{"prompt_tokens":1,"completion_tokens":2}',
+  '"usage":{"input_tokens":9007199254740993}', '"usage":{"prompt_tokens":1e3}', '"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":9}}', '"usage":null', '\\', '\\"', '"', '{', '}', '[', ']', ',', ':', '🛶', '\\ud83d', ' '.repeat(40),
 ].map((word) => Buffer.from(word));
 
 const BODIES = [
@@ -38,8 +38,8 @@ const BODIES = [
 ].map((body) => Buffer.from(body));
 
 const BODY_WORDS = [
-  ...['"model":"m"', '"model":', ',"model":"z"', '"\\u006d\\u006f\\u0064\\u0065\\u006c":"q"', '"__proto__":{"model":"x"}', '"constructor":1', '"model"', '{', '}', '[', ']', '[[[[', ']]]]', '{"a":', ',', ':', '"', '\\', '\\"', '\\\\', '\\u0000', '\\ud83d'],
-  ...['null', 'true', '-0', '1e400', '1e-7', '0.1', '00', '123456789012345678901234567890', '"stream":true', '"max_tokens":-1', '"max_tokens":1e3', '"max_tokens":1.5', '"service_tier":7', '"tools":[]', '"tools":{}', '"input":[[1],"a",null]', '"messages":{"content":{"content":"x"}}', ' ', '\n', '\t', '\uFEFF', 'é', '🛶'],
+  '"model":"m"', '"model":', ',"model":"z"', '"\\u006d\\u006f\\u0064\\u0065\\u006c":"q"', '"__proto__":{"model":"x"}', '"constructor":1', '"model"', '{', '}', '[', ']', '[[[[', ']]]]', '{"a":', ',', ':', '"', '\\', '\\"', '\\\\', '\\u0000', '\\ud83d',
+  'null', 'true', '-0', '1e400', '1e-7', '0.1', '00', '123456789012345678901234567890', '"stream":true', '"max_tokens":-1', '"max_tokens":1e3', '"max_tokens":1.5', '"service_tier":7', '"tools":[]', '"tools":{}', '"input":[[1],"a",null]', '"messages":{"content":{"content":"x"}}', ' ', '\n', '\t', '\uFEFF', 'é', '🛶',
 ].map((word) => Buffer.from(word));
 
 export function inputOf(seed: number, index: number): FuzzInput {
@@ -104,8 +104,12 @@ function cutsOf(random: Random, length: number): number[] {
 }
 
 function slice(random: Random, bytes: Buffer, bytesMax: number): Buffer {
-  const start = random() < 0.4 ? 0 : below(random, bytes.length);
-  return bytes.subarray(start, start + 1 + below(random, bytesMax));
+  const where = random();
+  const length = 1 + below(random, bytesMax);
+  // Often the end: usage and errors stand there.
+  if (where < 0.35) return bytes.subarray(-length);
+  const start = where < 0.65 ? 0 : below(random, bytes.length);
+  return bytes.subarray(start, start + length);
 }
 
 function noise(random: Random, length: number): Buffer {
