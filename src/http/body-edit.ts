@@ -7,9 +7,9 @@ const COMMA = 0x2c;
 const OPEN = new Set([0x7b, 0x5b]);
 const CLOSE = new Set([0x7d, 0x5d]);
 
-/** The body must have parsed as a JSON object. Every top-level `model` is replaced: parsers take the last of two. */
+/** The body must have parsed as a JSON object. Every top-level `model` that is a string is replaced: parsers take the last of two. */
 export function withModelName(body: Buffer, model: string): Buffer {
-  return withValue(body, 'model', JSON.stringify(model));
+  return withValue(body, 'model', JSON.stringify(model), (first) => first === QUOTE);
 }
 
 /**
@@ -24,11 +24,13 @@ export function withUsageAsked(body: Buffer, given: Readonly<Record<string, unkn
 
 const USAGE_ASKED = Buffer.from(',"stream_options":{"include_usage":true}');
 
-function withValue(body: Buffer, key: string, json: string): Buffer {
+/** `which` tells by its first byte whether a value is replaced. */
+function withValue(body: Buffer, key: string, json: string, which: (first: number) => boolean = () => true): Buffer {
   const replacement = Buffer.from(json);
   const parts: Buffer[] = [];
   let keptUpTo = 0;
   for (const { start, end } of topLevelValues(body, key)) {
+    if (!which(body[start] as number)) continue;
     parts.push(body.subarray(keptUpTo, start), replacement);
     keptUpTo = end;
   }

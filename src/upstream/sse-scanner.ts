@@ -64,6 +64,11 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
   /** Its beginning has gone on already: too late to take it out. */
   let eventIsReleased = false;
   let lastUsage: Usage | null = null;
+  /**
+   * The last line with output, while no other has followed it. A server that tells usage beside output tells it again with the
+   * next output, so that it is looked for in the last of these alone.
+   */
+  let unread: Buffer | null = null;
   let errorSeen = false;
   /** Where in a line the last output stood, behind which key: a stream's lines are alike, and looking there first is cheap. */
   let likelyAt = -1;
@@ -93,6 +98,7 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
   function line(bytes: Buffer): void {
     if (overlong) {
       if (overlongHasOutput) eventHasOutput = true;
+      readUnread();
       readUsage(bytes);
       overlong = false;
       overlongHasOutput = false;
@@ -102,7 +108,10 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       firstLine = false;
       if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) return line(bytes.subarray(3));
     }
-    if (bytes.length === 0 || bytes[0] === COLON) return;
+    if (bytes.length === 0) return;
+    const output = isData(bytes, 0) && carriesOutput(bytes);
+    if (!output) readUnread();
+    if (bytes[0] === COLON) return;
     eventOpen = true;
     if (!isData(bytes, 0)) {
       if (!isEventName(bytes)) return;
@@ -110,11 +119,16 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       if (ERROR_NAMES.some((name) => bytes.equals(name))) errorSeen = true;
       return;
     }
-    const output = carriesOutput(bytes);
-    if (output && !eventIsSummary) eventHasOutput = true;
-    const told = readUsage(bytes);
-    if (hideUsage && told && !output && choicesAreEmpty(bytes)) eventIsHidden = true;
+    if (output) {
+      if (!eventIsSummary) eventHasOutput = true;
+      unread = bytes;
+    } else if (readUsage(bytes) && hideUsage && choicesAreEmpty(bytes)) eventIsHidden = true;
     if (startsWithError(bytes)) errorSeen = true;
+  }
+
+  function readUnread(): void {
+    if (unread !== null) readUsage(unread);
+    unread = null;
   }
 
   function readUsage(bytes: Buffer): boolean {
@@ -174,7 +188,9 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     if (chunk.length > 0) hiddenCr = false;
     /** Where the unfinished event begins in this chunk. The other half of a CRLF is still part of what came before it. */
     let eventAt = keptBytes > 0 ? 0 : start;
-    let unread: { readonly from: number; readonly to: number } | null = null;
+    /** Where in this chunk the last line with output stands, while no other has followed it. */
+    let outputAt = -1;
+    let outputTo = -1;
     // Engines end lines with LF alone, and looking for one byte is what memchr is good at.
     const hasCr = chunk.includes(CR);
     for (;;) {
@@ -191,11 +207,11 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
         if (!eventIsSummary && isLikeTheLast(chunk, start, end)) {
           eventOpen = true;
           eventHasOutput = true;
-          // Usage beside output is told again by what follows, or this is the last line that tells it: `unread` is read then.
-          unread = { from: start, to: end };
+          outputAt = start;
+          outputTo = end;
         } else {
-          if (unread !== null) readUsage(chunk.subarray(unread.from, unread.to));
-          unread = null;
+          if (outputAt >= 0) unread = chunk.subarray(outputAt, outputTo);
+          outputAt = -1;
           line(chunk.subarray(start, end));
         }
       } else {
@@ -228,7 +244,9 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       }
       eventAt = start;
     }
-    if (unread !== null) readUsage(chunk.subarray(unread.from, unread.to));
+    if (outputAt >= 0) unread = chunk.subarray(outputAt, outputTo);
+    // Copied, so that the big buffer behind it can go.
+    if (unread !== null && chunk.length > 0) unread = Buffer.from(unread);
     if (start < chunk.length) hold(chunk.subarray(start));
     if (hideUsage) keepUnfinished(chunk, eventAt, settledTo, parts);
     else passed = chunk;
@@ -268,7 +286,10 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       keptBytes = 0;
       return all;
     },
-    usage: () => lastUsage,
+    usage() {
+      readUnread();
+      return lastUsage;
+    },
     failed: () => errorSeen,
     atBoundary: () => heldBytes === 0 && !eventOpen,
   };

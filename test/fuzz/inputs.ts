@@ -1,8 +1,8 @@
 // Inputs for the fuzzer: pieces of the corpus, cut, spliced and spoilt, and request bodies that are. One (seed, index) gives
 // one input, so that a bad one can be made again alone.
 import { CORPUS } from '../fixtures/corpus/corpus.ts';
-import type { Endpoint } from '../../src/http/openai-request.ts';
-import { ENDPOINT_PATHS } from '../../src/http/openai-request.ts';
+import type { Endpoint } from '../../src/http/endpoints.ts';
+import { ENDPOINTS as ROUTES } from '../../src/http/endpoints.ts';
 import type { Random } from '../../src/random/random.ts';
 import { createRandom } from '../../src/random/random.ts';
 
@@ -16,7 +16,7 @@ export interface FuzzInput {
 }
 
 const BYTES_MAX = 900;
-const ENDPOINTS = Object.keys(ENDPOINT_PATHS) as Endpoint[];
+const ENDPOINTS: readonly Endpoint[] = [...new Set(ROUTES.values())];
 const ANSWERS = CORPUS.map(({ bytes }) => bytes).filter(({ length }) => length > 0);
 
 /** What a reader of answers looks for, and what could fool it. */

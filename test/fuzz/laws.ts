@@ -1,6 +1,6 @@
 // What must hold whatever comes from outside. Each law answers what is wrong, or `null`.
 import type { Usage } from '../../src/core/job.ts';
-import { withModelName } from '../../src/http/model-name.ts';
+import { withModelName, withUsageAsked } from '../../src/http/body-edit.ts';
 import { readInferenceRequest } from '../../src/http/openai-request.ts';
 import { createSseScanner } from '../../src/upstream/sse-scanner.ts';
 import { createTail } from '../../src/upstream/tail.ts';
@@ -14,9 +14,10 @@ export interface Targets {
   readonly usageIn: typeof usageIn;
   readonly readInferenceRequest: typeof readInferenceRequest;
   readonly withModelName: typeof withModelName;
+  readonly withUsageAsked: typeof withUsageAsked;
 }
 
-export const TARGETS: Targets = { createSseScanner, createTail, usageIn, readInferenceRequest, withModelName };
+export const TARGETS: Targets = { createSseScanner, createTail, usageIn, readInferenceRequest, withModelName, withUsageAsked };
 
 const OTHER_NAME = 'org/"other"\\🛶';
 
@@ -34,6 +35,10 @@ function ofAnswer({ bytes, cuts }: FuzzInput, targets: Targets): string | null {
   if (whole !== cut) return `the scanner reads ${whole} from the whole and ${cut} from pieces cut at ${cuts.join(', ')}`;
   const singly = bytes.length <= 200 ? scan(pieces(bytes, Array.from({ length: bytes.length }, (_, at) => at)), targets) : whole;
   if (whole !== singly) return `the scanner reads ${whole} from the whole and ${singly} from single bytes`;
+  const passed = passedOf([bytes], targets);
+  const passedCut = passedOf(pieces(bytes, cuts), targets);
+  if (passed !== passedCut) return `of the whole ${JSON.stringify(passed)} passes and ${JSON.stringify(passedCut)} of pieces cut at ${cuts.join(', ')}`;
+  if (!isWithout(passed, bytes.toString('latin1'))) return `what passes is not what came, less some of it: ${JSON.stringify(passed)}`;
   const usage = targets.usageIn(bytes);
   if (usage !== null && !isUsage(usage)) return `usageIn answers ${JSON.stringify(usage)}`;
   const tail = targets.createTail();
@@ -56,6 +61,27 @@ function scan(chunks: Iterable<Buffer>, targets: Targets): string {
   return JSON.stringify({ tokens, usage, failed: scanner.failed(), atBoundary: scanner.atBoundary() });
 }
 
+/** What goes on to a client that did not ask for usage. */
+function passedOf(chunks: Iterable<Buffer>, targets: Targets): string {
+  const scanner = targets.createSseScanner({ hideUsage: true });
+  let out = '';
+  for (const chunk of chunks) {
+    scanner.push(chunk);
+    out += scanner.passed().toString('latin1');
+  }
+  return out + scanner.rest().toString('latin1');
+}
+
+/** `part` can be made of `whole` by leaving characters out. */
+function isWithout(part: string, whole: string): boolean {
+  let at = 0;
+  for (const character of part) {
+    at = whole.indexOf(character, at) + 1;
+    if (at === 0) return false;
+  }
+  return true;
+}
+
 function isUsage({ promptTokens, cachedTokens, outputTokens }: Usage): boolean {
   return [promptTokens, cachedTokens, outputTokens].every((count) => Number.isSafeInteger(count) && count >= 0) && cachedTokens <= promptTokens;
 }
@@ -63,15 +89,22 @@ function isUsage({ promptTokens, cachedTokens, outputTokens }: Usage): boolean {
 function ofRequest({ bytes, endpoint }: FuzzInput, targets: Targets): string | null {
   const reading = targets.readInferenceRequest(endpoint, bytes);
   if (reading.kind === 'bad') return typeof reading.message === 'string' && reading.message !== '' ? null : 'refused without a reason';
-  const { model, promptBytes, promptTokens, maxOutputTokens } = reading.request;
+  if (endpoint === 'opaque') return null;
+  const { model, promptBytes, promptTokens, maxOutputTokens, usageOptions } = reading.request;
   const before = JSON.parse(bytes.toString()) as Record<string, unknown>;
-  if (model !== before['model']) return `the model is ${JSON.stringify(before['model'])}, read was ${JSON.stringify(model)}`;
+  if (model !== (before['model'] ?? null)) return `the model is ${JSON.stringify(before['model'])}, read was ${JSON.stringify(model)}`;
   for (const [name, count] of Object.entries({ promptBytes, promptTokens, maxOutputTokens })) {
     if (count !== null && (!Number.isSafeInteger(count) || count < 0)) return `${name} is ${count}`;
   }
   // What is written shorter than it is (\u0000, tools written out anew) is still no more than some times the body.
   if (promptBytes > 6 * bytes.length) return `promptBytes is ${promptBytes} of a body of ${bytes.length}`;
 
+  if (usageOptions !== false) {
+    const asked = JSON.parse(targets.withUsageAsked(bytes, usageOptions).toString()) as Record<string, unknown>;
+    const wanted = { ...before, stream_options: { ...usageOptions, include_usage: true } };
+    if (JSON.stringify({ ...asked, stream_options: 0 }) !== JSON.stringify({ ...wanted, stream_options: 0 }) || JSON.stringify(asked['stream_options']) !== JSON.stringify(wanted.stream_options)) return `withUsageAsked makes ${JSON.stringify(asked)}`;
+  }
+  if (model === null) return null;
   const renamed = targets.withModelName(bytes, OTHER_NAME);
   const after = JSON.parse(renamed.toString()) as Record<string, unknown>;
   if (after['model'] !== OTHER_NAME) return `withModelName left the model ${JSON.stringify(after['model'])}`;

@@ -85,7 +85,8 @@ test('answers that stand in one stream behind each other are read as their sum, 
   const whole = CORPUS.filter(({ name, kind, endsWhole }) => kind === 'stream' && endsWhole && name !== 'edge-bom.sse');
   fc.assert(
     fc.property(fc.array(fc.constantFrom(...whole), { minLength: 1, maxLength: 5 }), sizes, (items, pieceSizes) => {
-      const bytes = Buffer.concat(items.map((item) => item.bytes));
+      // A comment between them: of lines with output the last before another kind of line tells the usage.
+      const bytes = Buffer.concat(items.flatMap((item) => [item.bytes, Buffer.from(': next\n\n')]));
       const reading = readingOf(items[0] as CorpusItem, piecesOf(bytes, pieceSizes));
       expect(reading).toEqual({
         outputEvents: items.reduce((sum, { outputEvents }) => sum + outputEvents, 0),
