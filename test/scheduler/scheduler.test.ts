@@ -67,6 +67,53 @@ describe('an arrival', () => {
     expect(after.filter(({ kind }) => kind === 'dispatch')).toMatchObject([{ jobId: 'soon' }]);
   });
 
+  describe('like one that was just judged', () => {
+    const IN_FLIGHT = 64;
+    /** With so many in flight that four more are a sixteenth; uncontrolled, so that the fastest point leaves slack. */
+    function busy(): Scheduler {
+      const scheduler = started();
+      scheduler.handle({ kind: 'control', replicaId: R0, controlled: false, pointId: null }, 0);
+      for (let index = 0; index < IN_FLIGHT; index++) {
+        scheduler.handle({ kind: 'arrived', job: small(`s${index}`) }, index * 50);
+        scheduler.handle({ kind: 'tokens', jobId: `s${index}` as JobId, tokens: 1 }, index * 50 + 40);
+      }
+      return scheduler;
+    }
+    const small = (id: string, over: Partial<JobSpec> = {}): JobSpec => job(id, { promptTokens: 20, slo: { ttftMs: 60_000, tpotMs: 1_000 }, ...over });
+    const nowMs = IN_FLIGHT * 50;
+    function predicted(scheduler: Scheduler, id: string, atMs: number, over: Partial<JobSpec> = {}): number {
+      const effect = scheduler.handle({ kind: 'arrived', job: small(id, over) }, atMs).find(({ kind }) => kind === 'dispatch');
+      if (effect?.kind !== 'dispatch') throw new Error(`${id} was not sent`);
+      return effect.prediction.ttftMs;
+    }
+
+    test('goes the same way with the same prediction, until so many have that the load has changed', () => {
+      const scheduler = busy();
+      const first = predicted(scheduler, 'a', nowMs);
+      const sameAs = Array.from({ length: IN_FLIGHT / 16 }, (_, index) => predicted(scheduler, `b${index}`, nowMs + 0.1));
+      expect(sameAs).toEqual(sameAs.map(() => first));
+      expect(predicted(scheduler, 'c', nowMs + 0.2)).toBeGreaterThan(first);
+    });
+
+    test.each<[string, number, Partial<JobSpec>]>([
+      ['later', 3, {}],
+      ['larger', 0, { promptTokens: 40 }],
+      ['of another SLO', 0, { slo: { ttftMs: 60_001, tpotMs: 1_000 } }],
+      ['of other work', 0, { work: 'embed', streaming: false }],
+    ])('is judged anew where it is %s', (_what, laterMs, over) => {
+      const scheduler = busy();
+      const first = predicted(scheduler, 'a', nowMs);
+      expect(predicted(scheduler, 'b', nowMs + laterMs, over)).not.toBe(first);
+    });
+
+    test('is not sent to a replica that has gone', () => {
+      const scheduler = busy();
+      predicted(scheduler, 'a', nowMs);
+      scheduler.handle({ kind: 'replica-health', replicaId: R0, state: 'down' }, nowMs);
+      expect(scheduler.handle({ kind: 'arrived', job: small('b') }, nowMs)).toMatchObject([{ kind: 'reject', reason: 'no-replica' }]);
+    });
+  });
+
   test('goes before jobs that are late already, who still get their turn', () => {
     const scheduler = started({ queuedMax: 40 }, [R0], 1);
     scheduler.handle({ kind: 'arrived', job: job('running') }, 0);
