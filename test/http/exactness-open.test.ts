@@ -87,6 +87,12 @@ test('codings that the server says in two lines are passed on, for without them 
   expect(answer.headers.filter(([name]) => name === 'content-encoding').map(([, value]) => value).join(', ')).toBe('gzip, gzip');
 });
 
+// RFC 9110, 8.6: a 204 must not have a content-length; one above 0 makes some clients wait for a body.
+test('a 204 is passed on without the length that its server gave it', async () => {
+  const answer = await ask(writes('HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n'));
+  expect(headerOf(answer, 'content-length')).toBeUndefined();
+});
+
 // RFC 9110, 15.2: a client must be able to read one or more 1xx before the final answer, even when it expects none.
 test('a server that says 100 Continue unasked is heard out', async () => {
   const answer = await ask(writes('HTTP/1.1 100 Continue\r\n\r\n', JSON_ANSWER));
