@@ -104,6 +104,41 @@ describe('bodies', () => {
     expect(under.gateway.events.reduce((sum, event) => sum + (event.kind === 'tokens' ? event.tokens : 0), 0)).toBe(item.outputEvents);
   });
 
+  test('all of the corpus goes over one connection, without waiting', async () => {
+    let answered = 0;
+    under.upstream.answer = ({ socket, body }) => {
+      const { item } = JSON.parse(body.toString()) as { item: number };
+      const bytes = FRAMINGS[(['length', 'chunked'] as const)[item % 2] as 'length' | 'chunked'](CORPUS[item] as CorpusItem);
+      // Later ones are sooner ready than those before them.
+      setTimeout(() => socket.write(bytes), 20 - (answered++ % 20));
+    };
+    const { write, read, rest } = await client();
+    write(Buffer.concat(CORPUS.map((_, item) => rawPost(CHAT, JSON.stringify({ model: 'm', stream: true, messages: [], item })))));
+    for (const item of CORPUS) {
+      const { status, whole, body } = await read();
+      expect({ name: item.name, status, whole, same: body.equals(item.bytes) }).toEqual({ name: item.name, status: item.status, whole: true, same: true });
+    }
+    expect(rest()).toHaveLength(0);
+  });
+
+  test.each(['1.0', '1.1'])('all of the corpus comes through to a client of HTTP/%s that closes', async (version) => {
+    for (const item of CORPUS) {
+      under.upstream.answer = ({ socket }) => void socket.write(FRAMINGS.chunked(item));
+      const { write, read, closed } = await client();
+      write(rawPost(ENDPOINT_PATHS[item.endpoint], STREAM_BODY, ['connection: close'], version));
+      const { status, whole, body, framing } = await read();
+      expect({ name: item.name, status, whole, framing, same: body.equals(item.bytes) }).toEqual({ name: item.name, status: item.status, whole: true, framing: version === '1.0' ? 'close' : 'chunked', same: true });
+      expect(await closed).toBe('ended');
+    }
+  });
+
+  test('a stream that is compressed is passed on compressed', async () => {
+    const packed = gzipSync(EVENT.repeat(50));
+    const answer = await ask(writes('HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n', chunked(packed, [5, 90])), STREAM_BODY);
+    expect(headerOf(answer, 'content-encoding')).toBe('gzip');
+    expect(answer.body.equals(packed)).toBe(true);
+  });
+
   test('an answer that is compressed is passed on compressed', async () => {
     const packed = gzipSync(BODY);
     const answer = await ask(writes(`HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: ${packed.length}\r\n\r\n`, packed), BODY, ['accept-encoding: gzip']);
@@ -191,9 +226,13 @@ describe('statuses and headers', () => {
     expect(new Set(names).size).toBe(names.length);
   });
 
-  test('a header that the server folds or fills with odd bytes breaks nothing', async () => {
-    const answer = await ask(writes(Buffer.from('HTTP/1.1 200 OK\r\nx-odd: caf\xe9 \x80\r\ncontent-length: 2\r\n\r\n{}', 'latin1')));
-    expect(answer.body.toString()).toBe('{}');
+  test('bytes beyond ASCII in headers come through as they were, in both directions', async () => {
+    const value = Buffer.from('k="café ✓ 🛶"').toString('latin1');
+    under.upstream.answer = writes(Buffer.from(`HTTP/1.1 200 OK\r\ncontent-type: text/plain; ${value}\r\ncontent-length: 2\r\n\r\n{}`, 'latin1'));
+    const { write, read } = await client();
+    write(Buffer.concat([Buffer.from(`POST ${CHAT} HTTP/1.1\r\nhost: x\r\nbaggage: ${value}\r\ncontent-length: ${BODY.length}\r\n\r\n`, 'latin1'), Buffer.from(BODY)]));
+    expect(headerOf(await read(), 'content-type')).toBe(`text/plain; ${value}`);
+    expect(under.upstream.requests[0]?.headers['baggage']).toBe(value);
   });
 });
 
@@ -551,6 +590,29 @@ describe('a server that breaks', () => {
     expect(answer.whole).toBe(false);
   });
 
+  const ODD_HEADS: readonly (readonly [what: string, head: string, status: number])[] = [
+    ['a blank line first', '\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}', 200],
+    ['a control character in a header', 'HTTP/1.1 200 OK\r\nretry-after: a\u0001b\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['a delete in a header', 'HTTP/1.1 200 OK\r\nretry-after: a\u007fb\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['a header folded over two lines', 'HTTP/1.1 200 OK\r\nretry-after: 1,\r\n 2\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['a header without a colon', 'HTTP/1.1 200 OK\r\nretry-after\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['a length that is empty', 'HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\n{}', 502],
+    ['a length beyond all bounds', 'HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n{}', 502],
+    ['a list of lengths', 'HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\n{}', 502],
+    ['lines that end with LF alone', 'HTTP/1.1 200 OK\ncontent-length: 2\n\n{}', 502],
+    ['the status 000', 'HTTP/1.1 000 X\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['the status 099', 'HTTP/1.1 099 X\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['a status of four digits', 'HTTP/1.1 2000 X\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['the status 999', 'HTTP/1.1 999 X\r\ncontent-length: 2\r\n\r\n{}', 999],
+    ['a version that does not exist', 'HTTP/1.2 200 OK\r\ncontent-length: 2\r\n\r\n{}', 502],
+    ['nine hundred headers', `HTTP/1.1 200 OK\r\n${'x: 1\r\n'.repeat(900)}content-length: 2\r\n\r\n{}`, 200],
+  ];
+  test.each(ODD_HEADS)('%s of a server is either understood or 502, and the gateway goes on', async (_what, head, status) => {
+    const answer = await ask(({ socket }) => void socket.end(head, 'latin1'));
+    expect(answer).toMatchObject({ status, whole: true });
+    expect((await ask(writes(okJson('{"next":1}')))).body.toString()).toBe('{"next":1}');
+  });
+
   test('what a server says behind the end of its answer reaches nobody', async () => {
     under.upstream.answer = ({ socket }) => void socket.write(`${okJson('{"first":1}')}HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"not asked":1}`);
     const { write, read, rest } = await client();
@@ -584,6 +646,25 @@ describe('a server that breaks', () => {
     expect(answer.status).toBe(413);
     expect(answer.body.toString()).toBe('{"error":"size"}');
   });
+});
+
+test('a server that does nothing but say that it is at work is 504 in time', async () => {
+  const slow = await startRawGateway(
+    ({ socket }) => {
+      const timer = setInterval(() => socket.write('HTTP/1.1 102 Processing\r\n\r\n'), 10);
+      socket.once('close', () => clearInterval(timer));
+    },
+    { more: 'timeouts: { firstByteMs: 200, drainMs: 0 }' },
+  );
+  try {
+    const { write, read, socket } = await openRawClient(slow.gateway.url);
+    write(rawPost(CHAT, BODY));
+    expect((await read()).status).toBe(504);
+    socket.destroy();
+    await slow.idle();
+  } finally {
+    await slow.close();
+  }
 });
 
 describe('a client that leaves', () => {
