@@ -17,7 +17,8 @@ export function tellProtocol(socket: Socket, limitMs: number, take: { readonly h
     socket.pause();
     socket.unshift(seen);
     take[protocol](socket);
-    socket.resume();
+    // A session of HTTP/2 takes what is in the buffer itself; flowing, it would go nowhere.
+    if (protocol === 'http1') socket.resume();
   };
   const onGone = (): void => {
     letGo();

@@ -166,6 +166,8 @@ export function createHttp2Sessions(options: Http2Options): Http2Sessions {
 
   return {
     accept: (socket) => {
+      // A client that closes its half has left, whatever it has asked for; HTTP/1.1's server would keep the socket for its answers.
+      socket.allowHalfOpen = false;
       accepting = socket;
       server.emit('connection', socket);
       accepting = null;
