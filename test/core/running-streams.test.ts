@@ -36,7 +36,7 @@ describe('running streams as decisions see them', () => {
   test('each stands for itself up to the bound, and one more makes groups', () => {
     const few = queue();
     running(few, counts(STREAMS.apartMax));
-    expect(few.view(10).running.map(({ streams }) => streams)).toEqual(new Array(STREAMS.apartMax).fill(1));
+    expect(few.view(10).running.map(({ streams }) => streams)).toEqual(Array.from({ length: STREAMS.apartMax }, () => 1));
     const more = queue();
     running(more, counts(STREAMS.apartMax + 1));
     expect(more.view(10).running.length).toBeLessThanOrEqual(STREAMS.groupsMax);
