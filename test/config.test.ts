@@ -35,6 +35,15 @@ test('everything but the replicas has a default', () => {
   expect(config.replicas[0]).toMatchObject({ origin: 'http://127.0.0.1:8000', profilePath: '/etc/paceline/p.json', concurrencyMax: null, apiKey: null, devices: [] });
 });
 
+test('a listener may be a Unix socket and have a certificate, both relative to the file', () => {
+  expect(parse(`${MINIMAL}listen: { socket: run/g.sock, tls: { certFile: c.pem, keyFile: /keys/k.pem }, http2: false }\n`).listen).toEqual({
+    address: { kind: 'socket', path: '/etc/paceline/run/g.sock', mode: 0o660 },
+    tls: { certPath: '/etc/paceline/c.pem', keyPath: '/keys/k.pem' },
+    http2: false,
+  });
+  expect(parse(`${MINIMAL}listen: { socket: ${'s'.repeat(93)}, socketMode: '600' }\n`).listen.address).toMatchObject({ mode: 0o600 });
+});
+
 test('models may be a list of names or a map to the names the server knows', () => {
   expect([...(parse(MINIMAL).replicas[0]?.models ?? [])]).toEqual([['m', 'm']]);
   expect([...(parse(MINIMAL.replace('[m]', '{ m: org/m }')).replicas[0]?.models ?? [])]).toEqual([['m', 'org/m']]);
@@ -106,6 +115,13 @@ test.each([
   ['one agent and several', `${MINIMAL}    agent: agent\n    devices: ['sim:0']\nagent: { socket: a.sock }\nagents: {}\n`, /^paceline\.yaml:8: agent: there is `agents` as well; put it there under a name$/],
   ['an agent that nobody uses', `${TWO_AGENTS}${REPLICA_ON_A}`, /^paceline\.yaml:3: agents\.b: no replica names it$/],
   ['a key given twice', `${MINIMAL}listen: {}\nlisten: {}\n`, /^paceline\.yaml:7: Map keys must be unique/],
+  ['a socket and a port', `${MINIMAL}listen: { socket: g.sock, port: 8080 }\n`, /^paceline\.yaml:6: listen\.port: there is a socket as well; want either socket or host and port$/],
+  ['a socket mode without a socket', `${MINIMAL}listen: { socketMode: '0600' }\n`, /listen\.socketMode: only with a socket$/],
+  ['a socket mode that YAML reads as a number', `${MINIMAL}listen: { socket: g.sock, socketMode: 0660 }\n`, /listen\.socketMode: got 660, want a string$/],
+  ['a socket mode that is none', `${MINIMAL}listen: { socket: g.sock, socketMode: '0999' }\n`, /listen\.socketMode: got "0999", want three octal digits in quotes, such as '0660'$/],
+  ['a socket whose path is too long', `${MINIMAL}listen: { socket: ${'s'.repeat(94)} }\n`, /listen\.socket: got a path of 108 bytes \(\/etc\/paceline\/s+\), a socket's has at most 107$/],
+  ['half a certificate', `${MINIMAL}listen: { tls: { certFile: c.pem } }\n`, /listen\.tls\.keyFile: missing; want a string$/],
+  ['headers that may take longer than their request', `${MINIMAL}timeouts: { headersMs: 2000, requestMs: 1000 }\n`, /timeouts\.headersMs: got 2000, want at most requestMs, which is 1000$/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],
   ['a file that is no map', '- 1\n', /^paceline\.yaml:1: \(the whole file\): got \[1\], want a map$/],

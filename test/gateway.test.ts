@@ -1,10 +1,11 @@
 // The whole gateway: operator routes, clocks through an agent, shutdown, and the official client in front of it.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { connect } from 'node:tls';
 import OpenAI, { APIConnectionError, APIError, BadRequestError, InternalServerError, NotFoundError } from 'openai';
 import { afterEach, expect, test } from 'vitest';
 import { ConfigError } from '../src/config/config-problems.ts';
@@ -230,6 +231,38 @@ test.each(['SIGTERM', 'SIGINT'] as const)('paceline serve says where it listens,
   expect(await json(`${served.adminUrl}/paceline/status`)).toMatchObject({ policy: { kind: 'max-clock' } });
   served.stop(signal);
   expect(await served.exited).toBe(0);
+});
+
+test('paceline serve takes a new certificate on SIGHUP and goes on', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'paceline-tls-'));
+  opened.push({ close: async () => rmSync(directory, { recursive: true, force: true }) });
+  const put = (name: 'first' | 'second'): void => {
+    for (const kind of ['cert', 'key']) copyFileSync(`test/fixtures/tls/${name}.${kind}.pem`, join(directory, `${kind}.pem`));
+  };
+  put('first');
+  const upstream = await upstreamOf();
+  const served = await serve(
+    `replicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${process.cwd()}/${PROFILE} }]\nlisten: { port: 0, tls: { certFile: ${directory}/cert.pem, keyFile: ${directory}/key.pem } }\nadmin: { port: 0 }\n`,
+  );
+  const subject = async (): Promise<unknown> => {
+    const socket = connect({ port: Number(new URL(served.url).port), host: '127.0.0.1', rejectUnauthorized: false });
+    await once(socket, 'secureConnect');
+    const { CN } = socket.getPeerCertificate().subject;
+    socket.destroy();
+    return CN;
+  };
+  expect(await subject()).toBe('first.test');
+  put('second');
+  served.stop('SIGHUP');
+  await eventually(async () => (await subject()) === 'second.test');
+  served.stop('SIGTERM');
+  expect(await served.exited).toBe(0);
+});
+
+test('paceline serve refuses a certificate that is not there in one line that names the file', async () => {
+  const served = await serve(`replicas: [{ id: r0, url: 'http://127.0.0.1:1', models: [m], profile: ${process.cwd()}/${PROFILE} }]\nlisten: { port: 0, tls: { certFile: /nowhere/cert.pem, keyFile: k.pem } }\nadmin: { port: 0 }\n`);
+  expect(await served.exited).toBe(2);
+  expect(served.stderr()).toMatch(/listen\.tls\.certFile: \/nowhere\/cert\.pem cannot be read: ENOENT/);
 });
 
 test('paceline serve refuses a wrong file in one line with its place', async () => {

@@ -9,8 +9,8 @@ import type { Dialect } from './endpoints.ts';
 export type Refusal =
   | { readonly kind: 'bad-request'; readonly param: string | null; readonly message: string }
   | { readonly kind: 'malformed'; readonly why: string }
-  | { readonly kind: 'headers-too-large'; readonly bytesMax: number }
-  | { readonly kind: 'too-many-headers'; readonly headersMax: number }
+  /** Or too many of them: Node does not always say which. */
+  | { readonly kind: 'headers-too-large'; readonly bytesMax: number; readonly headersMax: number }
   | { readonly kind: 'request-timeout' }
   | { readonly kind: 'too-many-connections' }
   | { readonly kind: 'unauthorized'; readonly message: string }
@@ -49,9 +49,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'malformed':
       return answer(400, 'invalid_request_error', 'malformed_request', `The request is not well-formed HTTP: ${refusal.why}`);
     case 'headers-too-large':
-      return answer(431, 'invalid_request_error', 'headers_too_large', `The request's target and headers are larger than the ${refusal.bytesMax} bytes allowed`);
-    case 'too-many-headers':
-      return answer(431, 'invalid_request_error', 'too_many_headers', `The request has more than the ${refusal.headersMax} headers allowed`);
+      return answer(431, 'invalid_request_error', 'headers_too_large', `The request has more than the ${refusal.bytesMax} bytes of target and headers allowed, or more than ${refusal.headersMax} headers`);
     case 'request-timeout':
       return answer(408, 'invalid_request_error', 'request_timeout', 'The request did not arrive in time');
     case 'too-many-connections':

@@ -158,8 +158,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
             return runtime.ended(jobId, 'failed', null);
           }
           const streams = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
-          // What may yet be taken out makes the answer shorter than its server said.
-          const lengthKept = !(streams && hidesUsage);
+          // What may yet be taken out makes the answer shorter than its server said; what is no content has no length.
+          const lengthKept = !(streams && hidesUsage) && statusCode !== 204;
           // An error can be told in the stream where it is readable text that may become longer.
           const eventStream = streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
           state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };

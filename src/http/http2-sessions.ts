@@ -193,8 +193,7 @@ function headerRefusal(rawHeaders: readonly string[], { headerBytesMax, headersM
       bytes += name.length + value.length;
     }
   }
-  if (bytes > headerBytesMax) return { kind: 'headers-too-large', bytesMax: headerBytesMax };
-  return headers > headersMax ? { kind: 'too-many-headers', headersMax } : null;
+  return bytes > headerBytesMax || headers > headersMax ? { kind: 'headers-too-large', bytesMax: headerBytesMax, headersMax } : null;
 }
 
 function ignore(): void {}

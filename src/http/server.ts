@@ -36,6 +36,8 @@ export interface ListenOptions extends ListenConfig {
   readonly telemetry: Pick<Telemetry, 'requestRefused' | 'connectionDropped' | 'certificateLoaded' | 'certificateRefused'>;
 }
 
+type HeaderLimits = Pick<ListenOptions['limits'], 'headerBytesMax' | 'headersMax'>;
+
 const IDLE_CHECK_MS = 20;
 /** A new certificate is in use this long after its files have changed; two looks at a file cost nothing. */
 const CERTIFICATE_LOOK_MS = 5_000;
@@ -53,10 +55,11 @@ export async function listen(app: App, options: ListenOptions, shortCut: ShortCu
   };
 
   const server = tls === null ? createServer(http1Options(options)) : createSecureServer(tls, options);
+  // Node may keep as many and pass over the rest, by its version; one more than allowed is enough to know.
   server.maxHeadersCount = limits.headersMax + 1;
   const answer = requestListener(app, hostname, shortCut, refused);
   const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
-    const refusal = headerRefusal(incoming, limits.headersMax);
+    const refusal = headerRefusal(incoming, limits);
     if (refusal === null) return answer.http1(incoming, outgoing);
     writeRefusal(outgoing, refusal, refused(refusal, requestIdOf(incoming.headers)));
     incoming.resume();
@@ -71,7 +74,7 @@ export async function listen(app: App, options: ListenOptions, shortCut: ShortCu
   const refusing = new WeakSet<Socket>();
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     if (refusing.has(socket)) return;
-    const refusal = parseRefusal(error.code ?? '', limits.headerBytesMax);
+    const refusal = parseRefusal(error.code ?? '', limits);
     // Node's own way to the answer that is under way on this connection; nothing may come into the middle of it.
     const { _httpMessage: current } = socket as { readonly _httpMessage?: ServerResponse | null };
     if (refusal === null || !socket.writable || socket.bytesRead === 0 || current?.headersSent === true) return void socket.destroy(error);
@@ -265,17 +268,21 @@ function askingFirst(outgoing: ServerResponse): void {
 }
 
 /** What Node would pass over in silence or refuse without a body. */
-function headerRefusal(incoming: IncomingMessage, headersMax: number): Refusal | null {
-  if (incoming.rawHeaders.length > 2 * headersMax) return { kind: 'too-many-headers', headersMax };
+function headerRefusal(incoming: IncomingMessage, limits: HeaderLimits): Refusal | null {
+  if (incoming.rawHeaders.length > 2 * limits.headersMax) return headersTooLarge(limits);
   if (incoming.headers.host === undefined && incoming.httpVersionMinor === 1) return { kind: 'malformed', why: 'the Host header is missing' };
   return null;
 }
 
 /** `null`: there is nobody to tell. */
-function parseRefusal(code: string, bytesMax: number): Refusal | null {
-  if (code === 'HPE_HEADER_OVERFLOW') return { kind: 'headers-too-large', bytesMax };
+function parseRefusal(code: string, limits: HeaderLimits): Refusal | null {
+  if (code === 'HPE_HEADER_OVERFLOW') return headersTooLarge(limits);
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return { kind: 'request-timeout' };
   return code.startsWith('HPE_') ? { kind: 'malformed', why: code } : null;
+}
+
+function headersTooLarge({ headerBytesMax, headersMax }: HeaderLimits): Refusal {
+  return { kind: 'headers-too-large', bytesMax: headerBytesMax, headersMax };
 }
 
 function endSoon(socket: Socket, text: string): void {

@@ -193,9 +193,17 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     let outputTo = -1;
     // Engines end lines with LF alone, and looking for one byte is what memchr is good at.
     const hasCr = chunk.includes(CR);
+    let nextLf = hasCr ? chunk.indexOf(LF, start) : -1;
+    let nextCr = hasCr ? chunk.indexOf(CR, start) : -1;
     for (;;) {
       let blank = false;
-      const end = hasCr ? lineEnd(chunk, start) : chunk.indexOf(LF, start);
+      let end: number;
+      if (hasCr) {
+        // Each is looked for again only when it has been passed: else a chunk of one kind alone is searched once per line.
+        if (nextLf < start && nextLf >= 0) nextLf = chunk.indexOf(LF, start);
+        if (nextCr < start && nextCr >= 0) nextCr = chunk.indexOf(CR, start);
+        end = nextLf < 0 ? nextCr : nextCr < 0 ? nextLf : Math.min(nextLf, nextCr);
+      } else end = chunk.indexOf(LF, start);
       if (end < 0) break;
       if (heldBytes > 0) {
         held.push(chunk.subarray(start, end));
@@ -295,13 +303,6 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
   };
 }
 
-function lineEnd(chunk: Buffer, start: number): number {
-  const lf = chunk.indexOf(LF, start);
-  const cr = chunk.indexOf(CR, start);
-  if (lf < 0) return cr;
-  return cr >= 0 && cr < lf ? cr : lf;
-}
-
 /** `event:`; no other field begins with an e. */
 function isEventName(line: Buffer): boolean {
   return line[0] === 0x65;
@@ -326,5 +327,9 @@ function startsWithError(line: Buffer): boolean {
   const start = line[5] === SPACE ? 6 : 5;
   // Most lines begin `{"id"`: one byte tells them apart before the slower comparison.
   if (line[start + 2] !== ERROR_START[2] || line.length < start + ERROR_START.length) return false;
-  return line.compare(ERROR_START, 0, ERROR_START.length, start, start + ERROR_START.length) === 0;
+  if (line.compare(ERROR_START, 0, ERROR_START.length, start, start + ERROR_START.length) !== 0) return false;
+  let at = start + ERROR_START.length;
+  while (line[at] === SPACE) at++;
+  // `null`: nothing went wrong.
+  return line[at] !== 0x6e;
 }

@@ -8,8 +8,7 @@ const NO_RETRY = ['x-should-retry', 'false'];
 test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'bad-request', param: 'model', message: 'x' }, 400, null, []],
   [{ kind: 'malformed', why: 'x' }, 400, 'malformed_request', []],
-  [{ kind: 'headers-too-large', bytesMax: 1 }, 431, 'headers_too_large', []],
-  [{ kind: 'too-many-headers', headersMax: 1 }, 431, 'too_many_headers', []],
+  [{ kind: 'headers-too-large', bytesMax: 1, headersMax: 1 }, 431, 'headers_too_large', []],
   [{ kind: 'request-timeout' }, 408, 'request_timeout', []],
   [{ kind: 'too-many-connections' }, 503, 'too_many_connections', RETRY_IN_1S],
   [{ kind: 'unauthorized', message: 'x' }, 401, 'invalid_api_key', []],

@@ -113,7 +113,7 @@ describe('bodies', () => {
       setTimeout(() => socket.write(bytes), 20 - (answered++ % 20));
     };
     const { write, read, rest } = await client();
-    write(Buffer.concat(CORPUS.map((_, item) => rawPost(CHAT, JSON.stringify({ model: 'm', stream: true, messages: [], item })))));
+    write(Buffer.concat(CORPUS.map((_, item) => rawPost(CHAT, JSON.stringify({ model: 'm', stream: true, stream_options: { include_usage: true }, messages: [], item })))));
     for (const item of CORPUS) {
       const { status, whole, body } = await read();
       expect({ name: item.name, status, whole, same: body.equals(item.bytes) }).toEqual({ name: item.name, status: item.status, whole: true, same: true });
@@ -810,6 +810,12 @@ describe('what an intermediary is to keep to', () => {
   test('an error in the middle of a stream does not say that the server had not answered', async () => {
     const answer = await ask(({ socket }) => void socket.end(`HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n${EVENT.length.toString(16)}\r\n${EVENT}\r\n`), STREAM_BODY);
     expect(answer.body.toString()).not.toContain('before it answered');
+  });
+
+  // RFC 9110, 8.6: a 204 must not have a content-length; one above 0 makes some clients wait for a body.
+  test('a 204 is passed on without the length that its server gave it', async () => {
+    const answer = await ask(writes('HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n'));
+    expect(headerOf(answer, 'content-length')).toBeUndefined();
   });
 
   test('a redirect says where to', async () => {

@@ -54,11 +54,11 @@ describe('headers', () => {
 
   test('their bytes: as many as allowed pass, one more is 431 (HTTP/1.1)', async () => {
     const { gateway } = await start(LIMITS);
-    const fixed = '/v1/models' + 'host' + 'x' + 'connection' + 'close' + 'a';
+    const fixed = ['/v1/models', 'host', 'x', 'connection', 'close', 'a'].join('');
     const sized = (bytes: number): Record<string, string> => ({ host: 'x', connection: 'close', a: 'x'.repeat(bytes - fixed.length) });
     expect((await ask(gateway, sized(4096))).status).toBe(200);
     const refused = await ask(gateway, sized(4097));
-    expect(refused).toMatchObject({ status: 431, body: { error: { code: 'headers_too_large', message: "The request's target and headers are larger than the 4096 bytes allowed" } } });
+    expect(refused).toMatchObject({ status: 431, body: { error: { code: 'headers_too_large', message: 'The request has more than the 4096 bytes of target and headers allowed, or more than 16 headers' } } });
     expect(refused.head).toContain('connection: close');
     expect((await ask(gateway, sized(400_000))).status).toBe(431);
     expect(await refusals(gateway, 'headers-too-large')).toBe(2);
@@ -67,7 +67,7 @@ describe('headers', () => {
   test('their bytes: as many as allowed pass, one more is 431, and far more end the stream (HTTP/2)', async () => {
     const { gateway } = await start(LIMITS);
     const client = await http2(gateway);
-    const fixed = '/v1/models' + 'a';
+    const fixed = ['/v1/models', 'a'].join('');
     const sized = (bytes: number) => client.ask({ ':path': '/v1/models', a: 'x'.repeat(bytes - fixed.length) });
     expect((await sized(4096)).status).toBe(200);
     const refused = await sized(4097);
@@ -81,8 +81,8 @@ describe('headers', () => {
     const { gateway } = await start(LIMITS);
     const numbered = (headers: number): Record<string, string> => ({ host: 'x', connection: 'close', ...Object.fromEntries(Array.from({ length: headers - 2 }, (_, index) => [`a${index}`, 'x'])) });
     expect((await ask(gateway, numbered(16))).status).toBe(200);
-    for (const headers of [17, 18, 100, 300]) expect(await ask(gateway, numbered(headers))).toMatchObject({ status: 431, body: { error: { code: 'too_many_headers' } } });
-    expect(await refusals(gateway, 'too-many-headers')).toBe(4);
+    for (const headers of [17, 18, 100, 300]) expect(await ask(gateway, numbered(headers))).toMatchObject({ status: 431, body: { error: { code: 'headers_too_large' } } });
+    expect(await refusals(gateway, 'headers-too-large')).toBe(4);
   });
 
   test('their number: as many as allowed pass, one more is 431, and far more end the stream (HTTP/2)', async () => {
@@ -92,7 +92,7 @@ describe('headers', () => {
     expect((await numbered(16)).status).toBe(200);
     const refused = await numbered(17);
     expect(refused.status).toBe(431);
-    expect(JSON.parse(refused.text)).toMatchObject({ error: { code: 'too_many_headers' } });
+    expect(JSON.parse(refused.text)).toMatchObject({ error: { code: 'headers_too_large' } });
     expect(await numbered(100)).toMatchObject({ status: undefined, code: constants.NGHTTP2_ENHANCE_YOUR_CALM });
   });
 
@@ -352,7 +352,7 @@ describe('streams of a connection', () => {
     expect(upstream.requests).toHaveLength(2);
     finish[0]?.();
     await eventually(() => upstream.requests.length === 3);
-    for (const end of finish) end();
+    for (const end of finish.slice(1)) end();
     expect((await Promise.all(answers)).map(({ status }) => status)).toEqual([200, 200, 200]);
   });
 
@@ -371,8 +371,7 @@ describe('streams of a connection', () => {
     await closed;
     clearInterval(flood);
     await Promise.all(upstream.requests.map(({ aborted }) => aborted));
-    const kinds = (kind: string): number => gateway.events.filter((event) => event.kind === kind).length;
-    await eventually(() => kinds('arrived') === kinds('ended'));
+    await eventually(async () => ((await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()) as { inFlight: number }).inFlight === 0);
     expect((await (await http2(gateway)).ask({ ':path': '/v1/models' })).status).toBe(200);
   });
 

@@ -83,7 +83,7 @@ describe.each(PORTS)('over $name', ({ listen }) => {
     });
     const stream = (await clientOf(gateway)).open(POST);
     const answer = answerOf(stream);
-    stream.end(chat({ stream: true }));
+    stream.end(chat({ stream: true, stream_options: { include_usage: true } }));
     const [headers] = (await once(stream, 'response')) as [Record<string, unknown>];
     expect(headers).toMatchObject({ ':status': 200, 'content-type': 'text/event-stream' });
     finish();
@@ -115,7 +115,7 @@ describe.each(PORTS)('over $name', ({ listen }) => {
 
   test.each([
     { headers: { ':method': 'GET', ':path': '/nope' }, status: 404, code: 'unknown_url' },
-    { headers: { ':method': 'OPTIONS', ':path': '/v1/chat/completions' }, status: 404, code: 'unknown_url' },
+    { headers: { ':method': 'DELETE', ':path': '/v1/chat/completions' }, status: 405, code: 'method_not_supported' },
     { headers: { ':method': 'GET', ':path': '/v1/models/none' }, status: 404, code: 'model_not_found' },
     { headers: { ':method': 'CONNECT', ':authority': 'x:1' }, status: 400, code: 'malformed_request' },
     { headers: { ':method': 'GET', ':path': '/v1/models', ':authority': 'a:99999' }, status: 400, code: 'malformed_request' },
@@ -130,7 +130,7 @@ describe.each(PORTS)('over $name', ({ listen }) => {
     const { gateway } = await start({ listen });
     const client = await clientOf(gateway);
     expect(await client.ask({ ':method': 'HEAD', ':path': '/v1/models' })).toMatchObject({ status: 200, text: '', code: 0 });
-    expect(await client.ask({ ':method': 'HEAD', ':path': '/v1/chat/completions' })).toMatchObject({ status: 404, text: '', code: 0 });
+    expect(await client.ask({ ':method': 'HEAD', ':path': '/v1/chat/completions' })).toMatchObject({ status: 405, text: '', code: 0 });
   });
 
   test.each([true, false])('a body that is too large is 413 and its upload ended, whether it tells its size or not (%s)', async (tells) => {
