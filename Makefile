@@ -1,21 +1,35 @@
-# Two targets for people, each doing all its own set-up on a fresh machine: `make demo` and `make test`.
+# Targets for people, each doing all its own set-up on a fresh machine: `make demo`, `make test`, `make test-clients`.
 # The rest are their steps.
 
 SHELL := /bin/bash
 AGENT := agent/target/release/paceline-agent
 
-.PHONY: demo test deps agent check ts-test rust-test redis clean
+.PHONY: demo test test-clients deps agent check ts-test rust-test redis clean
 
 demo: deps agent-if-possible
 	@npm run -s paceline -- demo $(if $(EXIT),--exit) $(DEMO_ARGS)
 
-test: deps agent redis
+test: deps client-deps agent redis
 	@bash test/run-all.sh
+
+# The official Python SDK through the gateway; it wants Python 3.9 or newer and PyPI.
+test-clients: deps
+	@python3 -m venv --help >/dev/null 2>&1 || { echo "make: python3 with venv not found; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@test -x test/clients/.venv/bin/python || python3 -m venv test/clients/.venv
+	@test/clients/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r test/clients/python/requirements.txt
+	@test/clients/.venv/bin/python test/clients/python/checks.py
 
 # npm ci only when the lock file has changed since the last install.
 deps: node_modules/.package-lock.json
 node_modules/.package-lock.json: package.json package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# The clients that the tests put in front of the gateway have dependencies of their own.
+.PHONY: client-deps
+client-deps: test/clients/node_modules/.package-lock.json
+test/clients/node_modules/.package-lock.json: test/clients/package.json test/clients/package-lock.json
+	npm ci --prefix test/clients --no-audit --no-fund --loglevel=error
 	@touch $@
 
 agent:
@@ -31,4 +45,4 @@ redis:
 	@bash test/ensure-redis.sh
 
 clean:
-	rm -rf node_modules dist agent/target
+	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv
