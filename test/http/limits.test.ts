@@ -238,6 +238,13 @@ describe('time', () => {
     expect([first.status, second.status]).toEqual([200, 200]);
   });
 
+  test('a bound for requests that is below the one for headers holds for both', async () => {
+    const { gateway } = await start('timeouts: { requestMs: 90, drainMs: 100 }');
+    const client = raw(gateway);
+    client.write('GET /v1/models HTTP/1.1\r\n');
+    expect(rawAnswer(await client.ended).status).toBe(408);
+  });
+
   test.each(['', 'http2: false'])('a connection that says nothing is closed without a word (%s)', async (listen) => {
     const { gateway } = await start(SLOW, { listen });
     expect(await raw(gateway).ended).toBe('');
