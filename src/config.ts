@@ -282,9 +282,6 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
 
   problems.push(...agentProblems(raw, places));
 
-  const { headersMs, requestMs } = raw.timeouts;
-  if (headersMs > requestMs) problems.push(places.at(['timeouts', 'headersMs'], `got ${headersMs}, want at most requestMs, which is ${requestMs}`));
-
   const redisUrlEnv = raw.store?.redisUrlEnv;
   if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));
 

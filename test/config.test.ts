@@ -121,7 +121,6 @@ test.each([
   ['a socket mode that is none', `${MINIMAL}listen: { socket: g.sock, socketMode: '0999' }\n`, /listen\.socketMode: got "0999", want three octal digits in quotes, such as '0660'$/],
   ['a socket whose path is too long', `${MINIMAL}listen: { socket: ${'s'.repeat(94)} }\n`, /listen\.socket: got a path of 108 bytes \(\/etc\/paceline\/s+\), a socket's has at most 107$/],
   ['half a certificate', `${MINIMAL}listen: { tls: { certFile: c.pem } }\n`, /listen\.tls\.keyFile: missing; want a string$/],
-  ['headers that may take longer than their request', `${MINIMAL}timeouts: { headersMs: 2000, requestMs: 1000 }\n`, /timeouts\.headersMs: got 2000, want at most requestMs, which is 1000$/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],
   ['a file that is no map', '- 1\n', /^paceline\.yaml:1: \(the whole file\): got \[1\], want a map$/],

@@ -40,7 +40,10 @@ const OVERRUN = { headers: 32, bytes: 16_384 };
 const STREAM_WINDOW_BYTES = 262_144;
 /** All uploads of a connection together. */
 const CONNECTION_WINDOW_BYTES = 4_194_304;
-/** What one session may hold in memory. Node's 10 MB refuse streams where a thousand of them have answers in flight. */
+/**
+ * What Node may hold for a session below our own buffers: frames that wait to be written, headers that are being read. Beyond, it
+ * refuses new streams. A thousand streams with slow readers have been seen to fit in 16; Node's own bound is 10.
+ */
 const SESSION_MEMORY_MB = 64;
 /** Frames that break the protocol until the session is ended. Node's 1,000 are for clients with faults; ours have none to learn. */
 const INVALID_FRAMES_MAX = 100;

@@ -123,11 +123,12 @@ function http1Options({ limits, timeouts }: ListenOptions) {
   return {
     // Node refuses what reaches its bound; ours may be reached.
     maxHeaderSize: limits.headerBytesMax + 1,
-    headersTimeout: timeouts.headersMs,
+    // Node refuses to wait longer for a part than for the whole.
+    headersTimeout: Math.min(timeouts.headersMs, timeouts.requestMs),
     requestTimeout: timeouts.requestMs,
     keepAliveTimeout: timeouts.keepAliveMs,
     // Node looks after late requests at intervals; its 30 s are too coarse for a bound of a few.
-    connectionsCheckingInterval: Math.min(5_000, Math.max(20, timeouts.headersMs / 4)),
+    connectionsCheckingInterval: Math.min(5_000, Math.max(20, Math.ceil(Math.min(timeouts.headersMs, timeouts.requestMs) / 4))),
     // Node's own refusal has no body; see `headerRefusal`.
     requireHostHeader: false,
   };

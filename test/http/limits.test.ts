@@ -238,6 +238,13 @@ describe('time', () => {
     expect([first.status, second.status]).toEqual([200, 200]);
   });
 
+  test('a bound for requests that is below the one for headers holds for both', async () => {
+    const { gateway } = await start('timeouts: { requestMs: 90, drainMs: 100 }');
+    const client = raw(gateway);
+    client.write('GET /v1/models HTTP/1.1\r\n');
+    expect(rawAnswer(await client.ended).status).toBe(408);
+  });
+
   test.each(['', 'http2: false'])('a connection that says nothing is closed without a word (%s)', async (listen) => {
     const { gateway } = await start(SLOW, { listen });
     expect(await raw(gateway).ended).toBe('');
@@ -354,6 +361,21 @@ describe('streams of a connection', () => {
     await eventually(() => upstream.requests.length === 3);
     for (const end of finish.slice(1)) end();
     expect((await Promise.all(answers)).map(({ status }) => status)).toEqual([200, 200, 200]);
+  });
+
+  test('hundreds whose client reads slowly are all served to their end', async () => {
+    const piece = `data: {"choices":[{"delta":{"content":"${'x'.repeat(60_000)}"}}]}\n\n`;
+    const { gateway } = await start('limits: { streamsPerConnectionMax: 300 }\nhealth: { everyMs: 60000, timeoutMs: 30000, failuresMax: 9 }', {
+      answer: (_request, _incoming, outgoing) => {
+        outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+        for (let count = 0; count < 4; count++) outgoing.write(piece);
+        outgoing.end();
+      },
+    });
+    const client = await http2Client(gateway.url, { settings: { initialWindowSize: 1_000 } });
+    opened.push(client);
+    const answers = await Promise.all(Array.from({ length: 300 }, () => client.ask(POST, chat({ stream: true, user: 'x'.repeat(20_000) }))));
+    expect(answers.filter(({ code, text }) => code !== constants.NGHTTP2_NO_ERROR || text.length !== 4 * piece.length)).toEqual([]);
   });
 
   test('a flood of streams that are taken back ends with its connection, and frees everything', async () => {

@@ -113,6 +113,23 @@ describe.each(PORTS)('over $name', ({ listen }) => {
     expect(upstream.requests.map((seen) => seen.body.length)).toEqual([body.length, body.length]);
   });
 
+  test('an answer of megabytes comes whole to a client that reads it bit by bit', async () => {
+    const events = Array.from({ length: 2_000 }, (_, index) => `data: {"choices":[{"delta":{"content":"${index} ${'x'.repeat(4000)}"}}]}\n\n`);
+    const { gateway } = await start({ listen, answer: (_request, _incoming, outgoing) => void outgoing.writeHead(200, { 'content-type': 'text/event-stream' }).end(events.join('')) });
+    const stream = (await clientOf(gateway)).open(POST);
+    const answer = answerOf(stream);
+    const breath = setInterval(() => {
+      stream.pause();
+      setTimeout(() => stream.resume(), 5);
+    }, 10);
+    stream.end(chat({ stream: true }));
+    const { text, code } = await answer;
+    clearInterval(breath);
+    expect(code).toBe(constants.NGHTTP2_NO_ERROR);
+    expect(text === events.join('')).toBe(true);
+    expect(await gateway.event('ended')).toMatchObject({ outcome: 'finished' });
+  });
+
   test.each([
     { headers: { ':method': 'GET', ':path': '/nope' }, status: 404, code: 'unknown_url' },
     { headers: { ':method': 'DELETE', ':path': '/v1/chat/completions' }, status: 405, code: 'method_not_supported' },
