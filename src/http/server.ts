@@ -279,6 +279,8 @@ function headerRefusal(incoming: IncomingMessage, limits: HeaderLimits): Refusal
 function parseRefusal(code: string, limits: HeaderLimits): Refusal | null {
   if (code === 'HPE_HEADER_OVERFLOW') return headersTooLarge(limits);
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return { kind: 'request-timeout' };
+  // It closed in the middle of its request: it is gone.
+  if (code === 'HPE_INVALID_EOF_STATE') return null;
   return code.startsWith('HPE_') ? { kind: 'malformed', why: code } : null;
 }
 

@@ -44,6 +44,7 @@ typedef struct {
   uint8_t busy, connected, measured, answered, failed, closes, leaves;
   enum Reading reading;
   uint64_t from_ns; /* the instant that latency counts from */
+  uint64_t idle_from_ns;
   size_t sent, send_bytes, head_bytes, tail_bytes, line_bytes;
   uint64_t body_left;
   char tail[TAIL_BYTES];
@@ -83,8 +84,16 @@ static void shut(uint32_t slot) {
 
 static void send_on(uint32_t slot);
 
+#define IDLE_NS_MAX (60ULL * 1000000000ULL)
+
 static void begin(uint32_t slot, uint64_t from_ns) {
   Connection *c = &connections[slot];
+  /* As a load balancer does it: the gateway may be closing a connection that has been idle for long at this very moment. */
+  if (c->fd >= 0 && !c->busy && c->idle_from_ns > 0 && now_ns() - c->idle_from_ns > IDLE_NS_MAX) {
+    close(c->fd);
+    c->fd = -1;
+    c->turn++;
+  }
   if (c->fd < 0) {
     struct sockaddr_in address = loopback(port);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -117,7 +126,10 @@ static void next(uint32_t slot) {
   Connection *c = &connections[slot];
   if (open_loop) {
     if (backlog_from < backlog_to) begin(slot, backlog[backlog_from++ % BACKLOG_MAX]);
-    else if (c->fd >= 0) idle[idle_count++] = slot;
+    else if (c->fd >= 0) {
+      c->idle_from_ns = now_ns();
+      idle[idle_count++] = slot;
+    }
   } else if (now_ns() < window_to_ns) begin(slot, now_ns());
 }
 
