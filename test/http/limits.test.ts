@@ -179,7 +179,7 @@ describe('the body', () => {
 });
 
 describe('time', () => {
-  const SLOW = 'timeouts: { headersMs: 200, requestMs: 400, drainMs: 5000 }';
+  const SLOW = 'timeouts: { headersMs: 200, requestMs: 1500, drainMs: 5000 }';
   const head = (length: number): string => `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: ${length}\r\n`;
 
   test('headers that take too long are 408, and their connection is closed', async () => {
@@ -200,7 +200,7 @@ describe('time', () => {
     inTime.write(`${head(body.length)}\r\n`);
     slow.write(`${head(10_000)}\r\n`);
     const drip = setInterval(() => slow.write('{'), 20);
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await new Promise((resolve) => setTimeout(resolve, 400));
     inTime.write(body);
     expect(rawAnswer(await inTime.ended).status).toBe(200);
     expect(rawAnswer(await slow.ended)).toMatchObject({ status: 408, body: { error: { code: 'request_timeout' } } });
@@ -218,7 +218,7 @@ describe('time', () => {
     const [slowAnswer, answer] = [answerOf(slow), answerOf(inTime)];
     inTime.write(chat().slice(0, 5));
     const drip = setInterval(() => slow.write('{'), 20);
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await new Promise((resolve) => setTimeout(resolve, 400));
     inTime.end(chat().slice(5));
     expect((await answer).status).toBe(200);
     const { status, text, code } = await slowAnswer;
@@ -230,8 +230,8 @@ describe('time', () => {
   });
 
   test('an answer may take longer than its request was allowed to', async () => {
-    const { gateway } = await start('timeouts: { headersMs: 100, requestMs: 200, keepAliveMs: 100, drainMs: 100 }', {
-      answer: (_request, _incoming, outgoing) => void setTimeout(() => outgoing.writeHead(200, { 'content-type': 'application/json' }).end('{}'), 700),
+    const { gateway } = await start('timeouts: { headersMs: 400, requestMs: 400, keepAliveMs: 400, drainMs: 100 }', {
+      answer: (_request, _incoming, outgoing) => void setTimeout(() => outgoing.writeHead(200, { 'content-type': 'application/json' }).end('{}'), 1_300),
     });
     const client = await http2(gateway);
     const [first, second] = await Promise.all([client.ask(POST, chat()), fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body: chat() })]);
@@ -266,7 +266,7 @@ describe('time', () => {
   });
 
   test('a session without a request is told to go away, though it pings; one that never had one too (HTTP/2)', async () => {
-    const { gateway } = await start('timeouts: { headersMs: 300, keepAliveMs: 150, drainMs: 100 }');
+    const { gateway } = await start('timeouts: { headersMs: 1000, keepAliveMs: 300, drainMs: 100 }');
     const [served, silent] = [await http2(gateway), await http2(gateway)];
     const gone = [served, silent].map(({ session }) => Promise.all([once(session, 'goaway'), once(session, 'close')]));
     expect((await served.ask({ ':path': '/v1/models' })).status).toBe(200);
