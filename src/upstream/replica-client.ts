@@ -162,10 +162,10 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       // A refusal on the spot must not come before the caller has its `Call`.
       if (sending) return process.nextTick(fail, kind, error);
       flush();
-      const rest = scanner?.rest();
-      if (rest !== undefined && rest.length > 0) sink.data(rest, 0);
+      // Half an event, where it was kept, is of use to nobody: clients would take it for a whole one that is broken.
+      const dropped = scanner !== null && scanner.rest().length > 0;
       finish();
-      sink.failed({ kind, error, atBoundary: scanner?.atBoundary() ?? false });
+      sink.failed({ kind, error, atBoundary: dropped || (scanner?.atBoundary() ?? false) });
     }
     const watch: Watched = {
       check: (nowMs) => {

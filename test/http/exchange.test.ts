@@ -253,18 +253,20 @@ test.each([
   expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
 });
 
-test('a stream that the server breaks off ends with an error event of its own', async () => {
+test.each([
+  ['and without the half of an event, which was kept', {}, []],
+  ['and behind half an event, which had gone on', { stream_options: { include_usage: true } }, ['data: {"cho']],
+])('a stream that the server breaks off ends with an error event of its own, %s', async (_what, more, half) => {
   const { gateway } = await start({
     answer: (_request, incoming, outgoing) => {
       outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
       outgoing.write('data: {"choices":[{"delta":{"content":"Hi"}}]}\n\ndata: {"cho', () => incoming.socket.destroy());
     },
   });
-  const text = await (await post(gateway, { ...CHAT, stream: true })).text();
-  const [first, half, last] = text.split('\n\n');
-  expect(first).toBe('data: {"choices":[{"delta":{"content":"Hi"}}]}');
-  expect(half).toBe('data: {"cho');
-  expect(JSON.parse((last ?? '').slice('data: '.length))).toMatchObject({ error: { type: 'server_error', code: 'upstream_broken' } });
+  const text = await (await post(gateway, { ...CHAT, stream: true, ...more })).text();
+  const events = text.split('\n\n');
+  expect(events.slice(0, -2)).toEqual(['data: {"choices":[{"delta":{"content":"Hi"}}]}', ...half]);
+  expect(JSON.parse((events.at(-2) ?? '').slice('data: '.length))).toMatchObject({ error: { type: 'server_error', code: 'upstream_broken' } });
   expect(await gateway.event('ended')).toMatchObject({ outcome: 'failed' });
 });
 
