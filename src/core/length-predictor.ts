@@ -66,6 +66,8 @@ interface Lengths {
   readonly tails: Float64Array;
   stale: boolean;
   total: number;
+  /** `null` after a change. */
+  mean: number | null;
 }
 
 export function createLengthPredictor(): LengthPredictor {
@@ -92,6 +94,7 @@ export function createLengthPredictor(): LengthPredictor {
         lengths.total /= 2;
       }
       lengths.stale = true;
+      lengths.mean = null;
     },
     remaining(key, tokensOut, quantile, maxOutputTokens) {
       const tails = tailsOf(lengthsOf(key));
@@ -130,7 +133,9 @@ export function createLengthPredictor(): LengthPredictor {
       return table;
     },
     mean(key) {
-      const { counts } = lengthsOf(key);
+      const lengths = lengthsOf(key);
+      if (lengths.mean !== null) return lengths.mean;
+      const { counts } = lengths;
       let weight = 0;
       let sum = 0;
       for (let bin = 0; bin < BINS; bin++) {
@@ -138,13 +143,14 @@ export function createLengthPredictor(): LengthPredictor {
         weight += inBin;
         sum += inBin * Math.sqrt(lowerEdge(bin) * lowerEdge(bin + 1));
       }
-      return sum / weight;
+      lengths.mean = sum / weight;
+      return lengths.mean;
     },
   };
 }
 
 function emptyLengths(): Lengths {
-  return { counts: new Float64Array(BINS), tails: new Float64Array(BINS + 1), stale: true, total: 0 };
+  return { counts: new Float64Array(BINS), tails: new Float64Array(BINS + 1), stale: true, total: 0, mean: null };
 }
 
 function tailsOf(lengths: Lengths): Float64Array {

@@ -47,7 +47,7 @@ export function createRegistry(): Registry {
       all,
       of: (given) => {
         let labels = given;
-        let key = labels.join('\u0000');
+        let key = labels.length === 1 ? (labels[0] as string) : labels.join('\u0000');
         let entry = all.get(key);
         if (entry === undefined) {
           if (all.size >= SERIES_MAX) {
