@@ -5,7 +5,7 @@ import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
 import { unreachable } from './core/unreachable.ts';
 
-/** Whoever submits a job hears of it here: exactly one of the two, at once or later, and nothing once the job has ended. */
+/** Whoever submits a job hears of it here: exactly one of the two, at once or later, again after it was returned, and nothing once it has ended. */
 export interface JobOwner {
   dispatched(replicaId: ReplicaId, prediction: Prediction): void;
   rejected(reason: RejectReason, retryAfterMs: number | null): void;
@@ -18,6 +18,8 @@ export interface Runtime {
   /** Output tokens seen since the last call. */
   tokens(jobId: JobId, tokens: number): void;
   ended(jobId: JobId, outcome: JobOutcome, usage: Usage | null): void;
+  /** Its replica could not be reached; it goes to another, or is rejected. */
+  returned(jobId: JobId): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
@@ -98,6 +100,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       if (!owners.delete(jobId)) return;
       tell(usage === null ? { kind: 'ended', jobId, outcome } : { kind: 'ended', jobId, outcome, usage });
     },
+    returned: (jobId) => tell({ kind: 'returned', jobId }),
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),

@@ -1,5 +1,5 @@
 // A job from its arrival on: pending before it has a replica, tracked from then to its end.
-import type { JobSpec } from './job.ts';
+import type { JobSpec, ReplicaId } from './job.ts';
 
 export interface PendingJob {
   readonly spec: JobSpec;
@@ -10,6 +10,8 @@ export interface PendingJob {
   readonly arrivedAtMs: number;
   /** The earliest instant by which something is due; `Infinity` without SLO. Orders the queue. */
   readonly firstDeadlineAtMs: number;
+  /** Could not be reached for it. */
+  readonly avoid?: readonly ReplicaId[];
 }
 
 /** A job on a replica. Its last fields change: one object per job, touched for each batch of tokens. */

@@ -44,7 +44,7 @@ export interface ServerRequest {
 }
 
 export interface ExchangeOptions {
-  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended'>;
+  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
   /** How a replica is spoken to: the name it knows the model by, and whether it may be asked for the usage of a stream. */
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
@@ -79,6 +79,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
     let state: State = { kind: 'reading' };
+    /** A replica it was sent to could not be reached. */
+    let unreached = false;
 
     const refuse = (refusal: Refusal): void => {
       state = { kind: 'over' };
@@ -114,14 +116,14 @@ export function createExchange(options: ExchangeOptions): Exchange {
       submit(job, { body: reading.body, usageOptions: request.usageOptions });
     });
 
-    /** `content` is let go once it is sent: an answer may take minutes. */
+    /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, content: { body: Buffer | null; readonly usageOptions: InferenceRequest['usageOptions'] }): void {
       const arrivedAtMs = now();
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
           if (state.kind !== 'queued') return;
           options.rejected(reason, job.sloClass);
-          refuse(reason === 'unknown-model' ? { kind: 'unknown-model', model: job.model } : { kind: 'rejected', reason, retryAfterMs });
+          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: job.model } : { kind: 'rejected', reason, retryAfterMs });
         },
         dispatched: (replicaId, prediction) => {
           if (state.kind !== 'queued' || content.body === null) return;
@@ -138,18 +140,22 @@ export function createExchange(options: ExchangeOptions): Exchange {
             body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
             hideUsage,
           };
-          content.body = null;
-          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hidesUsage: hideUsage }));
+          const answered = (): void => {
+            content.body = null;
+          };
+          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hidesUsage: hideUsage, answered }));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
       });
     }
 
-    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, { arrivedAtMs, hidesUsage }: { readonly arrivedAtMs: number; readonly hidesUsage: boolean }): AnswerSink {
+    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, sent: { readonly arrivedAtMs: number; readonly hidesUsage: boolean; readonly answered: () => void }): AnswerSink {
       const { jobId } = job;
+      const { arrivedAtMs, hidesUsage } = sent;
       return {
         answered: (statusCode, headers) => {
           if (state.kind !== 'sent') return;
+          sent.answered();
           // The client's key was never sent, so a refused key is the gateway's own, and not for the client to mend.
           if (statusCode === 401 || statusCode === 403) {
             state.call.abort();
@@ -192,8 +198,13 @@ export function createExchange(options: ExchangeOptions): Exchange {
         failed: (failure) => {
           if (state.kind !== 'sent' && state.kind !== 'answering') return;
           const left = state;
-          const refusal: Refusal = failure.kind === 'unreachable' ? { kind: 'upstream-unreachable' } : { kind: `upstream-${failure.kind}`, answering: left.kind === 'answering' };
           options.failed({ requestId, replicaId, phase: left.kind === 'sent' ? 'before-answer' : 'mid-answer', error: failure.error });
+          if (failure.kind === 'unreachable') {
+            unreached = true;
+            state = { kind: 'queued', jobId };
+            return runtime.returned(jobId);
+          }
+          const refusal: Refusal = { kind: `upstream-${failure.kind}`, answering: left.kind === 'answering' };
           if (left.kind === 'sent') refuse(refusal);
           else {
             state = { kind: 'over' };

@@ -8,6 +8,8 @@ export type SchedulerEvent =
   /** Output tokens seen since the last such event; the first one is the time to first token. `lastAtMs`: when the last of them came, if not now. */
   | { readonly kind: 'tokens'; readonly jobId: JobId; readonly tokens: number; readonly lastAtMs?: number }
   | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
+  /** The replica it was sent to could not be reached: nothing of it has been seen there, and another one may have it. */
+  | { readonly kind: 'returned'; readonly jobId: JobId }
   /** Every control period. */
   | { readonly kind: 'tick' }
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }

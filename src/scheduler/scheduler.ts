@@ -224,8 +224,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const job = track(spec, nowMs);
     forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs);
     observeSizes(spec, job.key);
+    return place(job, nowMs);
+  }
+
+  /** To a replica, or into our queue. */
+  function place(job: PendingJob, nowMs: number): readonly Effect[] {
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
-    if (queue.countOf(spec.model) === 0) {
+    if (queue.countOf(job.spec.model) === 0) {
       const outcome = trySend(job, nowMs);
       return outcome.kind === 'sent' ? outcome.effects : keep(job, outcome, nowMs);
     }
@@ -359,7 +364,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.streaming === streaming;
     const { route } = known;
     const replica = route.id;
-    if (!alike || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
     known.left -= 1;
     return route;
   }
@@ -406,6 +411,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
       if (load >= replica.spec.concurrencyMax || replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
+      if (job.avoid?.includes(replica.spec.replicaId)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -511,6 +517,21 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
     if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  /** Back from a replica that could not be reached, it goes to another one, as if it had just come but for the time that is gone. */
+  function returned(jobId: JobId, nowMs: number): readonly Effect[] {
+    const placement = placements.get(jobId);
+    if (placement?.kind !== 'sent') return NO_EFFECTS;
+    const { job, replica } = placement;
+    placements.delete(jobId);
+    replica.queue.remove(job, nowMs);
+    loads[replica.index] = (loads[replica.index] as number) - 1;
+    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid = [] } = job;
+    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid: [...avoid, replica.spec.replicaId] };
+    const left = replicas.some((other) => other.state === 'up' && other.spec.models.includes(spec.model) && !again.avoid?.includes(other.spec.replicaId));
+    if (!left) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    return place(again, nowMs);
   }
 
   function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
@@ -667,6 +688,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         }
         case 'ended':
           return ended(event, nowMs);
+        case 'returned':
+          return returned(event.jobId, nowMs);
         case 'tick':
           return tick(nowMs);
         case 'replica-health':

@@ -504,3 +504,20 @@ test('trailers that the server announced follow the answer, those that would cha
   await once(answer, 'end');
   expect(answer.trailers).toEqual({ 'x-checksum': 'abc' });
 });
+
+test('a request whose replica cannot be reached goes to another, with its body as it came, once and under one id', async () => {
+  const [dead, alive] = [await createStubUpstream(), await createStubUpstream()];
+  opened.push(alive);
+  // Probes are too rare to tell: the request is the first to find out.
+  const gateway = await startGateway([dead, alive], { more: 'health: { everyMs: 60000, timeoutMs: 500, failuresMax: 3 }\ntimeouts: { drainMs: 100 }' });
+  opened.push(gateway);
+  await eventually(async () => ((await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()) as { replicas: { state: string }[] }).replicas.every(({ state }) => state === 'up'));
+  await dead.close();
+  const answers = await Promise.all(Array.from({ length: 8 }, (_, index) => post(gateway, { ...CHAT, index }, { 'x-request-id': `id-${index}` })));
+  expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+  expect(answers.map(({ headers }) => headers.get('x-paceline-replica'))).toEqual(answers.map(() => 'r1'));
+  expect(alive.requests.map(({ body, headers }) => [(JSON.parse(body) as { index: number }).index, headers['x-request-id']]).sort()).toEqual(answers.map((_, index) => [index, `id-${index}`]));
+  const events = gateway.events.filter(({ kind }) => kind === 'returned' || kind === 'ended');
+  expect(events.filter(({ kind }) => kind === 'returned').length).toBeGreaterThan(0);
+  await eventually(() => gateway.events.filter(({ kind }) => kind === 'ended').length === answers.length);
+});

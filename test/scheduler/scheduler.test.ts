@@ -67,6 +67,39 @@ describe('an arrival', () => {
     expect(after.filter(({ kind }) => kind === 'dispatch')).toMatchObject([{ jobId: 'soon' }]);
   });
 
+  describe('whose replica could not be reached', () => {
+    const returned = (jobId: string): { readonly kind: 'returned'; readonly jobId: JobId } => ({ kind: 'returned', jobId: jobId as JobId });
+    const replicaOf = (effects: readonly Effect[]): string | undefined => effects.find((effect) => effect.kind === 'dispatch')?.replicaId;
+
+    test('goes to another one, with its deadline from when it came, and never back', () => {
+      const scheduler = started({}, [R0, R1]);
+      const first = replicaOf(scheduler.handle({ kind: 'arrived', job: job('a') }, 0));
+      const again = scheduler.handle(returned('a'), 300);
+      expect(replicaOf(again)).toBe(first === R0 ? R1 : R0);
+      expect(again.find((effect) => effect.kind === 'dispatch')?.prediction.ttftMs).toBeGreaterThan(300);
+      expect(scheduler.handle(returned('a'), 310)).toEqual([{ kind: 'reject', jobId: 'a', reason: 'no-replica', retryAfterMs: 1000 }]);
+      expect(scheduler.snapshot(310).replicas.map(({ waitingPrompts }) => waitingPrompts)).toEqual([0, 0]);
+    });
+
+    test('is rejected where there is no other, and waits where the other has no place', () => {
+      const alone = started();
+      alone.handle({ kind: 'arrived', job: job('a') }, 0);
+      expect(alone.handle(returned('a'), 1)).toMatchObject([{ kind: 'reject', reason: 'no-replica' }]);
+      const full = started({}, [R0, R1], 1);
+      const [a, b] = [full.handle({ kind: 'arrived', job: job('a') }, 0), full.handle({ kind: 'arrived', job: job('b') }, 0)];
+      expect(new Set([replicaOf(a), replicaOf(b)])).toEqual(new Set([R0, R1]));
+      expect(full.handle(returned('a'), 1)).toEqual([]);
+      expect(full.handle({ kind: 'ended', jobId: 'b' as JobId, outcome: 'finished' }, 50)).toContainEqual(expect.objectContaining({ kind: 'dispatch', jobId: 'a', replicaId: replicaOf(b) }));
+    });
+
+    test('is not known any more once it has ended', () => {
+      const scheduler = started({}, [R0, R1]);
+      scheduler.handle({ kind: 'arrived', job: job('a') }, 0);
+      scheduler.handle({ kind: 'ended', jobId: 'a' as JobId, outcome: 'cancelled' }, 1);
+      expect(scheduler.handle(returned('a'), 2)).toEqual([]);
+    });
+  });
+
   describe('like one that was just judged', () => {
     const IN_FLIGHT = 64;
     /** With so many in flight that four more are a sixteenth; uncontrolled, so that the fastest point leaves slack. */
