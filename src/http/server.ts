@@ -39,6 +39,8 @@ export interface ListenOptions extends ListenConfig {
 type HeaderLimits = Pick<ListenOptions['limits'], 'headerBytesMax' | 'headersMax'>;
 
 const IDLE_CHECK_MS = 20;
+/** Connections that may wait to be accepted; the system's own bound is mostly 4,096. Node's 511 overflow when a thousand clients come back at once. */
+const BACKLOG = 4_096;
 /** A new certificate is in use this long after its files have changed; two looks at a file cost nothing. */
 const CERTIFICATE_LOOK_MS = 5_000;
 /** Connections beyond `connectionsMax` that are being told so; those beyond these too are closed without a word. */
@@ -300,7 +302,7 @@ function endSoon(socket: Socket, text: string): void {
 function listenOnPort(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(port, host, () => {
+    server.listen({ port, host, backlog: BACKLOG }, () => {
       server.off('error', reject);
       resolve();
     });
