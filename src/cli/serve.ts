@@ -28,8 +28,8 @@ export const command = defineCommand({
     const config = overridden(readConfig(options.config), options);
     const gateway = await createGateway(config).catch(refuseUnusable);
     process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl })}\n`);
-    // Without a certificate the signal keeps its old meaning: a terminal that closes takes its gateway with it.
-    if (config.listen.tls !== null) process.on('SIGHUP', gateway.reloadCertificate);
+    // A terminal that closes takes its gateway with it; a supervisor that sends it means "read again", which without a certificate is nothing.
+    if (config.listen.tls !== null || !process.stdout.isTTY) process.on('SIGHUP', gateway.reloadCertificate);
     await Promise.race(signals);
     await gateway.close();
     return 0;

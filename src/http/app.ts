@@ -33,7 +33,7 @@ export function createShortCut({ exchange, passThrough }: Pick<AppOptions, 'exch
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
     if (endpoint !== undefined) exchange(endpoint, path, incoming, outgoing);
-    else if (isAllowed(path, passThrough) && !ENDPOINTS.has(path)) exchange('opaque', path, incoming, outgoing);
+    else if (isAllowed(incoming.method ?? '', path, passThrough) && !ENDPOINTS.has(path)) exchange('opaque', path, incoming, outgoing);
     else return false;
     return true;
   };

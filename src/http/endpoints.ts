@@ -38,8 +38,14 @@ export function dialectOf(path: string): Dialect {
   return path.startsWith('/v1/messages') ? 'anthropic' : 'openai';
 }
 
-/** A path of the allow-list: as it stands, or everything below where it ends in `/*`; none that a server might read as another one. */
-export function isAllowed(path: string, allowed: readonly string[]): boolean {
-  if (allowed.length === 0 || /\.\.|\/\/|\\|%2e|%2f|%5c/i.test(path)) return false;
+/** `TRACE` would echo the key of the replica; `CONNECT` is no request at all. */
+const PASSING_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']);
+
+/**
+ * A path of the allow-list: as it stands, or everything below where it ends in `/*`. None that a server might read as another
+ * one: dots that walk, empty segments, escapes and parameters are out.
+ */
+export function isAllowed(method: string, path: string, allowed: readonly string[]): boolean {
+  if (allowed.length === 0 || !PASSING_METHODS.has(method) || !/^(\/(?!\.{1,2}(\/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+\/?$/.test(path)) return false;
   return allowed.some((pattern) => (pattern.endsWith('/*') ? path.startsWith(pattern.slice(0, -1)) : path === pattern));
 }

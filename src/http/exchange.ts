@@ -14,7 +14,7 @@ import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, clientTrailers, requestIdOf, serverHeaders } from './headers.ts';
-import { multipartField } from './multipart.ts';
+import { multipartFields } from './multipart.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
 import { readBody } from './request-body.ts';
@@ -168,9 +168,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
           const lengthKept = !(streams && hidesUsage) && statusCode !== 204;
           // An error can be told in the stream where it is readable text that may become longer.
           const eventStream = streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
-          state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
           const processingMs = streams ? null : now() - arrivedAtMs;
           outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs, lengthKept }));
+          state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
           // Most servers send headers with the first piece; where they come alone they are not held back either.
           process.nextTick(flushHeaders, outgoing);
         },
@@ -227,8 +227,11 @@ function contentTypeFor(endpoint: Endpoint, headers: IncomingHttpHeaders): strin
 
 /** In the words of the body's own type; a body that is neither names its model nowhere. */
 function withUpstreamModel(body: Buffer, contentType: string, model: string): Buffer {
-  const field = multipartField(body, contentType, 'model');
-  if (field !== null) return Buffer.concat([body.subarray(0, field.start), Buffer.from(model), body.subarray(field.end)]);
+  const fields = multipartFields(body, contentType, 'model');
+  if (fields.length > 0) {
+    const parts = fields.flatMap(({ start }, index) => [body.subarray(fields[index - 1]?.end ?? 0, start), Buffer.from(model)]);
+    return Buffer.concat([...parts, body.subarray(fields.at(-1)?.end)]);
+  }
   return /^application\/json\b/i.test(contentType) ? withModelName(body, model) : body;
 }
 

@@ -8,11 +8,14 @@ import type { Prediction } from '../scheduler/events.ts';
 /** Content negotiation, W3C trace context and the version of Anthropic's API; everything else of the client's is for us or for nobody. */
 const TO_SERVER = ['accept', 'traceparent', 'tracestate', 'baggage', 'anthropic-version', 'anthropic-beta'] as const;
 
-/** What describes the body, and what the SDKs read. The server's rate limits are ours to keep, not the client's. */
-const TO_CLIENT = ['content-type', 'content-length', 'content-encoding', 'content-disposition', 'cache-control', 'trailer', 'openai-version', 'retry-after', 'retry-after-ms', 'x-should-retry'] as const;
+/**
+ * In this order: behind a length Node would read a disposition as UTF-8, and refuse to write it where it is.
+ * What describes the body, and what the SDKs read. The server's rate limits are ours to keep, not the client's.
+ */
+const TO_CLIENT = ['content-type', 'content-disposition', 'content-length', 'content-encoding', 'cache-control', 'trailer', 'openai-version', 'retry-after', 'retry-after-ms', 'x-should-retry'] as const;
 
 /** Trailers that would be read as something about the message itself, or that no server has any business setting. */
-const NO_TRAILER = new Set(['transfer-encoding', 'content-length', 'content-encoding', 'content-type', 'content-range', 'trailer', 'host', 'connection', 'te', 'authorization', 'set-cookie', 'cache-control']);
+const NO_TRAILER = new Set(['keep-alive', 'upgrade', 'proxy-connection', 'http2-settings', 'transfer-encoding', 'content-length', 'content-encoding', 'content-type', 'content-range', 'trailer', 'host', 'connection', 'te', 'authorization', 'set-cookie', 'cache-control']);
 
 /** RFC 9110, 7.6.3. */
 const VIA = '1.1 paceline';
@@ -51,8 +54,11 @@ export function clientHeaders(
   for (const name of TO_CLIENT) {
     const value = headers[name];
     if (value === undefined || (name === 'content-length' && !ours.lengthKept)) continue;
+    // Trailers go with chunks alone.
+    if (name === 'trailer' && ours.lengthKept && headers['content-length'] !== undefined) continue;
     // What came in several lines is a list; of what can be said only once the first counts.
-    out.push(name, typeof value === 'string' ? value : name === 'content-type' || name === 'content-length' ? (value[0] as string) : value.join(', '));
+    const whole = typeof value === 'string' ? value : name === 'content-type' || name === 'content-length' ? (value[0] as string) : value.join(', ');
+    out.push(name, whole);
   }
   // Elsewhere than on this server it would show, and name, what is behind the gateway.
   const location = headers.location;
@@ -62,14 +68,13 @@ export function clientHeaders(
 
 /** Of those that the server announced; `null` where none may pass. */
 export function clientTrailers(headers: IncomingHttpHeaders, trailers: IncomingHttpHeaders): Record<string, string> | null {
-  const announced = headers['trailer'];
-  if (typeof announced !== 'string') return null;
-  const passing = announced
-    .toLowerCase()
-    .split(',')
-    .map((name) => name.trim())
-    .filter((name) => !NO_TRAILER.has(name) && typeof trailers[name] === 'string');
-  return passing.length === 0 ? null : Object.fromEntries(passing.map((name) => [name, trailers[name] as string]));
+  const passing: [string, string][] = [];
+  for (const announced of String(headers['trailer'] ?? '').toLowerCase().split(',')) {
+    const name = announced.trim();
+    const value = trailers[name];
+    if (value !== undefined && !NO_TRAILER.has(name)) passing.push([name, typeof value === 'string' ? value : value.join(', ')]);
+  }
+  return passing.length === 0 ? null : Object.fromEntries(passing);
 }
 
 /** At least 1: what is late already is still wanted, and 0 would be refused by a gateway behind us. */

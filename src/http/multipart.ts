@@ -7,25 +7,34 @@ const VALUE_BYTES_MAX = 800;
 /** Parts that are looked at; an upload has a file or two and a handful of settings. */
 const PARTS_MAX = 256;
 
-/** Where the value of the first plain field of that name stands in the body; `null` where there is none. */
-export function multipartField(body: Buffer, contentType: string, name: string): { readonly start: number; readonly end: number } | null {
+/** Where the values of the plain fields of that name stand in the body, in order; what is empty or no plain text is none. */
+export function multipartFields(body: Buffer, contentType: string, name: string): readonly { readonly start: number; readonly end: number }[] {
   const boundary = /^multipart\/form-data\b.*?;\s*boundary=(?:"([^"]{1,200})"|([^\s;]{1,200}))/i.exec(contentType);
-  if (boundary === null) return null;
+  if (boundary === null) return [];
   const delimiter = Buffer.from(`--${boundary[1] ?? boundary[2]}`);
-  let at = body.indexOf(delimiter);
+  const fields: { readonly start: number; readonly end: number }[] = [];
+  let at = delimiterFrom(body, delimiter, 0);
   for (let part = 0; at >= 0 && part < PARTS_MAX; part++) {
-    const headersAt = at + delimiter.length + 2;
-    const headersEnd = body.indexOf('\r\n\r\n', headersAt - 2);
-    if (headersEnd < 0) return null;
+    const headersAt = at + delimiter.length;
+    const headersEnd = body.indexOf('\r\n\r\n', headersAt);
+    if (headersEnd < 0) break;
     const start = headersEnd + 4;
-    at = body.indexOf(delimiter, start);
-    if (at < 0 || headersEnd - headersAt > PART_HEADER_BYTES_MAX) continue;
+    at = delimiterFrom(body, delimiter, start);
+    const end = at - 2;
+    if (at < 0 || headersEnd - headersAt > PART_HEADER_BYTES_MAX || end <= start || end - start > VALUE_BYTES_MAX) continue;
     const disposition = /^content-disposition:\s*form-data\b(.*)$/im.exec(body.toString('latin1', headersAt, headersEnd))?.[1] ?? '';
     if (/;\s*filename\*?=/i.test(disposition)) continue;
     const named = /;\s*name=(?:"([^"]*)"|([^\s;]+))/i.exec(disposition);
-    if ((named?.[1] ?? named?.[2]) !== name) continue;
-    const end = at - 2;
-    return end >= start && end - start <= VALUE_BYTES_MAX ? { start, end } : null;
+    if ((named?.[1] ?? named?.[2]) === name && !/[\0-\x1f]/.test(body.toString('latin1', start, end))) fields.push({ start, end });
   }
-  return null;
+  return fields;
+}
+
+/** A delimiter is one at the start of a line, with nothing but blanks or two dashes behind it (RFC 2046, 5.1.1). */
+function delimiterFrom(body: Buffer, delimiter: Buffer, from: number): number {
+  for (let at = body.indexOf(delimiter, from); at >= 0; at = body.indexOf(delimiter, at + 1)) {
+    const startsLine = at === 0 || (body[at - 2] === 0x0d && body[at - 1] === 0x0a);
+    if (startsLine && /^(--|[ \t]*\r\n)/.test(body.toString('latin1', at + delimiter.length, at + delimiter.length + 64))) return at;
+  }
+  return -1;
 }

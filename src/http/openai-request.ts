@@ -1,7 +1,7 @@
 // Reads from the body of an OpenAI request what a decision needs, and nothing more: the body itself goes on as it came.
 import { unreachable } from '../core/unreachable.ts';
 import type { Endpoint } from './endpoints.ts';
-import { multipartField } from './multipart.ts';
+import { multipartFields } from './multipart.ts';
 
 export interface InferenceRequest {
   /** `null` where none is named, which only some endpoints allow. */
@@ -52,8 +52,8 @@ function readOpaque(body: Buffer, contentType: string): InferenceRequest {
 }
 
 function opaqueModel(body: Buffer, contentType: string): string | null {
-  const field = multipartField(body, contentType, 'model');
-  if (field !== null) return body.toString('utf8', field.start, field.end);
+  const field = multipartFields(body, contentType, 'model').at(-1);
+  if (field !== undefined) return body.toString('utf8', field.start, field.end);
   if (!/^application\/json\b/i.test(contentType)) return null;
   try {
     const json: unknown = JSON.parse(body.toString('utf8'));

@@ -1,7 +1,8 @@
 // Sends requests to one model server and hands the answers on: undici's lowest-level dispatch, no streams in between.
 // Pieces that arrive together are handed on together; what they say (tokens, usage) is told beside them.
 import type { IncomingHttpHeaders } from 'node:http';
-import { Client, Pool } from 'undici';
+import type { Socket } from 'node:net';
+import { buildConnector, Client, Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Usage } from '../core/job.ts';
 import type { SseScanner } from './sse-scanner.ts';
@@ -85,9 +86,11 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   // Own timers instead of undici's: its 300 s for headers would end long answers without streaming (COMPLAINTS 27).
   const clientOptions = { connectTimeout: options.connectMs, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, allowH2: false };
   const probes = new Pool(options.origin, { ...clientOptions, connections: 2 });
+  const connector = buildConnector({ timeout: options.connectMs, allowH2: false });
   // One connection per request under way, the last used first: undici's own pool asks every connection whether it is free.
   const idle: Client[] = [];
-  const clients = new Set<Client>();
+  /** Each with its connection, once it has one. */
+  const clients = new Map<Client, Socket | null>();
   const authorization = options.apiKey === null ? [] : ['authorization', `Bearer ${options.apiKey}`];
   const watched = new Set<Watched>();
   // One timer for all calls: a late answer is a matter of minutes, a timer per piece of it is not worth its cost.
@@ -102,8 +105,15 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   function take(): Client {
     const free = idle.pop();
     if (free !== undefined) return free;
-    const client = new Client(options.origin, clientOptions);
-    clients.add(client);
+    const client: Client = new Client(options.origin, {
+      ...clientOptions,
+      connect: (target, connected) =>
+        connector(target, (...outcome) => {
+          if (clients.has(client)) clients.set(client, outcome[1]);
+          connected(...outcome);
+        }),
+    });
+    clients.set(client, null);
     return client;
   }
 
@@ -131,7 +141,10 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     function giveBack(): void {
       if (!holding) return;
       holding = false;
-      if (clients.has(client)) idle.push(client);
+      if (!clients.has(client)) return;
+      // Answered before it had read the request: what it has not read stands before the next one (RFC 9112, 9.3).
+      if ((clients.get(client)?.writableLength ?? 0) > 0) drop(client);
+      else idle.push(client);
     }
     function finish(): void {
       over = true;
@@ -259,7 +272,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     get,
     close: async () => {
       clearInterval(sweep);
-      await Promise.all([probes.destroy(), ...[...clients].map((client) => client.destroy())]);
+      await Promise.all([probes.destroy(), ...[...clients.keys()].map((client) => client.destroy())]);
     },
   };
 }

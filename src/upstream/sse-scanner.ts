@@ -21,8 +21,7 @@ const COLON = 0x3a;
 
 /** Keys whose non-empty string value is output, most frequent first: chat, completions, reasoning, tools, responses, messages. */
 const TOKEN_KEYS = ['"content":', '"text":', '"reasoning_content":', '"reasoning":', '"arguments":', '"delta":', '"refusal":', '"thinking":', '"partial_json":'].map((key) => Buffer.from(key));
-const USAGE_KEY = Buffer.from('"usage":');
-const CHOICES_KEY = Buffer.from('"choices":');
+const USAGE_KEY = Buffer.from('"usage"');
 const ERROR_START = Buffer.from('{"error":');
 /** The responses endpoint names its events; chat and completions never do. Only `….delta` brings new output. */
 const RESPONSE_NAME = Buffer.from('response.');
@@ -122,7 +121,7 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     if (output) {
       if (!eventIsSummary) eventHasOutput = true;
       unread = bytes;
-    } else if (readUsage(bytes) && hideUsage && choicesAreEmpty(bytes)) eventIsHidden = true;
+    } else if (readUsage(bytes) && hideUsage && tellsUsageAlone(bytes)) eventIsHidden = true;
     if (startsWithError(bytes)) errorSeen = true;
   }
 
@@ -235,7 +234,8 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
         } else if (chunk[start] === LF) start++;
       }
       if (!blank) continue;
-      if (eventIsHidden && !eventIsReleased) {
+      // Longer it would pass or not by how it was cut.
+      if (eventIsHidden && !eventIsReleased && keptBytes + start - eventAt <= HIDDEN_EVENT_BYTES_MAX) {
         parts ??= [];
         if (eventAt > settledTo) parts.push(chunk.subarray(settledTo, eventAt));
         settledTo = start;
@@ -313,14 +313,15 @@ function isData(bytes: Buffer, at: number): boolean {
   return bytes[at] === 0x64 && bytes[at + 1] === 0x61 && bytes[at + 2] === 0x74 && bytes[at + 3] === 0x61 && bytes[at + 4] === 0x3a;
 }
 
-function choicesAreEmpty(line: Buffer): boolean {
-  const keyAt = line.indexOf(CHOICES_KEY);
-  if (keyAt < 0) return false;
-  let at = keyAt + CHOICES_KEY.length;
-  while (line[at] === SPACE) at++;
-  if (line[at++] !== 0x5b) return false;
-  while (line[at] === SPACE) at++;
-  return line[at] === 0x5d;
+/** It has no choices, and they are what an event is about. At most one line of a stream is parsed for it, unless its server repeats it. */
+function tellsUsageAlone(line: Buffer): boolean {
+  if (line.length > HIDDEN_EVENT_BYTES_MAX) return false;
+  try {
+    const { choices } = JSON.parse(line.toString('utf8', 5)) as { choices?: unknown };
+    return Array.isArray(choices) && choices.length === 0;
+  } catch {
+    return false;
+  }
 }
 
 function startsWithError(line: Buffer): boolean {

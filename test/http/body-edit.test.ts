@@ -26,6 +26,8 @@ test.each([
   ['{"model":"m", "n": 1.0 }\n', undefined, '{"model":"m", "n": 1.0 ,"stream_options":{"include_usage":true}}\n'],
   ['{"stream_options": null , "n":1.0}', null, '{"stream_options": {"include_usage":true} , "n":1.0}'],
   ['{"n":1.0,"stream_options":{"include_usage":false,"x":[1,{"y":"}"}]}}', { include_usage: false, x: [1, { y: '}' }] }, '{"n":1.0,"stream_options":{"include_usage":true,"x":[1,{"y":"}"}]}}'],
+  ['{"stream_options":{ "x": 1.0 }}', { x: 1 }, '{"stream_options":{ "x": 1.0 ,"include_usage":true}}'],
+  ['{"stream_options":{ }}', {}, '{"stream_options":{ "include_usage":true}}'],
 ])('asks for usage in %s', (body, given, expected) => {
   expect(withUsageAsked(Buffer.from(body), given).toString()).toBe(expected);
 });
@@ -39,4 +41,11 @@ test('asking for usage changes nothing else of any body', () => {
       expect(JSON.parse(withUsageAsked(Buffer.from(text), given).toString())).toEqual({ ...JSON.parse(text), stream_options: { ...given, include_usage: true } });
     }),
   );
+});
+
+// Twelve kilobytes that once ended the process: what parses at any depth is not written out at any depth.
+test('asks for usage beside options of any depth', () => {
+  const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+  const body = `{"model":"m","stream_options":{"x":${deep}}}`;
+  expect(withUsageAsked(Buffer.from(body), { x: [] }).toString()).toBe(`{"model":"m","stream_options":{"x":${deep},"include_usage":true}}`);
 });

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { request as httpRequest } from 'node:http';
-import { connect } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { eventually, PROFILE, startConfigured, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
@@ -462,7 +463,9 @@ test('paths of the allow-list go on with any method; others do not, however they
   expect(await asked('POST', '/v1/load')).toBe('POST /v1/load');
   expect((await fetch(`${gateway.url}/v1/files/f-1`, { method: 'HEAD' })).status).toBe(200);
   const seen = upstream.requests.length;
-  for (const path of ['/v1/loads', '/v1/files', '/v1/files/..%2f..%2fmetrics', '/v1/files/%2e%2e/metrics', '/v1/files//x']) expect(await asked('GET', path)).toContain('unknown_url');
+  for (const path of ['/v1/loads', '/v1/files', '/v1/files/..%2f..%2fmetrics', '/v1/files/%2e%2e/metrics', '/v1/files//x', '/v1/files/%00', '/v1/files/%252e%252e/x', '/v1/files/a;b/x']) expect(await asked('GET', path)).toContain('unknown_url');
+  // `fetch` sends neither.
+  for (const [method, path] of [['TRACE', '/v1/files/x'], ['GET', '/v1/files/./x'], ['GET', '/v1/files/../x']] as const) expect(await raw(gateway, `${method} ${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)).toContain('unknown_url');
   expect(upstream.requests).toHaveLength(seen);
 });
 
@@ -491,9 +494,9 @@ test("Anthropic's endpoint is refused in Anthropic's words, and its key is looke
 test('trailers that the server announced follow the answer, those that would change its meaning do not', async () => {
   const { gateway } = await start({
     answer: (_request, _incoming, outgoing) => {
-      outgoing.writeHead(200, { 'content-type': 'application/json', trailer: 'x-checksum, set-cookie' });
+      outgoing.writeHead(200, { 'content-type': 'application/json', trailer: 'x-checksum, set-cookie, keep-alive, upgrade' });
       outgoing.write('{}');
-      outgoing.addTrailers({ 'x-checksum': 'abc', 'set-cookie': 'a=b', 'x-unannounced': '1' });
+      outgoing.addTrailers({ 'x-checksum': 'abc', 'set-cookie': 'a=b', 'x-unannounced': '1', 'keep-alive': 'timeout=1', upgrade: 'x' });
       outgoing.end();
     },
   });
@@ -520,4 +523,49 @@ test('a request whose replica cannot be reached goes to another, with its body a
   const events = gateway.events.filter(({ kind }) => kind === 'returned' || kind === 'ended');
   expect(events.filter(({ kind }) => kind === 'returned').length).toBeGreaterThan(0);
   await eventually(() => gateway.events.filter(({ kind }) => kind === 'ended').length === answers.length);
+});
+
+/** All that a connection is answered until it closes. */
+async function raw(gateway: GatewayUnderTest, text: string): Promise<string> {
+  const { hostname, port } = new URL(gateway.url);
+  const socket = connect(Number(port), hostname);
+  socket.write(text);
+  const chunks: Buffer[] = [];
+  for await (const chunk of socket) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString('latin1');
+}
+
+test.each([
+  ['UTF-8', Buffer.from('attachment; filename="日本é.txt"'), Buffer.from('attachment; filename="日本é.txt"').toString('latin1')],
+  ['bytes that are none', Buffer.from([0x61, 0xe9, 0xff]), 'a\u00e9\u00ff'],
+])('a header of the server in %s spoils no answer', async (_what, bytes, expected) => {
+  const { gateway } = await start({
+    answer: (_request, incoming) => void incoming.socket.write(Buffer.concat([Buffer.from('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\ntrailer: x-sum\r\ncontent-disposition: '), bytes, Buffer.from('\r\n\r\n{}')])),
+  });
+  const body = JSON.stringify(CHAT);
+  const answer = await raw(gateway, `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  expect(answer).toMatch(/^HTTP\/1\.1 200 /);
+  expect(answer.endsWith('\r\n\r\n{}')).toBe(true);
+  expect(/^content-disposition: (.*)$/m.exec(answer)?.[1]?.trim() ?? null).toBe(expected);
+});
+
+test('a server that answers before it has read the request keeps no later request waiting behind what is unread', async () => {
+  let asked = 0;
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.once('data', (chunk) => {
+      const text = chunk.toString('latin1');
+      if (text.startsWith('GET')) return void socket.end('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');
+      asked += 1;
+      // The first is refused by its head alone, and nobody reads on.
+      if (asked === 1) socket.pause();
+      socket.write(asked === 1 ? 'HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n' : 'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}');
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const gateway = await startConfigured(testConfig(`replicas:\n  - { id: a, url: 'http://127.0.0.1:${(server.address() as AddressInfo).port}', models: [m], profile: ${PROFILE} }\ntimeouts: { firstByteMs: 3000, drainMs: 100 }\n`));
+  opened.push({ close: async () => void server.close() }, gateway);
+  expect((await post(gateway, { ...CHAT, user: 'x'.repeat(9_000_000) })).status).toBe(413);
+  expect((await post(gateway)).status).toBe(200);
 });

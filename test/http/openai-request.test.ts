@@ -80,6 +80,15 @@ test.each([
   expect(readInferenceRequest('opaque', Buffer.from(FORM), contentType)).toMatchObject({ request: { model } });
 });
 
+test.each([
+  ['a value with the delimiter inside', ['--b', 'content-disposition: form-data; name="x"', '', 'a--b\r\n--bogus: y', '--b', 'content-disposition: form-data; name="model"', '', 'm', '--b--'], 'm'],
+  ['two models, of which the last counts', ['--b', 'content-disposition: form-data; name=model', '', 'm', '--b', 'content-disposition: form-data; name="model"', '', 'n', '--b--'], 'n'],
+  ['an empty one', ['--b', 'content-disposition: form-data; name="model"', '', '', '--b--'], null],
+  ['one over two lines', ['--b', 'content-disposition: form-data; name="model"', '', 'm\r\nn', '--b--'], null],
+])('the model of a form with %s', (_what, lines, model) => {
+  expect(readInferenceRequest('opaque', Buffer.from(lines.join('\r\n')), 'multipart/form-data; boundary=b')).toMatchObject({ request: { model } });
+});
+
 test('a form that ends anywhere is read without an error', () => {
   for (let end = 0; end < FORM.length; end++) expect(readInferenceRequest('opaque', Buffer.from(FORM.slice(0, end)), 'multipart/form-data; boundary=b').kind).toBe('ok');
 });

@@ -103,6 +103,8 @@ test.each([
   ['between others', [chat({ content: 'a' }) + usageEvent, 'data: [DONE]\n\n'], `${chat({ content: 'a' })}data: [DONE]\n\n`],
   ['with spaces', ['data: {"choices": [ ], "usage": {"prompt_tokens": 9, "completion_tokens": 3}}\n\ndata: [DONE]\n\n'], 'data: [DONE]\n\n'],
   ['with CRLF cut in half', [usageEvent.replaceAll('\n', '\r\n').slice(0, -1), '\ndata: [DONE]\r\n\r\n'], 'data: [DONE]\r\n\r\n'],
+  ['with blanks anywhere', ['data: {"choices" : [\t], "usage" : {"prompt_tokens": 9}}\n\n'], ''],
+  ['but not where others have choices', ['data: {"meta":{"choices":[]},"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":9}}\n\n'], 'data: {"meta":{"choices":[]},"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":9}}\n\n'],
   ['but not beside choices', [chat({ content: 'a' }, { prompt_tokens: 9, completion_tokens: 3 })], chat({ content: 'a' }, { prompt_tokens: 9, completion_tokens: 3 })],
   ['but not without usage', ['data: {"choices":[],"prompt_filter_results":[]}\n\n'], 'data: {"choices":[],"prompt_filter_results":[]}\n\n'],
   ['but not half of it, when the stream breaks', ['data: {"choices":[],"us'], 'data: {"choices":[],"us'],
@@ -119,6 +121,14 @@ function filtered(chunks: readonly Buffer[]): Buffer {
   });
   return Buffer.concat([...out, scanner.rest()]);
 }
+
+test.each([[-1], [0], [1]])('an event that tells the usage and is %i bytes over the bound passes or not, however it is cut', (over) => {
+  const [head, tail] = ['data: {"choices":[],"x":"', '","usage":{"prompt_tokens":9}}\n\n'];
+  const bytes = Buffer.from(head + 'x'.repeat(HIDDEN_EVENT_BYTES_MAX + over - head.length - tail.length) + tail);
+  const expected = over > 0 ? bytes.toString() : '';
+  expect(filtered([bytes]).toString()).toBe(expected);
+  for (const at of [10, 5_000, bytes.length - 2, bytes.length - 1]) expect(filtered([bytes.subarray(0, at), bytes.subarray(at)]).toString()).toBe(expected);
+});
 
 test('an unfinished event is held back up to the bound, and a whole one never', () => {
   const scanner = createSseScanner({ hideUsage: true });
