@@ -141,10 +141,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
 
   const { limits, timeouts } = config;
-  const operatorListener = { address: { kind: 'port', ...config.admin }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
+  const operatorListener = { key: 'admin', address: { kind: 'port', ...config.admin }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
   const listeners: Listener[] = [];
   try {
-    listeners.push(await listen(app, { ...config.listen, limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })), await listen(operatorApp, operatorListener));
+    // One after the other: where the second fails the first is there to be closed.
+    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })));
+    listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
     await closeParts();

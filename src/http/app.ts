@@ -33,10 +33,15 @@ export function createShortCut({ exchange, passThrough }: Pick<AppOptions, 'exch
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
     if (endpoint !== undefined) exchange(endpoint, path, incoming, outgoing);
-    else if (isAllowed(incoming.method ?? '', path, passThrough) && !ENDPOINTS.has(path)) exchange('opaque', path, incoming, outgoing);
+    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, passThrough)) exchange('opaque', path, incoming, outgoing);
     else return false;
     return true;
   };
+}
+
+/** They are the gateway's own to tell of. */
+function isModels(path: string): boolean {
+  return /^\/v1\/models(\/|$)/.test(path);
 }
 
 /** A target may also name the host (RFC 9112, 3.2.2). */
@@ -71,7 +76,7 @@ export function createApp(options: Omit<AppOptions, 'exchange' | 'passThrough'>)
   });
   app.notFound((context) => {
     const { method, path } = context.req;
-    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : /^\/v1\/models(\/|$)/.test(path) ? 'GET, HEAD, OPTIONS' : null;
+    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : null;
     if (allowed === null) return refuse(context.env, { kind: 'unknown-route', method, path });
     if (method === 'OPTIONS') return context.body(null, 204, { allow: allowed });
     return refuse(context.env, { kind: 'wrong-method', method, path, allowed });

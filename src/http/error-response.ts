@@ -57,7 +57,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'unauthorized':
       return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message);
     case 'unknown-route':
-      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}`);
+      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; what there is stands in the README (inference is under /v1), other paths go on by passThrough, metrics and health are on the admin listener`);
     case 'wrong-method':
       return answer(405, 'invalid_request_error', 'method_not_supported', `${refusal.path} takes ${refusal.allowed}, and not ${refusal.method}`, { headers: ['allow', refusal.allowed] });
     case 'unknown-model':

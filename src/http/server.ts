@@ -31,6 +31,8 @@ export interface Listener {
 }
 
 export interface ListenOptions extends ListenConfig {
+  /** Of the config, for messages. */
+  readonly key: 'listen' | 'admin';
   readonly limits: { readonly headerBytesMax: number; readonly headersMax: number; readonly connectionsMax: number; readonly streamsPerConnectionMax: number };
   readonly timeouts: { readonly headersMs: number; readonly requestMs: number; readonly keepAliveMs: number };
   readonly telemetry: Pick<Telemetry, 'requestRefused' | 'connectionDropped' | 'certificateLoaded' | 'certificateRefused'>;
@@ -97,7 +99,7 @@ export async function listen(app: App, options: ListenOptions, shortCut: ShortCu
   let certificateWatch: CertificateWatch | null = null;
   try {
     if (address.kind === 'socket') await listenOnSocket(server, address.path, address.mode);
-    else await listenOnPort(server, address.host, address.port);
+    else await listenOnPort(server, options.key, address.host, address.port);
     if (tls !== null) certificateWatch = watch(server, tls, options);
   } catch (error) {
     http2?.close();
@@ -299,11 +301,15 @@ function endSoon(socket: Socket, text: string): void {
   socket.resume();
 }
 
-function listenOnPort(server: Server, host: string, port: number): Promise<void> {
+function listenOnPort(server: Server, key: string, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
+    const refused = (error: NodeJS.ErrnoException): void => {
+      const why = error.code === 'EADDRINUSE' ? `EADDRINUSE: another process listens on ${host}:${port}` : error.message;
+      reject(new ConfigError([`${key}: ${why}; choose another with ${key}.port or --${key} HOST:PORT`]));
+    };
+    server.once('error', refused);
     server.listen({ port, host, backlog: BACKLOG }, () => {
-      server.off('error', reject);
+      server.off('error', refused);
       resolve();
     });
   });

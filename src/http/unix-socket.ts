@@ -1,7 +1,8 @@
 // The path of a Unix socket that we are to listen on: free, or made free where only a dead process's socket lies there.
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { connect } from 'node:net';
+import { dirname } from 'node:path';
 import { ConfigError } from '../config/config-problems.ts';
 
 /** Listens on the path; the socket is there for others only with its mode. Throws `ConfigError`. */
@@ -31,6 +32,8 @@ export async function listenOnSocket(server: Server, path: string, mode: number)
 }
 
 async function makeFree(path: string): Promise<void> {
+  // The system calls it a missing right.
+  if (!existsSync(dirname(path))) throw new ConfigError([`listen.socket: ${path}: there is no directory ${dirname(path)}; make it first`]);
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (there === undefined) return;
   if (!there.isSocket()) throw new ConfigError([`listen.socket: ${path} is there and is no socket; remove it or choose another path`]);

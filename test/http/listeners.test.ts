@@ -6,16 +6,18 @@ import { request } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { constants } from 'node:http2';
 import { request as requestTls } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
+import { createGateway } from '../../src/gateway.ts';
 import { watchCertificate } from '../../src/http/certificate.ts';
 import { answerOf, http2Client, rawAnswer, rawClient, TLS, TRUSTED } from '../fixtures/clients.ts';
 import type { Http2Client } from '../fixtures/clients.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
-import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
+import { eventually, PROFILE, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
 import { createStubUpstream, streamEvents } from '../fixtures/stub-upstream.ts';
 
@@ -514,7 +516,7 @@ describe('on a Unix socket', () => {
   });
 
   test('a directory that is not there is a problem of the configuration', async () => {
-    await expect(start({ listen: 'socket: /nowhere/gateway.sock' })).rejects.toThrow(/^listen\.socket: cannot listen on \/nowhere\/gateway\.sock: /);
+    await expect(start({ listen: 'socket: /nowhere/gateway.sock' })).rejects.toThrow('there is no directory');
   });
 
   test('a live socket of another program is not taken over', async () => {
@@ -524,4 +526,26 @@ describe('on a Unix socket', () => {
     opened.push({ close: async () => void other.close() });
     await expect(start({ listen: `socket: ${path}` })).rejects.toThrow(/another process listens/);
   });
+});
+
+test.each(['listen', 'admin'] as const)('a port of %s that is taken is told by its key, and nothing stays open', async (key) => {
+  const upstream = await createStubUpstream();
+  const taken = createServer();
+  taken.listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { port } = taken.address() as AddressInfo;
+  const free = createServer();
+  free.listen(0, '127.0.0.1');
+  await once(free, 'listening');
+  const { port: other } = free.address() as AddressInfo;
+  await new Promise((resolve) => free.close(resolve));
+  const config = testConfig(`replicas:\n  - { id: a, url: '${upstream.url}', models: [m], profile: ${PROFILE} }`);
+  const address = (name: string) => ({ host: '127.0.0.1', port: name === key ? port : other });
+  const starting = createGateway({ ...config, listen: { ...config.listen, address: { kind: 'port', ...address('listen') } }, admin: address('admin') });
+  await expect(starting).rejects.toThrow(`${key}: EADDRINUSE: another process listens on 127.0.0.1:${port}; choose another with ${key}.port or --${key} HOST:PORT`);
+  const again = createServer();
+  again.listen(other, '127.0.0.1');
+  await once(again, 'listening');
+  for (const server of [taken, again]) server.close();
+  await upstream.close();
 });
