@@ -1,6 +1,6 @@
 // Watches a server-sent event stream go by: counts the events that carry tokens, picks up `usage`, and takes out the one
-// event that the gateway asked for and its client did not. Whole events are never held back, and of an unfinished one no
-// more is kept than a bound.
+// event that the gateway asked for and its client did not. Whole events are never held back. An unfinished one, of use to
+// nobody, is kept up to a bound, so that where a stream breaks off no client takes its half for a whole one.
 import type { Usage } from '../core/job.ts';
 import { usageIn } from './usage.ts';
 
@@ -10,8 +10,8 @@ import { usageIn } from './usage.ts';
  */
 export const LINE_BYTES_MAX = 262_144;
 
-/** Of an unfinished event that may be the one to take out: it holds a usage object and some names. A longer one is not it. */
-export const HIDDEN_EVENT_BYTES_MAX = 8_192;
+/** Of an unfinished event; a longer one goes on as it comes. The one to take out holds a usage object and some names, and is never longer. */
+export const KEPT_EVENT_BYTES_MAX = 8_192;
 
 const LF = 0x0a;
 const CR = 0x0d;
@@ -233,9 +233,10 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
           halfCrLf = true;
         } else if (chunk[start] === LF) start++;
       }
-      if (!blank) continue;
+      // A comment outside of events is whole by itself: a server may keep a connection alive with it.
+      if (!blank && eventOpen) continue;
       // Longer it would pass or not by how it was cut.
-      if (eventIsHidden && !eventIsReleased && keptBytes + start - eventAt <= HIDDEN_EVENT_BYTES_MAX) {
+      if (eventIsHidden && !eventIsReleased && keptBytes + start - eventAt <= KEPT_EVENT_BYTES_MAX) {
         parts ??= [];
         if (eventAt > settledTo) parts.push(chunk.subarray(settledTo, eventAt));
         settledTo = start;
@@ -256,15 +257,14 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     // Copied, so that the big buffer behind it can go.
     if (unread !== null && chunk.length > 0) unread = Buffer.from(unread);
     if (start < chunk.length) hold(chunk.subarray(start));
-    if (hideUsage) keepUnfinished(chunk, eventAt, settledTo, parts);
-    else passed = chunk;
+    keepUnfinished(chunk, eventAt, settledTo, parts);
     return tokens;
   }
 
-  /** What of the chunk belongs to an event that is not over yet stays here, unless it is too long to be the one to hide. */
+  /** What of the chunk belongs to an event that is not over yet stays here, unless that is too long already. */
   function keepUnfinished(chunk: Buffer, eventAt: number, settledTo: number, parts: Buffer[] | null): void {
     const unfinished = chunk.length - eventAt;
-    const keeps = unfinished > 0 && !eventIsReleased && keptBytes + unfinished <= HIDDEN_EVENT_BYTES_MAX;
+    const keeps = unfinished > 0 && !eventIsReleased && keptBytes + unfinished <= KEPT_EVENT_BYTES_MAX;
     if (unfinished > 0 && !keeps) eventIsReleased = true;
     if (parts === null && keptBytes === 0 && !keeps) {
       passed = chunk;
@@ -315,7 +315,7 @@ function isData(bytes: Buffer, at: number): boolean {
 
 /** It has no choices, and they are what an event is about. At most one line of a stream is parsed for it, unless its server repeats it. */
 function tellsUsageAlone(line: Buffer): boolean {
-  if (line.length > HIDDEN_EVENT_BYTES_MAX) return false;
+  if (line.length > KEPT_EVENT_BYTES_MAX) return false;
   try {
     const { choices } = JSON.parse(line.toString('utf8', 5)) as { choices?: unknown };
     return Array.isArray(choices) && choices.length === 0;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createSseScanner, HIDDEN_EVENT_BYTES_MAX, LINE_BYTES_MAX } from '../../src/upstream/sse-scanner.ts';
+import { createSseScanner, KEPT_EVENT_BYTES_MAX, LINE_BYTES_MAX } from '../../src/upstream/sse-scanner.ts';
 
 function scan(...chunks: (string | Buffer)[]) {
   const scanner = createSseScanner();
@@ -124,20 +124,28 @@ function filtered(chunks: readonly Buffer[]): Buffer {
 
 test.each([[-1], [0], [1]])('an event that tells the usage and is %i bytes over the bound passes or not, however it is cut', (over) => {
   const [head, tail] = ['data: {"choices":[],"x":"', '","usage":{"prompt_tokens":9}}\n\n'];
-  const bytes = Buffer.from(head + 'x'.repeat(HIDDEN_EVENT_BYTES_MAX + over - head.length - tail.length) + tail);
+  const bytes = Buffer.from(head + 'x'.repeat(KEPT_EVENT_BYTES_MAX + over - head.length - tail.length) + tail);
   const expected = over > 0 ? bytes.toString() : '';
   expect(filtered([bytes]).toString()).toBe(expected);
   for (const at of [10, 5_000, bytes.length - 2, bytes.length - 1]) expect(filtered([bytes.subarray(0, at), bytes.subarray(at)]).toString()).toBe(expected);
+});
+
+test('a comment outside of events is not held back: a server may keep a connection alive with it', () => {
+  const scanner = createSseScanner();
+  scanner.push(Buffer.from(': ping\n'));
+  expect(scanner.passed().toString()).toBe(': ping\n');
+  scanner.push(Buffer.from('\n: pi'));
+  expect(scanner.passed().toString()).toBe('\n');
 });
 
 test('an unfinished event is held back up to the bound, and a whole one never', () => {
   const scanner = createSseScanner({ hideUsage: true });
   scanner.push(Buffer.from(chat({ content: 'a' })));
   expect(scanner.passed().toString()).toBe(chat({ content: 'a' }));
-  scanner.push(Buffer.from(`data: ${'x'.repeat(HIDDEN_EVENT_BYTES_MAX - 6)}`));
+  scanner.push(Buffer.from(`data: ${'x'.repeat(KEPT_EVENT_BYTES_MAX - 6)}`));
   expect(scanner.passed()).toHaveLength(0);
   scanner.push(Buffer.from('y'));
-  expect(scanner.passed()).toHaveLength(HIDDEN_EVENT_BYTES_MAX + 1);
+  expect(scanner.passed()).toHaveLength(KEPT_EVENT_BYTES_MAX + 1);
   scanner.push(Buffer.from('\n\n'));
   expect(scanner.passed().toString()).toBe('\n\n');
 });
