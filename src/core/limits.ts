@@ -54,8 +54,8 @@ export const ALIKE = { ageMs: 2, loadShare: 1 / 16, slackShare: 1 / 8, sizeRatio
 
 /**
  * Streams of a replica that a decision sees one by one; beyond that in at most so many groups of like ones and those that began
- * since the last survey. At a tenth of a microsecond for each stream a survey then takes half a percent of the time, however many.
+ * since the last survey. At half a microsecond for each stream a survey then takes one percent of the time, however many there are.
  */
-export const STREAMS = { apartMax: 48, groupsMax: 32, freshMax: 32, surveyMsPerStream: 0.02 };
+export const STREAMS = { apartMax: 48, groupsMax: 32, freshMax: 32, surveyMsPerStream: 0.05 };
 
 assert(LOWER_DWELL_MS >= 2 * SWITCH_ALLOWANCE_MS, 'a lowered clock has settled before it may be lowered again');

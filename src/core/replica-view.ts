@@ -46,6 +46,9 @@ export interface RunningStream {
   readonly guard: number;
 }
 
+/** The same while it is made. */
+export type StreamRecord = { -readonly [Field in keyof RunningStream]: RunningStream[Field] };
+
 /** A replica's part of what the whole fleet is sent: sizes are the fleet's, since routing sends small and large prompts apart. */
 export interface FleetShare {
   readonly perMs: number;

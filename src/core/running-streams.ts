@@ -5,7 +5,7 @@ import type { GuardBands } from './guard-band.ts';
 import type { JobId } from './job.ts';
 import { LEVEL } from './length-predictor.ts';
 import { STREAMS } from './limits.ts';
-import type { RunningStream } from './replica-view.ts';
+import type { RunningStream, StreamRecord } from './replica-view.ts';
 import { maxOutputOf, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface RunningStreams {
@@ -30,7 +30,7 @@ export interface RunningStreamsOptions {
   readonly apart: boolean;
 }
 
-type Group = { -readonly [Field in keyof RunningStream]: RunningStream[Field] };
+type Group = StreamRecord;
 
 export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsOptions): RunningStreams {
   /** With the number of steps that were over when it began. */
@@ -39,10 +39,11 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
   let unseen = 0;
   let stepsOver = 0;
   let contextTokens = 0;
-  let groups: Group[] = [];
+  let groups = new Map<number, Group>();
   let surveyedAtMs = Number.NEGATIVE_INFINITY;
-  /** How coarse the last groups had to be. */
-  let coarseness = 1;
+  /** How coarse the groups have to be. */
+  let width = 1;
+  let surveys = 0;
   /** Began since the last survey. */
   let fresh: TrackedJob[] = [];
   let list: RunningStream[] = [];
@@ -52,31 +53,46 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
     job.tokensOut = Math.min(maxOutputOf(job), stepsOver - (jobs.get(job) ?? stepsOver));
   }
 
+  /** Into the group of its like; `false` where that would be one more than there may be. */
+  function fold(job: TrackedJob, nowMs: number, groupsMax: number): boolean {
+    bringUpToDate(job);
+    const stream = streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass));
+    const key = groupKey(stream, nowMs, width);
+    const group = groups.get(key);
+    if (group !== undefined) join(group, stream);
+    else if (groups.size < groupsMax || width >= WIDEST) groups.set(key, { ...stream });
+    else return false;
+    return true;
+  }
+
   /** One pass over all, into as few groups as are allowed: where there are too many, once more with wider ones. */
   function survey(nowMs: number): void {
     surveyedAtMs = nowMs;
-    fresh = [];
-    let context = 0;
-    for (let width = Math.max(1, coarseness / 2); ; width *= 2) {
-      coarseness = width;
-      const byKey = new Map<number, Group>();
-      context = 0;
+    fresh.length = 0;
+    surveys += 1;
+    // Now and then it is tried with finer ones again.
+    if (surveys % NARROWED_EVERY === 0) width = Math.max(1, width / 2);
+    for (;;) {
+      groups = new Map();
+      contextTokens = 0;
+      let fits = true;
       for (const job of jobs.keys()) {
-        bringUpToDate(job);
-        context += job.promptTokens + job.tokensOut;
-        const stream = streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass));
-        const key = groupKey(stream, nowMs, width);
-        const group = byKey.get(key);
-        if (group === undefined) {
-          if (byKey.size >= STREAMS.groupsMax && width < WIDEST) break;
-          byKey.set(key, { ...stream });
-        } else join(group, stream);
+        if (!fold(job, nowMs, STREAMS.groupsMax)) {
+          fits = false;
+          break;
+        }
+        contextTokens += job.promptTokens + job.tokensOut;
       }
-      if (byKey.size >= STREAMS.groupsMax && width < WIDEST) continue;
-      groups = [...byKey.values()];
-      break;
+      if (fits) return;
+      width *= 2;
     }
-    contextTokens = context;
+  }
+
+  /** What has begun since the last survey, to the others; a survey where it fits nowhere. */
+  function foldFresh(nowMs: number): void {
+    const all = fresh;
+    fresh = [];
+    if (!all.every((job) => fold(job, nowMs, STREAMS.groupsMax + STREAMS.freshMax))) survey(nowMs);
   }
 
   return {
@@ -88,8 +104,9 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
       jobs.set(job, stepsOver - job.tokensOut);
       if (!job.spec.streaming) unseen += 1;
       contextTokens += job.promptTokens;
-      // One more than may be there is enough to ask for a survey.
       if (fresh.length <= STREAMS.freshMax) fresh.push(job);
+      // Nobody has looked for so long that they are too many to be remembered one by one.
+      else surveyedAtMs = Number.NEGATIVE_INFINITY;
     },
     delete(job) {
       if (!jobs.has(job)) return false;
@@ -122,8 +139,9 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
         }
         return list;
       }
-      if (nowMs - surveyedAtMs >= jobs.size * STREAMS.surveyMsPerStream || fresh.length > STREAMS.freshMax) survey(nowMs);
-      for (const group of groups) list.push(group);
+      if (nowMs - surveyedAtMs >= jobs.size * STREAMS.surveyMsPerStream) survey(nowMs);
+      else if (fresh.length > STREAMS.freshMax) foldFresh(nowMs);
+      for (const group of groups.values()) list.push(group);
       for (const job of fresh) {
         bringUpToDate(job);
         list.push(streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass)));
@@ -132,6 +150,9 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
     },
   };
 }
+
+/** Surveys between two tries with finer groups. */
+const NARROWED_EVERY = 16;
 
 /** From here on everything with the same kinds of limits is one group. */
 const WIDEST = 64;
@@ -168,16 +189,14 @@ function join(group: Group, stream: RunningStream): void {
   group.streams = streams;
 }
 
-/** One object per job, brought up to date in place: thousands a second would else be garbage. */
-const records = new WeakMap<TrackedJob, Group>();
-
 function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: number): RunningStream {
   const { slo, jobId, streaming } = job.spec;
   const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
   const tokensOut = Math.floor(job.tokensOut);
   const limitMs = tpotLimitOf(job);
-  let record = records.get(job);
-  if (record === undefined) {
+  // One object per job, brought up to date in place: thousands a second would else be garbage.
+  let record = job.seenAs;
+  if (record === null) {
     // A missed TTFT cannot be made good: what is left of this job's objectives binds nothing any more.
     // Without a stream the first token is an estimate, and is not what the job is judged by.
     const missed = streaming && firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
@@ -195,7 +214,7 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       totals,
       guard,
     };
-    records.set(job, record);
+    job.seenAs = record;
   }
   // Without a stream, TTFT and TPOT are one budget: what the first token was early, the others may take.
   const earlyMs = streaming || slo.ttftMs === undefined ? 0 : job.arrivedAtMs + slo.ttftMs - firstTokenAtMs;

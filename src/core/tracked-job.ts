@@ -1,5 +1,6 @@
 // A job from its arrival on: pending before it has a replica, tracked from then to its end.
 import type { JobSpec, ReplicaId } from './job.ts';
+import type { StreamRecord } from './replica-view.ts';
 
 export interface PendingJob {
   readonly spec: JobSpec;
@@ -29,10 +30,12 @@ export interface TrackedJob extends PendingJob {
   /** Quantiles of its whole length, and the tokens it had had when they were last looked up. */
   totals: Float64Array | null;
   totalsAtTokens: number;
+  /** As decisions see it once it runs. */
+  seenAs: StreamRecord | null;
 }
 
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
-  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0 };
+  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, seenAs: null };
 }
 
 export function maxOutputOf({ spec }: PendingJob): number {

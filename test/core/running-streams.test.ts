@@ -95,10 +95,27 @@ describe('running streams as decisions see them', () => {
       replica.add(next, 3);
       replica.tokens(next, 1, 3);
     }
-    const surveyed = replica.view(3).running;
-    expect(surveyed.length).toBeLessThanOrEqual(STREAMS.groupsMax);
+    const folded = replica.view(3).running;
+    expect(folded.length).toBeLessThanOrEqual(STREAMS.groupsMax + STREAMS.freshMax);
+    expect(folded.reduce((sum, { streams }) => sum + streams, 0)).toBe(MANY + 1 + STREAMS.freshMax);
+    // The others are still as they were.
+    expect(Math.max(...folded.map(({ bankMs }) => bankMs))).toBe(Math.max(...before));
+    const surveyed = replica.view(MANY * STREAMS.surveyMsPerStream).running;
     expect(Math.max(...surveyed.map(({ bankMeanMs }) => bankMeanMs))).toBeGreaterThan(Math.max(...before) + 10_000);
+    expect(surveyed.length).toBeLessThanOrEqual(STREAMS.groupsMax);
     expect(replica.view(3 + MANY).running.reduce((sum, { streams }) => sum + streams, 0)).toBe(MANY + 1 + STREAMS.freshMax);
+  });
+
+  test('those that began unseen, more than are remembered, are all seen', () => {
+    const replica = queue();
+    running(replica, counts(MANY));
+    replica.view(0);
+    for (let index = 0; index < 3 * STREAMS.freshMax; index++) {
+      const next = tracked(MANY + index);
+      replica.add(next, 1);
+      replica.tokens(next, 1, 1);
+    }
+    expect(replica.view(1).running.reduce((sum, { streams }) => sum + streams, 0)).toBe(MANY + 3 * STREAMS.freshMax);
   });
 
   test('one that has ended leaves no context behind, and is not counted', () => {
