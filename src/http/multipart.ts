@@ -25,7 +25,7 @@ export function multipartFields(body: Buffer, contentType: string, name: string)
     const disposition = /^content-disposition:\s*form-data\b(.*)$/im.exec(body.toString('latin1', headersAt, headersEnd))?.[1] ?? '';
     if (/;\s*filename\*?=/i.test(disposition)) continue;
     const named = /;\s*name=(?:"([^"]*)"|([^\s;]+))/i.exec(disposition);
-    if ((named?.[1] ?? named?.[2]) === name && !/[\0-\x1f]/.test(body.toString('latin1', start, end))) fields.push({ start, end });
+    if ((named?.[1] ?? named?.[2]) === name && !body.subarray(start, end).some((byte) => byte < 0x20)) fields.push({ start, end });
   }
   return fields;
 }
