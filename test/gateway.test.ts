@@ -233,6 +233,15 @@ test.each(['SIGTERM', 'SIGINT'] as const)('paceline serve says where it listens,
   expect(await served.exited).toBe(0);
 });
 
+test('paceline serve goes on where there is nothing to read again on SIGHUP', async () => {
+  const upstream = await upstreamOf();
+  const served = await serve(`replicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${process.cwd()}/${PROFILE} }]\nlisten: { port: 0 }\nadmin: { port: 0 }\n`);
+  served.stop('SIGHUP');
+  await eventually(async () => (await fetch(`${served.adminUrl}/readyz`)).status === 200);
+  served.stop('SIGTERM');
+  expect(await served.exited).toBe(0);
+});
+
 test('paceline serve takes a new certificate on SIGHUP and goes on', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'paceline-tls-'));
   opened.push({ close: async () => rmSync(directory, { recursive: true, force: true }) });
