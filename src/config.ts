@@ -48,6 +48,8 @@ export interface TenantConfig {
   /** Overrides the common tiers one by one. */
   readonly tiers: Readonly<Record<string, string>>;
   readonly bounds: Readonly<Partial<Record<Objective, Bound | undefined>>>;
+  /** The only models it may use; `null`: all. */
+  readonly models: ReadonlySet<string> | null;
 }
 
 export interface SloConfig {
@@ -85,7 +87,7 @@ export interface Config {
 export const UNNAMED_AGENT = 'agent';
 
 /** Whoever comes while no tenants are configured. */
-export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {} };
+export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {}, models: null };
 
 /** Reads and checks a file. Throws `ConfigError`, which lists every problem with its line. */
 export function loadConfig(path: string, environment: NodeJS.ProcessEnv = process.env): Config {
@@ -156,7 +158,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     tenantsByKeySha256: new Map(
       raw.tenants.flatMap((tenant) => {
         const { name, bounds } = tenant;
-        const resolvedTenant: TenantConfig = { name, sloClass: tenant.class ?? null, tiers: (tenant.tiers ?? {}) as Record<string, string>, bounds };
+        const resolvedTenant: TenantConfig = { name, sloClass: tenant.class ?? null, tiers: (tenant.tiers ?? {}) as Record<string, string>, bounds, models: tenant.models === undefined ? null : new Set(tenant.models) };
         return tenant.apiKeySha256.map((hash) => [hash, resolvedTenant] as const);
       }),
     ),
@@ -293,6 +295,9 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     tenant.apiKeySha256.forEach((hash, position) => apiKey([...at, 'apiKeySha256', position], hash));
     wantClass([...at, 'class'], tenant.class);
     for (const [tier, name] of Object.entries(tenant.tiers ?? {})) wantClass([...at, 'tiers', tier], name);
+    for (const [place, model] of (tenant.models ?? []).entries()) {
+      if (!models.has(model)) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));
+    }
     for (const [objective, bound] of Object.entries(tenant.bounds)) {
       if (bound?.min !== undefined && bound.max !== undefined && bound.min > bound.max) problems.push(places.at([...at, 'bounds', objective], `min ${bound.min} is above max ${bound.max}`));
     }

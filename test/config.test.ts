@@ -95,6 +95,7 @@ test.each([
   ['a class name that is built in', `${MINIMAL}slo: { classes: { custom: {} } }\n`, /slo\.classes\.custom: the name 'custom' is built in/],
   ['a key hash in upper case', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH.toUpperCase()}] }]\n`, /tenants\[0\]\.apiKeySha256\[0\]: got "A{64}", want the 64 lower-case hex digits/],
   ['a key of two tenants', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH}] }, { name: b, apiKeySha256: [${HASH}] }]\n`, /tenants\[1\]\.apiKeySha256\[0\]: the key with hash 'a{64}' is already used/],
+  ['a model of a tenant that nobody serves', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH}], models: [other] }]\n`, /tenants\[0\]\.models\[0\]: no replica serves 'other'; there are: /],
   ['bounds that leave no room', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH}], bounds: { ttftMs: { min: 9, max: 5 } } }]\n`, /tenants\[0\]\.bounds\.ttftMs: min 9 is above max 5/],
   ['a policy that is none', `${MINIMAL}planner: { policy: fastest }\n`, /planner\.policy: got "fastest", want 'paceline', 'max-clock' or 'static:'/],
   ['an agent without an address', `${MINIMAL}agent: { ttlMs: 3000 }\n`, /^paceline\.yaml:6: agent: got neither, want either socket or url$/],

@@ -53,6 +53,7 @@ const tenant = z.strictObject({
   name: label,
   apiKeySha256: z.array(z.string().regex(/^[0-9a-f]{64}$/, 'want the 64 lower-case hex digits of a SHA-256')).min(1),
   class: label.optional().describe('class of its requests that say nothing'),
+  models: z.array(name).min(1).optional().describe('the only models it may use, and sees; default: all'),
   tiers: tiers.optional(),
   bounds: z
     .strictObject({ ttftMs: bound.optional(), tpotMs: bound.optional(), e2eMs: bound.optional() })

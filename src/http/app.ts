@@ -8,7 +8,7 @@ import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
 import type { Exchange } from './exchange.ts';
-import { tenantOf } from './exchange.ts';
+import { mayUse, tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 
 export interface AppOptions {
@@ -65,14 +65,14 @@ export function createApp(options: Omit<AppOptions, 'exchange' | 'passThrough'>)
   app.get('/v1/models', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.tenantsByKeySha256);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
-    return context.json({ object: 'list', data: options.models.map(modelCard) });
+    return context.json({ object: 'list', data: options.models.filter((model) => mayUse(identity.tenant, model)).map(modelCard) });
   });
   // Names of models have slashes in them.
   app.get('/v1/models/:model{.+}', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.tenantsByKeySha256);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
     const model = context.req.param('model');
-    return options.models.includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
+    return options.models.includes(model) && mayUse(identity.tenant, model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
   app.notFound((context) => {
     const { method, path } = context.req;

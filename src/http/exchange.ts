@@ -106,8 +106,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
-      const model = request.model ?? soleModel(incoming.url, options.models);
+      const model = request.model ?? soleModel(incoming.url, options.models.filter((served) => mayUse(identity.tenant, served)));
       if (model === null) return refuse({ kind: 'bad-request', param: 'model', message: 'several models are served here: name one, in the body or as ?model=' });
+      if (!mayUse(identity.tenant, model)) return refuse({ kind: 'unknown-model', model });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
@@ -281,6 +282,11 @@ export function tenantOf(headers: IncomingHttpHeaders, tenants: ReadonlyMap<stri
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
   const tenant = tenants.get(createHash('sha256').update(apiKey).digest('hex'));
   return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
+}
+
+/** What a tenant may not use is to it as if it were not there. */
+export function mayUse({ models }: TenantConfig, model: string): boolean {
+  return models === null || models.has(model);
 }
 
 const OPEN: Identity = { kind: 'known', tenant: ANONYMOUS };

@@ -569,3 +569,22 @@ test('a server that answers before it has read the request keeps no later reques
   expect((await post(gateway, { ...CHAT, user: 'x'.repeat(9_000_000) })).status).toBe(413);
   expect((await post(gateway)).status).toBe(200);
 });
+
+test('a tenant sees and uses the models it may, and the others are to it as if they were not there', async () => {
+  const upstream = await createStubUpstream();
+  opened.push(upstream);
+  const hash = (key: string): string => createHash('sha256').update(key).digest('hex');
+  const gateway = await startConfigured(testConfig(`replicas:\n  - { id: a, url: '${upstream.url}', models: [m, n], profile: ${PROFILE} }\ntenants:\n  - { name: some, apiKeySha256: ['${hash('sk-some')}'], models: [m] }\n  - { name: all, apiKeySha256: ['${hash('sk-all')}'] }\n`));
+  opened.push(gateway);
+  const as = (key: string) => ({ authorization: `Bearer ${key}` });
+  const listed = async (key: string): Promise<unknown> => ((await (await fetch(`${gateway.url}/v1/models`, { headers: as(key) })).json()) as { data: { id: string }[] }).data.map(({ id }) => id);
+  expect([await listed('sk-some'), await listed('sk-all')]).toEqual([['m'], ['m', 'n']]);
+  expect((await fetch(`${gateway.url}/v1/models/n`, { headers: as('sk-some') })).status).toBe(404);
+  const refused = await post(gateway, { ...CHAT, model: 'n' }, as('sk-some'));
+  expect([refused.status, await refused.json()]).toEqual([404, { error: expect.objectContaining({ code: 'model_not_found' }) }]);
+  expect((await post(gateway, CHAT, as('sk-some'))).status).toBe(200);
+  expect((await post(gateway, { ...CHAT, model: 'n' }, as('sk-all'))).status).toBe(200);
+  // Of what it may use there is one alone, so that it need not be named.
+  expect((await post(gateway, { prompt: 'x' }, as('sk-some'), '/tokenize')).status).toBe(200);
+  expect((await post(gateway, { prompt: 'x' }, as('sk-all'), '/tokenize')).status).toBe(400);
+});
