@@ -27,9 +27,9 @@ export const command = defineCommand({
     const signals = [once(process, 'SIGTERM'), once(process, 'SIGINT')];
     const config = overridden(readConfig(options.config), options);
     const gateway = await createGateway(config).catch(refuseUnusable);
-    process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl })}\n`);
     // A terminal that closes takes its gateway with it; a supervisor that sends it means "read again", which without a certificate is nothing.
     if (config.listen.tls !== null || !process.stdout.isTTY) process.on('SIGHUP', gateway.reloadCertificate);
+    process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl })}\n`);
     await Promise.race(signals);
     await gateway.close();
     return 0;
