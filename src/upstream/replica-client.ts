@@ -152,6 +152,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     }
     /** What has come in since the last time, as it goes on. */
     function taken(): Buffer | null {
+      tokens = 0;
       if (first === null) return null;
       const bytes = further === null ? first : Buffer.concat([first, ...further]);
       first = null;
@@ -159,7 +160,6 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       movedAtMs = now();
       if (scanner === null) {
         tail?.push(bytes);
-        tokens = 0;
         return bytes;
       }
       tokens = scanner.push(bytes);
@@ -225,7 +225,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         const rest = scanner?.rest();
         if (rest !== undefined && rest.length > 0) bytes = bytes === null ? rest : Buffer.concat([bytes, rest]);
         finish();
-        sink.ended({ bytes, tokens: bytes === null ? 0 : tokens, usage: scanner?.usage() ?? (tail === null ? null : usageIn(tail.bytes())), errorInside: scanner?.failed() ?? false, trailers });
+        sink.ended({ bytes, tokens, usage: scanner?.usage() ?? (tail === null ? null : usageIn(tail.bytes())), errorInside: scanner?.failed() ?? false, trailers });
       },
       onResponseError: (_controller, error) => {
         giveBack();

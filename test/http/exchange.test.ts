@@ -65,6 +65,39 @@ test('a server that knows no stream_options is not asked for usage', async () =>
   expect(JSON.parse(upstream.requests[0]?.body ?? '')).toEqual({ ...CHAT, stream: true });
 });
 
+test('a stream that ends in the middle of an event passes that half on, and counts no token twice', async () => {
+  const [first, half] = [streamEvents({ id: 'c', created: 1, model: 'm' })[1] as string, 'data: {"id":"c"'];
+  const { gateway } = await start({
+    answer: async (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      // Each in a read of its own: the half is there when the end comes alone.
+      for (const bytes of [first, half]) {
+        outgoing.write(bytes);
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
+      outgoing.end();
+    },
+  });
+  expect(await (await post(gateway, { ...CHAT, stream: true })).text()).toBe(first + half);
+  await gateway.event('ended');
+  expect(gateway.events.reduce((sum, event) => sum + (event.kind === 'tokens' ? event.tokens : 0), 0)).toBe(1);
+});
+
+test('tokens of the last read are not counted again when half an event is left at the end', async () => {
+  const bytes = `${streamEvents({ id: 'c', created: 1, model: 'm' })[1]}data: {"id":"c"`;
+  const { gateway } = await start({
+    answer: async (_request, _incoming, outgoing) => {
+      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+      outgoing.write(bytes);
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      outgoing.end();
+    },
+  });
+  expect(await (await post(gateway, { ...CHAT, stream: true })).text()).toBe(bytes);
+  await gateway.event('ended');
+  expect(gateway.events.reduce((sum, event) => sum + (event.kind === 'tokens' ? event.tokens : 0), 0)).toBe(1);
+});
+
 test('an answer without streaming tells its usage', async () => {
   const { gateway } = await start();
   await (await post(gateway)).text();
