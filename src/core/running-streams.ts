@@ -2,7 +2,6 @@
 // are few; alike ones together when they are many, looked over no more often than a small share of the time allows. So
 // what an arrival costs does not grow with what is in flight.
 import type { GuardBands } from './guard-band.ts';
-import type { JobId } from './job.ts';
 import { LEVEL } from './length-predictor.ts';
 import { STREAMS } from './limits.ts';
 import type { RunningStream, StreamRecord } from './replica-view.ts';
@@ -30,8 +29,6 @@ export interface RunningStreamsOptions {
   readonly apart: boolean;
 }
 
-type Group = StreamRecord;
-
 export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsOptions): RunningStreams {
   /** With the number of steps that were over when it began. */
   const jobs = new Map<TrackedJob, number>();
@@ -39,24 +36,27 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
   let unseen = 0;
   let stepsOver = 0;
   let contextTokens = 0;
-  let groups = new Map<number, Group>();
+  let groups = new Map<number, StreamRecord>();
   let surveyedAtMs = Number.NEGATIVE_INFINITY;
   /** How coarse the groups have to be. */
   let width = 1;
   let surveys = 0;
   /** Began since the last survey. */
   let fresh: TrackedJob[] = [];
-  let list: RunningStream[] = [];
 
   function bringUpToDate(job: TrackedJob): void {
     if (job.spec.streaming) return;
     job.tokensOut = Math.min(maxOutputOf(job), stepsOver - (jobs.get(job) ?? stepsOver));
   }
 
+  function seenAt(job: TrackedJob, nowMs: number): RunningStream {
+    bringUpToDate(job);
+    return streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass));
+  }
+
   /** Into the group of its like; `false` where that would be one more than there may be. */
   function fold(job: TrackedJob, nowMs: number, groupsMax: number): boolean {
-    bringUpToDate(job);
-    const stream = streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass));
+    const stream = seenAt(job, nowMs);
     const key = groupKey(stream, nowMs, width);
     const group = groups.get(key);
     if (group !== undefined) join(group, stream);
@@ -127,25 +127,21 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
       contextTokens += unseen * steps;
     },
     seen(nowMs) {
-      list = [];
+      const list: RunningStream[] = [];
       if (apart || jobs.size <= STREAMS.apartMax) {
         surveyedAtMs = Number.NEGATIVE_INFINITY;
         fresh.length = 0;
         contextTokens = 0;
         for (const job of jobs.keys()) {
-          bringUpToDate(job);
+          list.push(seenAt(job, nowMs));
           contextTokens += job.promptTokens + job.tokensOut;
-          list.push(streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass)));
         }
         return list;
       }
       if (nowMs - surveyedAtMs >= jobs.size * STREAMS.surveyMsPerStream) survey(nowMs);
       else if (fresh.length > STREAMS.freshMax) foldFresh(nowMs);
       for (const group of groups.values()) list.push(group);
-      for (const job of fresh) {
-        bringUpToDate(job);
-        list.push(streamOf(job, nowMs, tableOf(job), guards.of(job.spec.sloClass)));
-      }
+      for (const job of fresh) list.push(seenAt(job, nowMs));
       return list;
     },
   };
@@ -172,7 +168,7 @@ function bin(value: number, perDoubling: number, max: number): number {
 }
 
 /** Limits by the worst of the group, so that what holds for it holds for each; what is counted by the mean. */
-function join(group: Group, stream: RunningStream): void {
+function join(group: StreamRecord, stream: RunningStream): void {
   const streams = group.streams + 1;
   if (stream.bankMs < group.bankMs) {
     group.bankMs = stream.bankMs;
@@ -201,7 +197,7 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
     // Without a stream the first token is an estimate, and is not what the job is judged by.
     const missed = streaming && firstTokenAtMs - job.arrivedAtMs > (slo.ttftMs ?? Number.POSITIVE_INFINITY);
     record = {
-      jobId: jobId as JobId,
+      jobId,
       streams: 1,
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
       e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),

@@ -410,8 +410,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= replica.spec.concurrencyMax || replica.state !== 'up' || !replica.spec.models.includes(job.spec.model)) continue;
-      if (job.avoid?.includes(replica.spec.replicaId)) continue;
+      if (load >= replica.spec.concurrencyMax || !mayServe(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -510,13 +509,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction, raw } = placement;
-    replica.queue.remove(job, nowMs);
-    loads[replica.index] = (loads[replica.index] as number) - 1;
+    takeOff(job, replica, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
     learnFrom(job, report, event);
     if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
     if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
+    replica.queue.remove(job, nowMs);
+    loads[replica.index] = (loads[replica.index] as number) - 1;
   }
 
   /** Back from a replica that could not be reached, it goes to another one, as if it had just come but for the time that is gone. */
@@ -525,12 +528,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement?.kind !== 'sent') return NO_EFFECTS;
     const { job, replica } = placement;
     placements.delete(jobId);
-    replica.queue.remove(job, nowMs);
-    loads[replica.index] = (loads[replica.index] as number) - 1;
+    takeOff(job, replica, nowMs);
     const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid = [] } = job;
     const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid: [...avoid, replica.spec.replicaId] };
-    const left = replicas.some((other) => other.state === 'up' && other.spec.models.includes(spec.model) && !again.avoid?.includes(other.spec.replicaId));
-    if (!left) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!replicas.some((other) => mayServe(other, again))) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return place(again, nowMs);
   }
 
@@ -723,6 +724,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       };
     },
   };
+}
+
+function mayServe({ state, spec }: Replica, { spec: { model }, avoid }: PendingJob): boolean {
+  return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
 }
 
 function explain(plan: { readonly binding: Explanation['binding']; readonly bindingJobId: JobId | null; readonly slackMs: number }): Explanation {
