@@ -29,7 +29,7 @@ export interface Call {
 
 /** What a replica's answer is told to; see the client in `upstream/`, which this edge does not import. */
 export interface AnswerSink {
-  answered(statusCode: number, headers: IncomingHttpHeaders): void;
+  answered(statusCode: number, headers: IncomingHttpHeaders, isEventStream: boolean): void;
   data(bytes: Buffer, tokens: number): void;
   ended(end: { readonly bytes: Buffer | null; readonly tokens: number; readonly usage: Usage | null; readonly errorInside: boolean; readonly trailers: IncomingHttpHeaders }): void;
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
@@ -64,6 +64,12 @@ export interface ExchangeOptions {
 
 /** `path` is the route's, without what the client wrote behind it. */
 export type Exchange = (endpoint: Endpoint, path: string, incoming: IncomingMessage, outgoing: ServerResponse) => void;
+
+/** What goes to a replica; the body until one has answered. */
+interface Content {
+  body: Buffer | null;
+  readonly usageOptions: InferenceRequest['usageOptions'];
+}
 
 type State =
   | { readonly kind: 'reading' }
@@ -118,7 +124,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     });
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
-    function submit(job: JobSpec, content: { body: Buffer | null; readonly usageOptions: InferenceRequest['usageOptions'] }): void {
+    function submit(job: JobSpec, content: Content): void {
       const arrivedAtMs = now();
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
@@ -141,22 +147,18 @@ export function createExchange(options: ExchangeOptions): Exchange {
             body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
             hideUsage,
           };
-          const answered = (): void => {
-            content.body = null;
-          };
-          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hidesUsage: hideUsage, answered }));
+          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hideUsage, content }));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
       });
     }
 
-    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, sent: { readonly arrivedAtMs: number; readonly hidesUsage: boolean; readonly answered: () => void }): AnswerSink {
+    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, { arrivedAtMs, hideUsage, content }: { readonly arrivedAtMs: number; readonly hideUsage: boolean; readonly content: Content }): AnswerSink {
       const { jobId } = job;
-      const { arrivedAtMs, hidesUsage } = sent;
       return {
-        answered: (statusCode, headers) => {
+        answered: (statusCode, headers, streams) => {
           if (state.kind !== 'sent') return;
-          sent.answered();
+          content.body = null;
           // The client's key was never sent, so a refused key is the gateway's own, and not for the client to mend.
           if (statusCode === 401 || statusCode === 403) {
             state.call.abort();
@@ -164,9 +166,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
             refuse({ kind: 'upstream-refused-us' });
             return runtime.ended(jobId, 'failed', null);
           }
-          const streams = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
           // What may yet be taken out makes the answer shorter than its server said; what is no content has no length.
-          const lengthKept = !(streams && hidesUsage) && statusCode !== 204;
+          const lengthKept = !(streams && hideUsage) && statusCode !== 204;
           // An error can be told in the stream where it is readable text that may become longer.
           const eventStream = streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
           const processingMs = streams ? null : now() - arrivedAtMs;

@@ -42,7 +42,7 @@ export interface AnswerEnd {
 
 /** What a request's owner is told. `answered` comes at most once, then `data`; `ended` or `failed` comes last, never after `abort`. */
 export interface AnswerSink {
-  answered(statusCode: number, headers: IncomingHttpHeaders): void;
+  answered(statusCode: number, headers: IncomingHttpHeaders, isEventStream: boolean): void;
   /** All that arrived in one turn of the event loop, and how many token events ended in it. */
   data(bytes: Buffer, tokens: number): void;
   ended(end: AnswerEnd): void;
@@ -133,8 +133,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     let movedAtMs = now();
     let scanner: SseScanner | null = null;
     let tail: Tail | null = null;
-    let first: Buffer | null = null;
-    let further: Buffer[] | null = null;
+    let pieces: Buffer[] = [];
     let tokens = 0;
 
     /** Once: an answer that ends may still fail, where its owner throws. */
@@ -153,10 +152,9 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     /** What has come in since the last time, as it goes on. */
     function taken(): Buffer | null {
       tokens = 0;
-      if (first === null) return null;
-      const bytes = further === null ? first : Buffer.concat([first, ...further]);
-      first = null;
-      further = null;
+      if (pieces.length === 0) return null;
+      const bytes = pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces);
+      pieces = [];
       movedAtMs = now();
       if (scanner === null) {
         tail?.push(bytes);
@@ -201,22 +199,19 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         if (over || statusCode < 200) return;
         answering = true;
         movedAtMs = now();
+        const isEventStream = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
         const encoding = headers['content-encoding'];
         // What is compressed goes on as it is, unread.
         if (encoding === undefined || encoding === 'identity') {
-          if (/^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''))) scanner = createSseScanner({ hideUsage: request.hideUsage });
+          if (isEventStream) scanner = createSseScanner({ hideUsage: request.hideUsage });
           else tail = createTail();
         }
-        sink.answered(statusCode, headers);
+        sink.answered(statusCode, headers, isEventStream);
       },
       onResponseData: (_controller, chunk) => {
         if (over) return;
         // undici parses a whole read of the socket before ticks run: all events in it become one write.
-        if (first === null) {
-          first = chunk;
-          process.nextTick(flush);
-        } else if (further === null) further = [chunk];
-        else further.push(chunk);
+        if (pieces.push(chunk) === 1) process.nextTick(flush);
       },
       onResponseEnd: (_controller, trailers) => {
         giveBack();

@@ -108,11 +108,12 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
       if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) return line(bytes.subarray(3));
     }
     if (bytes.length === 0) return;
-    const output = isData(bytes, 0) && carriesOutput(bytes);
+    const data = isData(bytes, 0);
+    const output = data && carriesOutput(bytes);
     if (!output) readUnread();
     if (bytes[0] === COLON) return;
     eventOpen = true;
-    if (!isData(bytes, 0)) {
+    if (!data) {
       if (!isEventName(bytes)) return;
       if (bytes.includes(RESPONSE_NAME)) eventIsSummary = !bytes.includes(DELTA_NAME);
       if (ERROR_NAMES.some((name) => bytes.equals(name))) errorSeen = true;
@@ -162,6 +163,13 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     at += likelyKey.length;
     if (chunk[at] === SPACE) at++;
     return chunk[at] === QUOTE && at + 1 < end && chunk[at + 1] !== QUOTE;
+  }
+
+  function takeKept(): Buffer[] {
+    const all = kept;
+    kept = [];
+    keptBytes = 0;
+    return all;
   }
 
   function closeEvent(): number {
@@ -226,12 +234,9 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
         blank = true;
       }
       start = end + 1;
-      let halfCrLf = false;
       if (chunk[end] === CR) {
-        if (start === chunk.length) {
-          afterCr = true;
-          halfCrLf = true;
-        } else if (chunk[start] === LF) start++;
+        if (start === chunk.length) afterCr = true;
+        else if (chunk[start] === LF) start++;
       }
       // A comment outside of events is whole by itself: a server may keep a connection alive with it.
       if (!blank && eventOpen) continue;
@@ -240,17 +245,12 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
         parts ??= [];
         if (eventAt > settledTo) parts.push(chunk.subarray(settledTo, eventAt));
         settledTo = start;
-        kept = [];
-        keptBytes = 0;
-        hiddenCr = halfCrLf;
+        takeKept();
+        hiddenCr = afterCr;
       }
       eventIsHidden = false;
       eventIsReleased = false;
-      if (keptBytes > 0) {
-        parts = [...kept, ...(parts ?? [])];
-        kept = [];
-        keptBytes = 0;
-      }
+      if (keptBytes > 0) parts = [...takeKept(), ...(parts ?? [])];
       eventAt = start;
     }
     if (outputAt >= 0) unread = chunk.subarray(outputAt, outputTo);
@@ -272,11 +272,7 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
     }
     const out = parts ?? [];
     const upTo = keeps ? eventAt : chunk.length;
-    if (!keeps && unfinished > 0 && keptBytes > 0) {
-      out.push(...kept);
-      kept = [];
-      keptBytes = 0;
-    }
+    if (!keeps && unfinished > 0) out.push(...takeKept());
     if (upTo > settledTo) out.push(chunk.subarray(settledTo, upTo));
     if (keeps) {
       kept.push(Buffer.from(chunk.subarray(eventAt)));
@@ -288,12 +284,7 @@ export function createSseScanner({ hideUsage = false }: { readonly hideUsage?: b
   return {
     push,
     passed: () => passed,
-    rest() {
-      const all = Buffer.concat(kept);
-      kept = [];
-      keptBytes = 0;
-      return all;
-    },
+    rest: () => Buffer.concat(takeKept()),
     usage() {
       readUnread();
       return lastUsage;
