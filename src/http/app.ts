@@ -12,11 +12,8 @@ import { mayUse, tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 
 export interface AppOptions {
-  readonly exchange: Exchange;
   readonly models: readonly string[];
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
-  /** Further paths that go on to the model servers, with every method; see `isAllowed`. */
-  readonly passThrough: readonly string[];
   /** When the models were first offered, seconds since 1970; OpenAI's list has it. */
   readonly createdAtS: number;
   readonly refused: (kind: Refusal['kind'], requestId: string) => void;
@@ -27,8 +24,14 @@ export type App = Hono<{ Bindings: HttpBindings }>;
 /** Answers whether it took the request; what it leaves is the app's. */
 export type ShortCut = (incoming: IncomingMessage, outgoing: ServerResponse) => boolean;
 
-/** Past Hono, which costs as much as a quarter of all else that a request does here. */
-export function createShortCut({ exchange, passThrough }: Pick<AppOptions, 'exchange' | 'passThrough'>): ShortCut {
+export interface ShortCutOptions {
+  readonly exchange: Exchange;
+  /** Further paths that go on to the model servers; see `isAllowed`. */
+  readonly passThrough: readonly string[];
+}
+
+/** Past Hono, for the requests that there are thousands of. */
+export function createShortCut({ exchange, passThrough }: ShortCutOptions): ShortCut {
   return (incoming, outgoing) => {
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
@@ -51,7 +54,7 @@ function pathOf(url = '/'): string {
   return end < 0 ? url : url.slice(0, end);
 }
 
-export function createApp(options: Omit<AppOptions, 'exchange' | 'passThrough'>): App {
+export function createApp(options: AppOptions): App {
   const app: App = new Hono();
   const refuse = (env: HttpBindings, refusal: Refusal): Response => {
     const requestId = requestIdOf(env.incoming.headers);

@@ -98,15 +98,18 @@ export function rawRefusal(refusal: Refusal, requestId: string): string {
   const { status, headers, body } = errorResponse(refusal);
   const text = JSON.stringify(body);
   const all = ['content-type', 'application/json', 'content-length', String(Buffer.byteLength(text)), 'x-request-id', requestId, ...headers, 'connection', 'close'];
-  const lines = Array.from({ length: all.length / 2 }, (_, index) => `${all[2 * index]}: ${all[2 * index + 1]}\r\n`);
+  const lines = pairsOf(all).map(([name, value]) => `${name}: ${value}\r\n`);
   return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`;
 }
 
 /** And as the answer of a route. */
 export function refusalResponse(refusal: Refusal, requestId: string): Response {
   const { status, headers, body } = errorResponse(refusal);
-  const pairs = Array.from({ length: headers.length / 2 }, (_, index) => [headers[2 * index] as string, headers[2 * index + 1] as string] as [string, string]);
-  return Response.json(body, { status, headers: [['x-request-id', requestId], ...pairs] });
+  return Response.json(body, { status, headers: [['x-request-id', requestId], ...pairsOf(headers)] });
+}
+
+function pairsOf(headers: readonly string[]): [name: string, value: string][] {
+  return Array.from({ length: headers.length / 2 }, (_, index) => [headers[2 * index] as string, headers[2 * index + 1] as string]);
 }
 
 /** After these the connection is of no use: we go away, or cannot tell where the next request begins. */

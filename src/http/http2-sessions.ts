@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse, ServerHttp2Session } from 'node:http2';
 import { constants, createServer } from 'node:http2';
 import type { Socket } from 'node:net';
+import { destroyAfter } from './cut.ts';
 import { writeRefusal } from './error-response.ts';
 import type { Refusal } from './error-response.ts';
 import { requestIdOf } from './headers.ts';
@@ -151,9 +152,7 @@ export function createHttp2Sessions(options: Http2Options): Http2Sessions {
   /** The socket may have been lost by its client long ago, or be held open by it; it gets a moment for its own goodbye. */
   function end({ session, socket }: Session): void {
     if (!session.closed) session.close();
-    const late = setTimeout(() => socket.destroy(), GOODBYE_MS_MAX);
-    late.unref();
-    socket.once('close', () => clearTimeout(late));
+    destroyAfter(socket, GOODBYE_MS_MAX);
   }
 
   const sweepEveryMs = Math.min(5_000, Math.max(20, Math.min(options.headersMs, options.keepAliveMs) / 4));

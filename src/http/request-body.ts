@@ -1,5 +1,6 @@
 // Reads a request's body, up to a bound.
 import type { IncomingMessage } from 'node:http';
+import { destroyAfter } from './cut.ts';
 
 export type BodyReading =
   | { readonly kind: 'ok'; readonly body: Buffer }
@@ -50,9 +51,7 @@ export function readBody(incoming: IncomingMessage, bytesMax: number, goOn: () =
 function discard(incoming: IncomingMessage): void {
   incoming.on('error', ignore);
   incoming.resume();
-  const cut = setTimeout(() => incoming.destroy(), REFUSED_BODY_MS_MAX);
-  cut.unref();
-  incoming.once('close', () => clearTimeout(cut));
+  destroyAfter(incoming, REFUSED_BODY_MS_MAX);
 }
 
 function ignore(): void {}

@@ -13,6 +13,7 @@ import type { Telemetry } from '../telemetry/events.ts';
 import type { App, ShortCut } from './app.ts';
 import type { CertificatePaths, CertificateWatch } from './certificate.ts';
 import { CertificateError, readCertificate, watchCertificate } from './certificate.ts';
+import { destroyAfter } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import { rawRefusal, refusalResponse, writeRefusal } from './error-response.ts';
 import { requestIdOf } from './headers.ts';
@@ -294,9 +295,7 @@ function headersTooLarge({ headerBytesMax, headersMax }: HeaderLimits): Refusal 
 
 function endSoon(socket: Socket, text: string): void {
   socket.on('error', () => socket.destroy());
-  const late = setTimeout(() => socket.destroy(), REFUSED_MS_MAX);
-  late.unref();
-  socket.once('close', () => clearTimeout(late));
+  destroyAfter(socket, REFUSED_MS_MAX);
   socket.end(text);
   socket.resume();
 }
