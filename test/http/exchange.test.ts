@@ -6,10 +6,11 @@ import { request as httpRequest } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { connect, createServer } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { rawClient } from '../fixtures/clients.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { eventually, PROFILE, startConfigured, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
-import { createStubUpstream, streamEvents } from '../fixtures/stub-upstream.ts';
+import { createStubUpstream, endless, streamEvents } from '../fixtures/stub-upstream.ts';
 
 const opened: { close(): Promise<void> }[] = [];
 afterEach(async () => {
@@ -441,17 +442,9 @@ test('a client that leaves in the middle of its own body leaves nothing behind',
 
 test('a client that reads slowly slows the server down instead of filling memory', async () => {
   let written = 0;
-  const event = Buffer.from(`data: {"choices":[{"delta":{"content":"${'x'.repeat(4000)}"}}]}\n\n`);
   const { gateway, upstream } = await start({
     more: 'timeouts: { drainMs: 0 }',
-    answer: (_request, _incoming, outgoing) => {
-      outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
-      const fill = (): void => {
-        while (!outgoing.destroyed && outgoing.write(event)) written += event.length;
-      };
-      outgoing.on('drain', fill);
-      fill();
-    },
+    answer: endless((bytes) => (written += bytes)),
   });
   const { hostname, port } = new URL(gateway.url);
   const socket = connect(Number(port), hostname);
@@ -559,13 +552,11 @@ test('a request whose replica cannot be reached goes to another, with its body a
 });
 
 /** All that a connection is answered until it closes. */
-async function raw(gateway: GatewayUnderTest, text: string): Promise<string> {
-  const { hostname, port } = new URL(gateway.url);
-  const socket = connect(Number(port), hostname);
-  socket.write(text);
-  const chunks: Buffer[] = [];
-  for await (const chunk of socket) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString('latin1');
+function raw(gateway: GatewayUnderTest, text: string): Promise<string> {
+  const client = rawClient(gateway.url);
+  opened.push(client);
+  client.write(text);
+  return client.ended;
 }
 
 test.each([

@@ -19,7 +19,7 @@ import type { Http2Client } from '../fixtures/clients.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { eventually, PROFILE, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
-import { createStubUpstream, streamEvents } from '../fixtures/stub-upstream.ts';
+import { createStubUpstream, endless, streamEvents } from '../fixtures/stub-upstream.ts';
 
 const opened: { close(): Promise<void> }[] = [];
 afterEach(async () => {
@@ -240,18 +240,10 @@ describe.each(PORTS)('over $name', ({ listen }) => {
 
   test('a client that reads slowly slows the server down, and one that never reads is cut', async () => {
     let written = 0;
-    const event = Buffer.from(`data: {"choices":[{"delta":{"content":"${'x'.repeat(4000)}"}}]}\n\n`);
     const { gateway, upstream } = await start({
       listen,
       more: 'timeouts: { stallMs: 300, drainMs: 0 }',
-      answer: (_request, _incoming, outgoing) => {
-        outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
-        const fill = (): void => {
-          while (!outgoing.destroyed && outgoing.write(event)) written += event.length;
-        };
-        outgoing.on('drain', fill);
-        fill();
-      },
+      answer: endless((bytes) => (written += bytes)),
     });
     const client = await clientOf(gateway);
     const stream = client.open(POST);
