@@ -141,7 +141,7 @@ export const configSchema = z.strictObject({
     .array(z.string().max(200).regex(/^(\/[A-Za-z0-9._~-]+)+(\/\*)?$/, 'want a path such as /v1/files, or /v1/files/* for all below it'))
     .max(100)
     .default([])
-    .describe('further paths that go on to the model servers as they come, with every method'),
+    .describe('further paths that go on to the model servers as they come, with GET, HEAD, POST, PUT, PATCH or DELETE'),
   limits: z
     .strictObject({
       bodyBytesMax: z.int().min(1_024).max(1_073_741_824).default(16_777_216).describe("of a request's body; more is 413"),
