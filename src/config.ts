@@ -50,6 +50,21 @@ export interface TenantConfig {
   readonly bounds: Readonly<Partial<Record<Objective, Bound | undefined>>>;
   /** The only models it may use; `null`: all. */
   readonly models: ReadonlySet<string> | null;
+  /** Its share of the fleet where all want more than there is, relative to the weights of the others. */
+  readonly weight: number;
+  readonly admission: AdmissionConfig;
+  /** Of all gateways together; `null`: none. */
+  readonly limits: { readonly requestsPerMinute: number | null; readonly tokensPerMinute: number | null; readonly concurrencyMax: number | null };
+  readonly energyBudget: { readonly joulesPerDay: number; readonly atEnd: 'refuse' | { readonly class: string } } | null;
+}
+
+/** What becomes of a request for which there is no room in time. */
+export interface AdmissionConfig {
+  readonly infeasible: 'refuse' | 'best-effort';
+  /** Longest time in our queue, from arrival; `null`: as its deadline says. */
+  readonly queueTimeoutMs: number | null;
+  /** Comments to a stream that waits; `null`: none, and errors keep their status. */
+  readonly keepAliveMs: number | null;
 }
 
 export interface SloConfig {
@@ -71,7 +86,9 @@ export interface Config {
   readonly replicas: readonly ReplicaConfig[];
   readonly agents: readonly AgentConfig[];
   readonly slo: SloConfig;
-  /** By the SHA-256 of an API key, lower-case hex. Empty: open access. */
+  /** Who comes without a key, where there are no tenants: everybody. `null`: nobody. */
+  readonly anonymous: TenantConfig | null;
+  /** By the SHA-256 of an API key, lower-case hex. */
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
@@ -87,7 +104,17 @@ export interface Config {
 export const UNNAMED_AGENT = 'agent';
 
 /** Whoever comes while no tenants are configured. */
-export const ANONYMOUS: TenantConfig = { name: 'anonymous', sloClass: null, tiers: {}, bounds: {}, models: null };
+export const ANONYMOUS: TenantConfig = {
+  name: 'anonymous',
+  sloClass: null,
+  tiers: {},
+  bounds: {},
+  models: null,
+  weight: 1,
+  admission: { infeasible: 'best-effort', queueTimeoutMs: null, keepAliveMs: null },
+  limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null },
+  energyBudget: null,
+};
 
 /** Reads and checks a file. Throws `ConfigError`, which lists every problem with its line. */
 export function loadConfig(path: string, environment: NodeJS.ProcessEnv = process.env): Config {
@@ -155,10 +182,10 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       classes: raw.slo.classes as Record<string, Slo>,
       tiers: raw.slo.tiers as Record<string, string>,
     },
+    anonymous: raw.tenants.length > 0 ? null : { ...ANONYMOUS, admission: admissionOf(raw.admission, {}) },
     tenantsByKeySha256: new Map(
       raw.tenants.flatMap((tenant) => {
-        const { name, bounds } = tenant;
-        const resolvedTenant: TenantConfig = { name, sloClass: tenant.class ?? null, tiers: (tenant.tiers ?? {}) as Record<string, string>, bounds, models: tenant.models === undefined ? null : new Set(tenant.models) };
+        const resolvedTenant = resolvedTenantOf(tenant, raw);
         return tenant.apiKeySha256.map((hash) => [hash, resolvedTenant] as const);
       }),
     ),
@@ -168,6 +195,29 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     timeouts: raw.timeouts,
     health: raw.health,
     logging: raw.logging,
+  };
+}
+
+function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig): TenantConfig {
+  const { name, bounds, weight, limits, energyBudget } = tenant;
+  return {
+    name,
+    sloClass: tenant.class ?? null,
+    tiers: (tenant.tiers ?? {}) as Record<string, string>,
+    bounds,
+    models: tenant.models === undefined ? null : new Set(tenant.models),
+    weight,
+    admission: admissionOf(raw.admission, tenant.admission),
+    limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null },
+    energyBudget: energyBudget ?? null,
+  };
+}
+
+function admissionOf(common: RawConfig['admission'], own: RawConfig['tenants'][number]['admission']): AdmissionConfig {
+  return {
+    infeasible: own.infeasible ?? common.infeasible,
+    queueTimeoutMs: own.queueTimeoutMs ?? common.queueTimeoutMs ?? null,
+    keepAliveMs: own.keepAliveMs ?? common.keepAliveMs ?? null,
   };
 }
 
@@ -293,7 +343,10 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     const at = ['tenants', index] as const;
     tenantName([...at, 'name'], tenant.name);
     tenant.apiKeySha256.forEach((hash, position) => apiKey([...at, 'apiKeySha256', position], hash));
+    if (tenant.apiKeySha256.length === 0) problems.push(places.at([...at, 'apiKeySha256'], 'got none; nobody could come as this tenant'));
     wantClass([...at, 'class'], tenant.class);
+    const atEnd = tenant.energyBudget?.atEnd;
+    if (typeof atEnd === 'object') wantClass([...at, 'energyBudget', 'atEnd', 'class'], atEnd.class);
     for (const [tier, name] of Object.entries(tenant.tiers ?? {})) wantClass([...at, 'tiers', tier], name);
     for (const [place, model] of (tenant.models ?? []).entries()) {
       if (!models.has(model)) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));

@@ -99,7 +99,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     models,
     slo: config.slo,
-    tenantsByKeySha256: config.tenantsByKeySha256,
+    access: config,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
@@ -110,7 +110,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
   const app = createApp({
     models,
-    tenantsByKeySha256: config.tenantsByKeySha256,
+    access: config,
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });

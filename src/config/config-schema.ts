@@ -49,9 +49,42 @@ const replica = z.strictObject({
     .describe('ask it for the usage of every stream, and take the event that tells it out where the client did not ask; false for servers that know no stream_options'),
 });
 
+const admission = {
+  infeasible: z
+    .enum(['refuse', 'best-effort'])
+    .optional()
+    .describe("a request that cannot meet its deadlines even at full speed: 'refuse' answers 429 with a time to come back, 'best-effort' serves it when others leave room"),
+  queueTimeoutMs: timeoutMs.optional().describe('longest time in the queue, from arrival, whatever the deadline; then 429'),
+  keepAliveMs: z
+    .int()
+    .min(1_000)
+    .max(600_000)
+    .optional()
+    .describe('a stream that waits gets headers and a comment after so long, and every so often: for proxies that cut idle connections. An error can then only be told as an event, no more as a status'),
+};
+
 const tenant = z.strictObject({
   name: label,
-  apiKeySha256: z.array(z.string().regex(/^[0-9a-f]{64}$/, 'want the 64 lower-case hex digits of a SHA-256')).min(1),
+  apiKeySha256: z
+    .array(z.string().regex(/^[0-9a-f]{64}$/, 'want the 64 lower-case hex digits of a SHA-256'))
+    .default([])
+    .describe('its keys, beside those of `keysFile`'),
+  weight: z.number().min(0.01).max(1_000).default(1).describe('its share of the fleet, relative to the weights of the others, where all want more than there is'),
+  admission: z.strictObject(admission).prefault({}).describe('overrides the common `admission`, key by key'),
+  limits: z
+    .strictObject({
+      requestsPerMinute: z.int().min(1).max(10_000_000).optional(),
+      tokensPerMinute: z.int().min(1).max(10_000_000_000).optional().describe('of prompts and answers; what an answer may take is reserved, and what it did not take given back'),
+      concurrencyMax: z.int().min(1).max(1_000_000).optional().describe('requests at once, those that wait included'),
+    })
+    .prefault({})
+    .describe('of all gateways together where there is a store; over them is 429'),
+  energyBudget: z
+    .strictObject({
+      joulesPerDay: z.number().positive().max(1e12).describe('of the day in UTC, as the profile says that its requests cost'),
+      atEnd: z.union([z.literal('refuse'), z.strictObject({ class: label })]).default('refuse').describe("'refuse': 429 until midnight UTC; a class: its requests get that one, whatever they ask for"),
+    })
+    .optional(),
   class: label.optional().describe('class of its requests that say nothing'),
   models: z.array(name).min(1).optional().describe('the only models it may use, and sees; default: all'),
   tiers: tiers.optional(),
@@ -117,6 +150,7 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('precedence: request header, service_tier, tenant, model, default'),
   tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
+  admission: z.strictObject({ ...admission, infeasible: admission.infeasible.unwrap().default('best-effort').describe(admission.infeasible.description ?? '') }).prefault({}),
   planner: z
     .strictObject({
       policy: z.string().regex(/^(paceline|max-clock|static:.+)$/, POLICY_WANTED).default('paceline'),

@@ -3,17 +3,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { Hono } from 'hono';
-import type { TenantConfig } from '../config.ts';
 import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
-import type { Exchange } from './exchange.ts';
+import type { Access, Exchange } from './exchange.ts';
 import { mayUse, tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 
 export interface AppOptions {
   readonly models: readonly string[];
-  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly access: Access;
   /** When the models were first offered, seconds since 1970; OpenAI's list has it. */
   readonly createdAtS: number;
   readonly refused: (kind: Refusal['kind'], requestId: string) => void;
@@ -66,13 +65,13 @@ export function createApp(options: AppOptions): App {
   const modelCard = (id: string) => ({ id, object: 'model', created: options.createdAtS, owned_by: 'paceline' });
 
   app.get('/v1/models', (context) => {
-    const identity = tenantOf(context.env.incoming.headers, options.tenantsByKeySha256);
+    const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
     return context.json({ object: 'list', data: options.models.filter((model) => mayUse(identity.tenant, model)).map(modelCard) });
   });
   // Names of models have slashes in them.
   app.get('/v1/models/:model{.+}', (context) => {
-    const identity = tenantOf(context.env.incoming.headers, options.tenantsByKeySha256);
+    const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
     const model = context.req.param('model');
     return options.models.includes(model) && mayUse(identity.tenant, model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });

@@ -3,7 +3,6 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import { ANONYMOUS } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Prediction, RejectReason } from '../scheduler/events.ts';
@@ -51,7 +50,7 @@ export interface ExchangeOptions {
   /** Names of all models that are served; where there is one alone, requests of some endpoints need not name it. */
   readonly models: readonly string[];
   readonly slo: SloConfig;
-  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly access: Access;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -102,7 +101,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     });
 
     if (options.draining()) return refuse({ kind: 'rejected', reason: 'draining', retryAfterMs: null });
-    const identity = tenantOf(incoming.headers, options.tenantsByKeySha256);
+    const identity = tenantOf(incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(identity);
 
     readBody(incoming, options.bodyBytesMax, () => outgoing.writeContinue(), (reading) => {
@@ -271,17 +270,23 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
   };
 }
 
+/** Who may come: everybody as one tenant, or who has a key. */
+export interface Access {
+  readonly anonymous: TenantConfig | null;
+  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+}
+
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
 
 /**
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, tenants: ReadonlyMap<string, TenantConfig>): Identity {
-  if (tenants.size === 0) return OPEN;
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+  if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenants.get(createHash('sha256').update(apiKey).digest('hex'));
+  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
   return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
 
@@ -289,5 +294,3 @@ export function tenantOf(headers: IncomingHttpHeaders, tenants: ReadonlyMap<stri
 export function mayUse({ models }: TenantConfig, model: string): boolean {
   return models === null || models.has(model);
 }
-
-const OPEN: Identity = { kind: 'known', tenant: ANONYMOUS };

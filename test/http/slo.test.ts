@@ -9,7 +9,7 @@ const CONFIG: SloConfig = {
   classes: { standard: { ttftMs: 2000, tpotMs: 100 }, interactive: { ttftMs: 500, tpotMs: 50 }, batch: { e2eMs: 60_000 }, 'model-class': { ttftMs: 900 }, 'tenant-class': { ttftMs: 700 } },
   tiers: { priority: 'interactive', flex: 'batch' },
 };
-const ACME: TenantConfig = { name: 'acme', sloClass: 'tenant-class', tiers: { flex: 'standard' }, bounds: { ttftMs: { min: 200, max: 5000 }, e2eMs: { max: 100_000 } }, models: null };
+const ACME: TenantConfig = { ...ANONYMOUS, name: 'acme', sloClass: 'tenant-class', tiers: { flex: 'standard' }, bounds: { ttftMs: { min: 200, max: 5000 }, e2eMs: { max: 100_000 } } };
 
 function read(headers: Record<string, string>, request: { model?: string; serviceTier?: string } = {}, tenant = ANONYMOUS, config = CONFIG) {
   return readSlo(headers, { model: request.model ?? 'm', serviceTier: request.serviceTier ?? null }, tenant, config);
