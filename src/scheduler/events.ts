@@ -35,7 +35,7 @@ export interface Prediction {
   readonly feasible: boolean;
 }
 
-export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'deadline-infeasible' | 'draining';
+export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'queue-timeout' | 'deadline-infeasible' | 'draining';
 
 /** Why a replica runs at its point: the binding constraint, for people. */
 export interface Explanation {
