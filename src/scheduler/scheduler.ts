@@ -5,6 +5,7 @@ import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-for
 import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
+import { type Company, jobEnergyJ } from '../core/job-energy.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
@@ -100,7 +101,7 @@ interface Replica {
 /** Where a job is. */
 type Placement =
   | { readonly kind: 'queued'; readonly job: PendingJob; readonly why: Kept }
-  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number } };
+  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number }; readonly company: Company };
 
 /** No longer ours to keep: it cannot be in time, or has waited as long as it may. */
 interface Refused {
@@ -400,7 +401,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
-    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs } });
+    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
     if (known === null) remember(job, route, nowMs);
@@ -597,15 +598,21 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       dequeue(placement.job, placement.why, 'otherwise', nowMs);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
-    const { job, replica, prediction, raw } = placement;
+    const { job, replica, prediction, raw, company } = placement;
+    const companyAtEnd = companyOn(replica, 0);
     takeOff(job, replica, nowMs);
     const { spec } = job;
     contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
-    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
+    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
     learnFrom(job, report, event);
     if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
     if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  /** Who shares a replica's steps, with `more` that is not there yet. */
+  function companyOn({ queue: own, spec, applied }: Replica, more: number): Company {
+    return { point: applied ?? spec.belief.fastest, sequences: Math.max(1, own.runningCount() + own.waitingCount() + own.foreignCount() + more) };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
