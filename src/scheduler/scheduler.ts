@@ -479,6 +479,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    const { model, infeasible } = job.spec;
+    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
