@@ -26,6 +26,7 @@ interface Tenant {
   /** What it was given over its weight; starts where the others are. */
   tag: number;
   waiting: number;
+  leftAtMs: number;
   /** What it was given, forgotten with time. */
   lately: number;
 }
@@ -40,7 +41,7 @@ export function createFairShares(): FairShares {
   const tenants = new Map<string, Tenant>();
   /** Those of them that wait. */
   const waiting = new Map<string, Tenant>();
-  /** The least tag of those that wait; never falls. */
+  /** The least tag of those that wait, or waited last. */
   let virtual = 0;
   let idleSinceMs = Number.NEGATIVE_INFINITY;
   let decayedAtMs = 0;
@@ -60,7 +61,7 @@ export function createFairShares(): FairShares {
       known.weight = weight;
       return known;
     }
-    const tenant = { weight, tag: virtual, waiting: 0, lately: 0 };
+    const tenant = { weight, tag: virtual, waiting: 0, leftAtMs: Number.NEGATIVE_INFINITY, lately: 0 };
     tenants.set(name, tenant);
     return tenant;
   }
@@ -74,7 +75,7 @@ export function createFairShares(): FairShares {
   function advance(): void {
     let least = Number.POSITIVE_INFINITY;
     for (const { tag } of waiting.values()) if (tag < least) least = tag;
-    if (least !== Number.POSITIVE_INFINITY) virtual = Math.max(virtual, least);
+    if (least !== Number.POSITIVE_INFINITY) virtual = least;
   }
 
   return {
@@ -82,12 +83,14 @@ export function createFairShares(): FairShares {
       forgetAfterIdling(nowMs);
       const tenant = of(name, weight);
       if (tenant.waiting === 0) {
-        tenant.tag = Math.max(tenant.tag, virtual);
+        // Who was in the queue a moment ago is owed what it was.
+        if (nowMs - tenant.leftAtMs >= FORGOTTEN_MS) tenant.tag = Math.max(tenant.tag, virtual);
         waiting.set(name, tenant);
       }
       tenant.waiting += by;
       if (tenant.waiting === 0) {
         waiting.delete(name);
+        tenant.leftAtMs = nowMs;
         if (waiting.size === 0) idleSinceMs = nowMs;
       }
       advance();
@@ -96,7 +99,7 @@ export function createFairShares(): FairShares {
       forgetAfterIdling(nowMs);
       const tenant = of(name, weight);
       // Who waits keeps what it is owed by a correction; who does not is where the others are.
-      if (tenant.waiting === 0 && workMs > 0) tenant.tag = Math.max(tenant.tag, virtual);
+      if (tenant.waiting === 0 && workMs > 0 && nowMs - tenant.leftAtMs >= FORGOTTEN_MS) tenant.tag = Math.max(tenant.tag, virtual);
       tenant.tag += workMs / weight;
       decayTo(nowMs);
       tenant.lately = Math.max(0, tenant.lately + workMs);

@@ -158,6 +158,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placesWanted = new Map<string, number>();
   /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
   const judged = new Map<string, Judged>();
+  let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -260,7 +261,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec } = job;
     if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
     const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
-    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackOf()), servingOf(spec.model));
+    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackMs(job)), servingOf(spec.model));
     if (nowMs + waitMs <= lastAtMs) return null;
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
@@ -283,17 +284,23 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return contention;
   }
 
-  /** Looked up once per tenant and model: all are asked for at once. */
-  function putBackOf(): (job: PendingJob) => number {
+  function putBackMs(job: PendingJob): number {
+    return contentionOf(job.spec.model).putBackMs(job, servingOf(job.spec.model));
+  }
+
+  /** Once per control period: in less nobody gets far ahead. Tenants are looked up once for all of their jobs. */
+  function reorder(nowMs: number): void {
+    if (queue.size() === 0 || nowMs - reorderedAtMs < controlPeriodMs) return;
+    reorderedAtMs = nowMs;
     const known = new Map<string, number>();
-    return (job) => {
+    queue.reorder((job) => {
       let backMs = known.get(job.key);
       if (backMs === undefined) {
-        backMs = contentionOf(job.spec.model).putBackMs(job, servingOf(job.spec.model));
+        backMs = putBackMs(job);
         known.set(job.key, backMs);
       }
       return backMs;
-    };
+    });
   }
 
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
@@ -322,7 +329,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
-    (why.kind === 'hold' ? held : queue).push(job);
+    if (why.kind === 'hold') held.push(job);
+    else queue.push(job, putBackMs(job));
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
     countPlaces(job, why, 1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
@@ -649,6 +657,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    */
   function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
+    reorder(nowMs);
     if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
     if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
     return effects;
@@ -661,8 +670,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const putBackMs = putBackOf();
-    const order = from.ordered(nowMs, putBackMs);
+    const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
