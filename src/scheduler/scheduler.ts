@@ -51,6 +51,8 @@ export interface SchedulerOptions {
   readonly attainmentTarget: number;
   readonly controlPeriodMs: number;
   readonly queuedMax: number;
+  /** A replica that comes back up gets a share of its concurrency that grows over this long; default 0: all at once. */
+  readonly slowStartMs?: number;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -89,6 +91,10 @@ interface Replica {
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
+  backAtMs: number;
+  /** It has been said not to be up; before the first word about it that is not known. */
+  wasAway: boolean;
   controlled: boolean;
   /** What the devices were last told; `null` = default clocks. */
   demanded: PointIndex | null;
@@ -140,7 +146,7 @@ const SHARE_EVERY_MS = 250;
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
-  const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
+  const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
   /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose, by its class' caution. */
   const riskMaxOf = ({ spec }: PendingJob): number => (1 - attainmentTarget) / 4 / guards.of(spec.sloClass);
   const paced = policy.kind === 'paceline' && mechanisms.pacing;
@@ -180,6 +186,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     standing: null,
     planned: null,
     state: 'down',
+    backAtMs: Number.NEGATIVE_INFINITY,
+    wasAway: false,
     controlled: false,
     demanded: null,
     applied: null,
@@ -272,6 +280,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
     refusals += 1;
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
+  }
+
+  /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
+  function roomOf({ spec: { concurrencyMax }, backAtMs }: Replica, nowMs: number): number {
+    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs));
   }
 
   function contentionOf(model: string): Contention {
@@ -454,7 +467,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.streaming === streaming;
     const { route } = known;
     const replica = route.id;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= roomOf(replica, nowMs)) return null;
     known.left -= 1;
     return route;
   }
@@ -500,7 +513,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= replica.spec.concurrencyMax || !mayServe(replica, job)) continue;
+      if (load >= roomOf(replica, nowMs) || !mayServe(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -768,6 +781,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
+    if (event.state === 'up' && replica.wasAway) replica.backAtMs = nowMs;
+    replica.wasAway = event.state !== 'up';
     replica.state = event.state;
     servingByModel.clear();
     targets.clear();
@@ -860,6 +875,14 @@ function retryAfterOf(ms: number, count: number): number {
 
 const RETRY_AFTER_MS = { min: 500, max: 30_000 };
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
+
+/** A tenth at first, all of it at the end, in between as much as time has passed; never nothing. */
+function slowStartRoom(concurrencyMax: number, sinceMs: number, slowStartMs: number): number {
+  if (sinceMs >= slowStartMs) return concurrencyMax;
+  return Math.max(1, Math.ceil(concurrencyMax * Math.max(SLOW_START_SHARE_MIN, sinceMs / slowStartMs)));
+}
+
+const SLOW_START_SHARE_MIN = 0.1;
 
 function mayServe({ state, spec }: Replica, { spec: { model }, avoid }: PendingJob): boolean {
   return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
