@@ -41,6 +41,12 @@ export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
  */
 export const FAIR = { aheadMs: 500, patienceMs: 30_000 };
 
+/**
+ * A server that says it is saturated gets no more than it then had for as long as it asks for, within bounds: less is no relief, and
+ * a minute's retry-after must not hold jobs back from one that has long had room.
+ */
+export const SATURATED_MS = { min: 100, max: 30_000, unsaid: 1_000 };
+
 /** Replicas that are weighed for one job; a plan for each takes some microseconds, and an arrival must not wait for hundreds. */
 export const CANDIDATES_MAX = 16;
 
