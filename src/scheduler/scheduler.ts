@@ -715,13 +715,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
    */
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+    /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
     const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
-      if (full.has(model)) continue;
+      if (full.has(model) || full.has(job.key)) continue;
       const placement = placements.get(jobId);
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
@@ -740,7 +741,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(refuseQueued(job, placement.why, sending, nowMs));
         continue;
       }
-      if (sending.kind === 'place') full.add(model);
+      // Places that are kept from one tenant are there for another.
+      if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       // Where it stays in the same queue it keeps its place among equals.
       if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
