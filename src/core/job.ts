@@ -30,6 +30,12 @@ export interface JobSpec {
   readonly work: 'generate' | 'embed';
   /** A stream shows its first token; without one only the end is seen. */
   readonly streaming: boolean;
+  /** Its tenant's share of the fleet where all want more than there is, relative to those of the others; default 1. */
+  readonly weight?: number;
+  /** What becomes of it where its deadlines cannot be met any more; default `best-effort`. */
+  readonly infeasible?: 'refuse' | 'best-effort';
+  /** Longest time in our queue, from arrival. */
+  readonly queueTimeoutMs?: number;
 }
 
 /** What the server said it used, from the response's `usage`. */

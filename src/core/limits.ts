@@ -34,6 +34,12 @@ export const LATE_PATIENCE_MS = 10_000;
  */
 export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 
+/**
+ * Where all want more than there is, a tenant may have been given this much of the fleet's time more than its share before its jobs
+ * give way: within it deadlines alone order the queue.
+ */
+export const FAIR = { aheadMs: 500 };
+
 /** Replicas that are weighed for one job; a plan for each takes some microseconds, and an arrival must not wait for hundreds. */
 export const CANDIDATES_MAX = 16;
 

@@ -11,6 +11,10 @@ export interface PendingJob {
   readonly arrivedAtMs: number;
   /** The earliest instant by which something is due; `Infinity` without SLO. Orders the queue. */
   readonly firstDeadlineAtMs: number;
+  /** After it nothing can be in time: it would have to have the fastest replica to itself by then. `Infinity` without a deadline. */
+  readonly latestStartAtMs: number;
+  /** What it is expected to take of a replica's time at its fastest: its prefill, and its part of the steps of a full batch. */
+  readonly workMs: number;
   /** Could not be reached for it. */
   readonly avoid?: readonly ReplicaId[];
 }

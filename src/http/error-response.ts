@@ -142,7 +142,11 @@ function rejected(reason: Exclude<RejectReason, 'unknown-model'>, retryAfterMs: 
         headers: ['x-llm-d-request-dropped-reason', 'rejected-saturated', ...retryHeaders(retryAfterMs)],
       });
     case 'deadline-infeasible':
-      return answer(429, 'rate_limit_error', 'deadline_infeasible', 'The request could not be finished by its deadline, even at full speed', {
+      return answer(429, 'rate_limit_error', 'deadline_infeasible', 'The request cannot be finished by its deadline, even at full speed, with what is there already', {
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', ...retryHeaders(retryAfterMs)],
+      });
+    case 'queue-timeout':
+      return answer(429, 'rate_limit_error', 'queue_timeout', 'The request has waited for a replica as long as it may', {
         headers: ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', ...retryHeaders(retryAfterMs)],
       });
     case 'draining':

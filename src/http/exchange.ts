@@ -117,7 +117,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
-      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant.name, slo: slo.slo, sloClass: slo.sloClass });
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
       state = { kind: 'queued', jobId: job.jobId };
       submit(job, { body: reading.body, usageOptions: request.usageOptions });
     });
@@ -257,11 +257,16 @@ function flushHeaders(outgoing: ServerResponse): void {
   if (!outgoing.destroyed && !outgoing.writableEnded) outgoing.flushHeaders();
 }
 
-function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'tenant' | 'slo' | 'sloClass'>): JobSpec {
+function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
   const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
+  const { name, weight, admission } = of.tenant;
   return {
     ...of,
+    tenant: name,
+    weight,
+    infeasible: admission.infeasible,
+    ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),

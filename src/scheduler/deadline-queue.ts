@@ -9,8 +9,11 @@ export interface DeadlineQueue {
   /**
    * All of them in the order in which they should go. Jobs that can still be in time go before those that are late already: else
    * everybody behind a late one would be late as well. One in `LATE_TURN` is a late one all the same, so that nobody waits for ever.
+   * `putBackMs`: of a job whose tenant has had more than its share, by how much its turn comes later than its deadline says.
    */
-  ordered(nowMs: number): readonly PendingJob[];
+  ordered(nowMs: number, putBackMs?: (job: PendingJob) => number): readonly PendingJob[];
+  /** Those that a job would have to wait for. */
+  before(job: PendingJob, putBackMs?: (job: PendingJob) => number): readonly PendingJob[];
   /** Takes it out. Turns are counted by what is sent to a replica. */
   remove(job: PendingJob, how: { readonly sentAtMs: number } | null): boolean;
   all(): readonly PendingJob[];
@@ -45,19 +48,24 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
       count(job, 1);
       return true;
     },
-    ordered(nowMs) {
+    ordered(nowMs, putBackMs) {
       if (jobs.length < 2) return jobs.slice();
-      const late = jobs.filter((job) => isLate(job, nowMs));
-      if (late.length === 0) return jobs.slice();
-      const inTime = jobs.filter((job) => !isLate(job, nowMs));
+      const turns = inTurn(jobs, putBackMs);
+      const late = turns.filter((job) => isLate(job, nowMs));
+      if (late.length === 0) return turns;
+      const inTime = turns.filter((job) => !isLate(job, nowMs));
       const order: PendingJob[] = [];
-      let turns = sentSinceLate;
+      let sinceLate = sentSinceLate;
       for (let nextInTime = 0, nextLate = 0; order.length < jobs.length; ) {
-        const takesLate = nextLate < late.length && (turns >= LATE_TURN - 1 || nextInTime >= inTime.length);
+        const takesLate = nextLate < late.length && (sinceLate >= LATE_TURN - 1 || nextInTime >= inTime.length);
         order.push((takesLate ? late[nextLate++] : inTime[nextInTime++]) as PendingJob);
-        turns = takesLate ? 0 : turns + 1;
+        sinceLate = takesLate ? 0 : sinceLate + 1;
       }
       return order;
+    },
+    before(job, putBackMs = () => 0) {
+      const turnAtMs = placeOf(job) + putBackMs(job);
+      return jobs.filter((other) => other.spec.model === job.spec.model && placeOf(other) + putBackMs(other) <= turnAtMs);
     },
     remove(job, how) {
       const index = jobs.indexOf(job);
@@ -70,6 +78,14 @@ export function createDeadlineQueue(sizeMax: number): DeadlineQueue {
     all: () => jobs,
     countOf: (model) => counts.get(model) ?? 0,
   };
+}
+
+/** By their deadlines and what puts them back; in most cases nothing does, and they are in order as they stand. */
+function inTurn(jobs: readonly PendingJob[], putBackMs: ((job: PendingJob) => number) | undefined): PendingJob[] {
+  if (putBackMs === undefined) return jobs.slice();
+  const turns = jobs.map((job) => ({ job, backMs: putBackMs(job) }));
+  if (turns.some(({ backMs }) => backMs > 0)) turns.sort((a, b) => placeOf(a.job) + a.backMs - placeOf(b.job) - b.backMs);
+  return turns.map(({ job }) => job);
 }
 
 function isLate(job: PendingJob, nowMs: number): boolean {

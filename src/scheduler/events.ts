@@ -35,7 +35,7 @@ export interface Prediction {
   readonly feasible: boolean;
 }
 
-export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'deadline-infeasible' | 'draining';
+export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'queue-timeout' | 'deadline-infeasible' | 'draining';
 
 /** Why a replica runs at its point: the binding constraint, for people. */
 export interface Explanation {
@@ -57,6 +57,8 @@ export interface JobReport {
   readonly e2eMs: number;
   readonly promptTokens: number;
   readonly outputTokens: number;
+  /** Of the devices while they worked on it, its part, as the profile says; 0 where it was never sent. */
+  readonly energyJ: number;
   /** Every SLO it carried was met; `null` where it carried none or was cancelled by its client. */
   readonly met: boolean | null;
   readonly prediction: Prediction | null;

@@ -9,7 +9,7 @@ export function reportOf(
   tracked: TrackedJob | null,
   event: Extract<SchedulerEvent, { kind: 'ended' }>,
   nowMs: number,
-  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction } | null,
+  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction; readonly energyJ: (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => number } | null,
 ): JobReport {
   const { spec } = job;
   // Without a stream only the end is seen, and without usage not how much there was.
@@ -18,6 +18,9 @@ export function reportOf(
   const e2eMs = nowMs - job.arrivedAtMs;
   const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;
   const tpotMs = firstTokenAtMs === null || outputTokens < 2 || tracked === null ? null : (tracked.lastTokenAtMs - firstTokenAtMs) / (outputTokens - 1);
+  const promptTokens = event.usage?.promptTokens ?? job.promptTokens;
+  // What a server had cached it did not prefill; a job that was let go before its first token had, for all we know, all of its prompt read.
+  const energyJ = placed === null ? 0 : placed.energyJ({ promptTokens: promptTokens - (event.usage?.cachedTokens ?? 0), outputTokens });
   return {
     jobId: spec.jobId,
     replicaId: placed?.replicaId ?? null,
@@ -28,8 +31,9 @@ export function reportOf(
     ttftMs,
     tpotMs,
     e2eMs,
-    promptTokens: event.usage?.promptTokens ?? job.promptTokens,
+    promptTokens,
     outputTokens,
+    energyJ,
     met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),
     prediction: placed?.prediction ?? null,
   };

@@ -2,12 +2,15 @@
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
 import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
+import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
+import { type Company, jobEnergyJ } from '../core/job-energy.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
+import { nominalWorkMs } from '../core/nominal-work.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
@@ -98,12 +101,19 @@ interface Replica {
 /** Where a job is. */
 type Placement =
   | { readonly kind: 'queued'; readonly job: PendingJob; readonly why: Kept }
-  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number } };
+  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number }; readonly company: Company };
+
+/** No longer ours to keep: it cannot be in time, or has waited as long as it may. */
+interface Refused {
+  readonly kind: 'refused';
+  readonly reason: 'deadline-infeasible' | 'queue-timeout';
+  readonly retryAfterMs: number;
+}
 
 /** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
 type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number };
 
-type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept;
+type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept | Refused;
 
 /** What was decided for a job a moment ago, and for how many like it that holds. */
 interface Judged {
@@ -148,6 +158,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placesWanted = new Map<string, number>();
   /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
   const judged = new Map<string, Judged>();
+  /** Spreads the times at which the refused are told to come back. */
+  let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
   let turn = 0;
   const placements = new Map<JobId, Placement>();
@@ -183,6 +195,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const servingByModel = new Map<string, number>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
   const sizes = new Map<string, ArrivalSizes>();
+  /** Whose turn it is where there is not room for all, by model. */
+  const contentions = new Map<string, Contention>();
   /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
   const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -232,17 +246,61 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
     if (queue.countOf(job.spec.model) === 0) {
       const outcome = trySend(job, nowMs);
-      return outcome.kind === 'sent' ? outcome.effects : keep(job, outcome, nowMs);
+      if (outcome.kind === 'sent') return outcome.effects;
+      return outcome.kind === 'refused' ? [rejection(job, outcome)] : keep(job, outcome, nowMs);
     }
+    const late = whyTooLong(job, nowMs);
+    if (late !== null) return [rejection(job, late)];
     const kept = keep(job, { kind: 'pace' }, nowMs);
     return kept.length > 0 ? kept : sendQueued(nowMs, false);
+  }
+
+  /** Of a job behind those that wait already: with as many before it, it could not be sent in time. */
+  function whyTooLong(job: PendingJob, nowMs: number): Refused | null {
+    const { spec } = job;
+    if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
+    const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
+    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackOf()), servingOf(spec.model));
+    if (nowMs + waitMs <= lastAtMs) return null;
+    return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
+  }
+
+  function queueEndAtMs({ spec, arrivedAtMs }: PendingJob): number {
+    return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
+  }
+
+  function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
+    refusals += 1;
+    return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
+  }
+
+  function contentionOf(model: string): Contention {
+    let contention = contentions.get(model);
+    if (contention === undefined) {
+      contention = createContention();
+      contentions.set(model, contention);
+    }
+    return contention;
+  }
+
+  /** Looked up once per tenant and model: all are asked for at once. */
+  function putBackOf(): (job: PendingJob) => number {
+    const known = new Map<string, number>();
+    return (job) => {
+      let backMs = known.get(job.key);
+      if (backMs === undefined) {
+        backMs = contentionOf(job.spec.model).putBackMs(job, servingOf(job.spec.model));
+        known.set(job.key, backMs);
+      }
+      return backMs;
+    };
   }
 
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
   function keep(job: PendingJob, why: Kept, nowMs: number): readonly Effect[] {
     assert(!placements.has(job.spec.jobId), 'a job arrives once');
     if (queue.size() + held.size() < options.queuedMax) {
-      enqueue(job, why);
+      enqueue(job, why, nowMs);
       return NO_EFFECTS;
     }
     const now = trySend(job, nowMs, false);
@@ -251,8 +309,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(other.spec.jobId);
       const sending = trySend(other, nowMs, false);
       if (sending.kind !== 'sent' || placement?.kind !== 'queued') continue;
-      dequeue(other, placement.why, { sentAtMs: nowMs });
-      enqueue(job, why);
+      dequeue(other, placement.why, 'sent', nowMs);
+      enqueue(job, why, nowMs);
       return sending.effects;
     }
     return [{ kind: 'reject', jobId: job.spec.jobId, reason: 'queue-full', retryAfterMs: 1000 }];
@@ -263,16 +321,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return placement?.kind === 'queued' && placement.why.kind !== 'place';
   }
 
-  function enqueue(job: PendingJob, why: Kept): void {
+  function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
     (why.kind === 'hold' ? held : queue).push(job);
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
     countPlaces(job, why, 1);
+    if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
   }
 
-  /** Out of our queue; `how` as in `DeadlineQueue.remove`. */
-  function dequeue(job: PendingJob, why: Kept, how: { readonly sentAtMs: number } | null): void {
-    (why.kind === 'hold' ? held : queue).remove(job, how);
+  /** Out of our queue, because it was sent or for another reason. */
+  function dequeue(job: PendingJob, why: Kept, how: 'sent' | 'otherwise', nowMs: number): void {
+    (why.kind === 'hold' ? held : queue).remove(job, how === 'sent' ? { sentAtMs: nowMs } : null);
     countPlaces(job, why, -1);
+    if (why.kind !== 'hold') contentionOf(job.spec.model).left(job, nowMs);
   }
 
   /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
@@ -302,27 +362,46 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const key = `${spec.model}\n${spec.tenant}`;
     const { ttftMs, tpotMs, e2eMs } = spec.slo;
     const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
+    const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
+    const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const belief = beliefOf(spec.model);
     return {
       spec,
       key,
-      promptTokens: Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes)),
+      promptTokens,
       arrivedAtMs: nowMs,
       firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
+      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, outputTokens)),
+      workMs: nominalWorkMs(belief, promptTokens, outputTokens),
     };
+  }
+
+  /** Of the first replica that serves a model: a measure for all of them, where they are unlike. */
+  function beliefOf(model: string): PerformanceModel {
+    const replica = replicas.find(({ spec }) => spec.models.includes(model));
+    assert(replica !== undefined, 'only jobs of models that are served are tracked');
+    return replica.spec.belief;
   }
 
   /** To the replica that routing names, unless there is none with room, or it had better wait. */
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
+    const overdue = whyOverdue(job, nowMs);
+    if (overdue !== null) return overdue;
     const known = judgedAlike(job, nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
-    const kept = mayKeep && known === null ? whyKeep(job, route, nowMs) : null;
-    if (kept !== null) return kept;
+    if (known === null) {
+      const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
+      // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
+      if (job.spec.infeasible === 'refuse' && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
+      if (kept !== null) return kept;
+    }
+    contentionOf(job.spec.model).sent(job, nowMs);
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
-    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs } });
+    placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
     if (known === null) remember(job, route, nowMs);
@@ -336,6 +415,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
     }
     return { kind: 'sent', effects };
+  }
+
+  /** It has waited as long as it may, or would have to have been sent before now. */
+  function whyOverdue(job: PendingJob, nowMs: number): Refused | null {
+    if (nowMs >= queueEndAtMs(job)) return { kind: 'refused', reason: 'queue-timeout', retryAfterMs: nowMs - job.arrivedAtMs };
+    return job.spec.infeasible === 'refuse' && nowMs > job.latestStartAtMs ? infeasible(job, nowMs) : null;
+  }
+
+  /** With as long to wait as those that wait now. */
+  function infeasible(job: PendingJob, nowMs: number): Refused {
+    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), servingOf(job.spec.model)) + nowMs - job.arrivedAtMs };
   }
 
   /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
@@ -505,16 +595,24 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement === undefined) return NO_EFFECTS;
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
-      dequeue(placement.job, placement.why, null);
+      dequeue(placement.job, placement.why, 'otherwise', nowMs);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
-    const { job, replica, prediction, raw } = placement;
+    const { job, replica, prediction, raw, company } = placement;
+    const companyAtEnd = companyOn(replica, 0);
     takeOff(job, replica, nowMs);
-    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction });
+    const { spec } = job;
+    contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
+    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
     learnFrom(job, report, event);
     if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
     if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  /** Who shares a replica's steps, with `more` that is not there yet. */
+  function companyOn({ queue: own, spec, applied }: Replica, more: number): Company {
+    return { point: applied ?? spec.belief.fastest, sequences: Math.max(1, own.runningCount() + own.waitingCount() + own.foreignCount() + more) };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -529,8 +627,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { job, replica } = placement;
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
-    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid = [] } = job;
-    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, avoid: [...avoid, replica.spec.replicaId] };
+    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid = [] } = job;
+    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: [...avoid, replica.spec.replicaId] };
+    contentionOf(spec.model).corrected(job, -workMs, nowMs);
     if (!replicas.some((other) => mayServe(other, again))) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return place(again, nowMs);
   }
@@ -560,7 +659,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const order = from.ordered(nowMs);
+    const putBackMs = putBackOf();
+    const order = from.ordered(nowMs, putBackMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
@@ -568,13 +668,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(jobId);
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
+      // Whoever has had more than its share does not slip past those who wait for theirs.
+      if (looked > 0 && putBackMs(job) > 0) continue;
       const itsTurn = looked < unwillingMax / 2 || (looked < unwillingMax && (place + turn) % Math.max(1, Math.ceil(order.length / unwillingMax)) === 0);
       const impatient = job.firstDeadlineAtMs === Number.POSITIVE_INFINITY && nowMs - job.arrivedAtMs >= PATIENCE_MS && looked < 2 * unwillingMax;
       if (!itsTurn && !impatient) continue;
       const sending = trySend(job, nowMs);
       if (sending.kind === 'sent') {
-        dequeue(job, placement.why, { sentAtMs: nowMs });
+        dequeue(job, placement.why, 'sent', nowMs);
         effects.push(...sending.effects);
+        continue;
+      }
+      if (sending.kind === 'refused') {
+        effects.push(refuseQueued(job, placement.why, sending, nowMs));
         continue;
       }
       if (sending.kind === 'place') full.add(model);
@@ -585,15 +691,30 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         countPlaces(job, sending, 1);
         placements.set(jobId, { kind: 'queued', job, why: sending });
       } else {
-        dequeue(job, placement.why, null);
-        enqueue(job, sending);
+        dequeue(job, placement.why, 'otherwise', nowMs);
+        enqueue(job, sending, nowMs);
       }
     }
   }
 
+  function refuseQueued(job: PendingJob, why: Kept, refused: Refused, nowMs: number): Effect {
+    dequeue(job, why, 'otherwise', nowMs);
+    placements.delete(job.spec.jobId);
+    return rejection(job, refused);
+  }
+
+  /** Also those that nobody came to look at: a queue's end is an instant, and not when its turn would be. */
+  function refuseOverdue(nowMs: number): Effect[] {
+    return [...queue.all(), ...held.all()].flatMap((job) => {
+      const placement = placements.get(job.spec.jobId);
+      const overdue = whyOverdue(job, nowMs);
+      return overdue === null || placement?.kind !== 'queued' ? [] : [refuseQueued(job, placement.why, overdue, nowMs)];
+    });
+  }
+
   function tick(nowMs: number): readonly Effect[] {
-    if (policy.kind === 'max-clock') return sendQueued(nowMs, true);
-    const effects: Effect[] = sendQueued(nowMs, true);
+    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs)];
+    if (policy.kind === 'max-clock') return effects;
     for (const replica of replicas) {
       if (!replica.controlled) continue;
       if (policy.kind === 'static') {
@@ -655,7 +776,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const orphaned = [...queue.all(), ...held.all()].filter((job) => servingOf(job.spec.model) === 0);
     for (const job of orphaned) {
       const placement = placements.get(job.spec.jobId);
-      if (placement?.kind === 'queued') dequeue(job, placement.why, null);
+      if (placement?.kind === 'queued') dequeue(job, placement.why, 'otherwise', nowMs);
       placements.delete(job.spec.jobId);
     }
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
@@ -725,6 +846,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   };
 }
+
+/** At a replica's fastest, with nobody else there, and room for what is not known yet. */
+function aloneMs(belief: PerformanceModel, promptTokens: number, outputTokens: number): number {
+  const decode = { sequences: 1, contextTokens: promptTokens + outputTokens / 2 };
+  return belief.prefillTimeMs({ tokens: promptTokens, contextTokens: 0 }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
+}
+
+/** Not all at the same moment, and neither at once nor never: a client that is told a time comes then. */
+function retryAfterOf(ms: number, count: number): number {
+  return Math.min(RETRY_AFTER_MS.max, Math.max(RETRY_AFTER_MS.min, ms)) * (1 + ((count * GOLDEN_RATIO) % 1) / 2);
+}
+
+const RETRY_AFTER_MS = { min: 500, max: 30_000 };
+const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 
 function mayServe({ state, spec }: Replica, { spec: { model }, avoid }: PendingJob): boolean {
   return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);

@@ -141,6 +141,8 @@ function reportOf(request: KnownRequest, sloClass: string, replica: number, time
     e2eMs: (done ? times.endAtMs : sentAtMs) - atMs,
     promptTokens,
     outputTokens: done ? outputTokens : 0,
+    // Nobody is charged for it here.
+    energyJ: 0,
     met: slo.ttftMs === undefined && slo.tpotMs === undefined && slo.e2eMs === undefined ? null : done && isMet(request, times),
     prediction: { ttftMs: alone.ttftMs, tpotMs: alone.tpotMs ?? 0, e2eMs: alone.e2eMs, ttftP90Ms: alone.ttftMs, tpotP90Ms: alone.tpotMs ?? 0, slackMs: null, feasible },
   };

@@ -20,6 +20,8 @@ export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
   /** Class of each request, in the order of `requests`. */
   readonly classes: readonly { readonly name: string; readonly slo: Slo }[];
+  /** Who sends each request, in the order of `requests`; default: one tenant, served best effort. */
+  readonly tenants?: readonly SimulatedTenant[];
   readonly replicas: number;
   /** What the machines do. The scheduler never sees it. */
   readonly truth: Profile;
@@ -49,6 +51,12 @@ export interface SimulationOptions {
   readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
+}
+
+export interface SimulatedTenant {
+  readonly name: string;
+  readonly weight?: number;
+  readonly infeasible?: 'refuse' | 'best-effort';
 }
 
 /** Told of what is decided, as it is. */
@@ -90,6 +98,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 /** What clients ask for, unless they got more. */
 const MAX_OUTPUT_TOKENS = 4096;
+const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
@@ -192,9 +201,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   function arrive(index: number): void {
     const { promptTokens, outputTokens } = requests[index] as WorkloadRequest;
     const { name, slo } = classes[index] as SimulationOptions['classes'][number];
+    const { name: tenant, weight = 1, infeasible = 'best-effort' } = options.tenants?.[index] ?? ANONYMOUS;
     tell({
       kind: 'arrived',
-      job: { jobId: String(index) as JobId, model: MODEL, tenant: 'anonymous', sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
+      job: { jobId: String(index) as JobId, model: MODEL, tenant, weight, infeasible, sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
     });
   }
 
