@@ -71,7 +71,8 @@ export async function createFaultyServer(): Promise<FaultyServer> {
   /** Waits for the next token; `false` where there will be none, since the connection is gone. */
   async function turn(outgoing: ServerResponse, note: (kind: 'broken') => void, garbage: string): Promise<boolean> {
     await delay(stub.mood === 'slow' ? SLOW_TOKEN_MS : TOKEN_MS);
-    while (stub.mood === 'hang' && !outgoing.destroyed) await delay(TOKEN_MS);
+    // For ever: only the other end can end it.
+    if (stub.mood === 'hang' && !outgoing.destroyed) await once(outgoing, 'close');
     if (outgoing.destroyed) return false;
     if (stub.mood === 'reset') {
       note('broken');

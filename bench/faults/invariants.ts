@@ -66,8 +66,9 @@ function outcomes({ requests, seen }: Observation): Violation[] {
 }
 
 /**
- * What went wrong for a client was broken by the schedule, at that time: a cut connection by its gateway, or where the answer
- * had begun by its server; a stream that breaks off by its server; an error by any server. Agents and Redis excuse nothing.
+ * What went wrong for a client was broken by the schedule, at that time: a cut connection by its gateway, or where an answer
+ * without a stream had begun by its server; a stream that breaks off by its server; an error by any server. Agents and Redis
+ * excuse nothing.
  */
 function explanations({ seen, faults, replicaOf, tail, feltMs }: Observation): Violation[] {
   return seen.flatMap((one): Violation[] => {
@@ -77,13 +78,13 @@ function explanations({ seen, faults, replicaOf, tail, feltMs }: Observation): V
     const ofServer = server !== undefined && faults.some((fault) => fault.target === server.target && fault.index === server.index && during(fault, 0));
     const ofAnyServer = faults.some((fault) => (fault.target === 'replica' || fault.target === 'stub' || fault.target === 'gateway') && during(fault, feltMs));
     const inTail = tail.has(one.request.id);
-    if (!inTail && isExplained(one.outcome, { ofGateway, ofServer, ofAnyServer })) return [];
+    if (!inTail && isExplained(one, { ofGateway, ofServer, ofAnyServer })) return [];
     if (inTail && one.outcome.kind === 'whole') return [];
     return [{ invariant: inTail ? 'recovers' : 'explained', what: `${one.request.id} at gateway-${one.gateway}${one.replica === null ? '' : ` from ${one.replica}`}: ${told(one.outcome)}, and nothing ${inTail ? 'is broken any more' : 'was broken that explains it'}` }];
   });
 }
 
-function isExplained(outcome: Outcome, by: { readonly ofGateway: boolean; readonly ofServer: boolean; readonly ofAnyServer: boolean }): boolean {
+function isExplained({ outcome, request }: Seen, by: { readonly ofGateway: boolean; readonly ofServer: boolean; readonly ofAnyServer: boolean }): boolean {
   switch (outcome.kind) {
     case 'whole':
     case 'left':
@@ -94,7 +95,7 @@ function isExplained(outcome: Outcome, by: { readonly ofGateway: boolean; readon
     case 'unreachable':
       return by.ofGateway;
     case 'cut':
-      return by.ofGateway || (outcome.at === 'body' && by.ofServer);
+      return by.ofGateway || (outcome.at === 'body' && !request.stream && by.ofServer);
     case 'broken-off':
       return by.ofServer;
     case 'refused':

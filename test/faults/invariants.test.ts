@@ -46,6 +46,7 @@ describe('nothing is found where', () => {
     ['its client left', { seen: [seen({ kind: 'left' })], executions: [execution({ end: { kind: 'cancelled', atMs: 2_000 } })] }],
     ['its gateway was killed under it', { seen: [seen(CUT)], faults: [{ target: 'gateway', kind: 'kill', ...during }] }],
     ['its server broke the stream', { seen: [seen(BROKEN)], faults: [{ target: 'stub', kind: 'reset', ...during }] }],
+    ['its server broke an answer without a stream', { seen: [seen(CUT, { request: { ...REQUEST, stream: false } })], faults: [{ target: 'stub', kind: 'reset', ...during }] }],
     ['a server was away just before it was refused', { seen: [seen(REFUSED)], executions: [], faults: [{ target: 'replica', kind: 'kill', index: 1, fromMs: 100, toMs: 700 }] }],
     ['a second server took what the first had refused', { executions: [execution({ replica: 'node-1-0', firstTokenAtMs: null, acceptedAtMs: 1_050, end: { kind: 'refused', atMs: 1_050 } }), execution()] }],
   ])('%s', (_, more) => {
@@ -60,6 +61,7 @@ describe('it is found that', () => {
     ['a request hangs', 'no-hang', { seen: [seen({ kind: 'hung', afterMs: 15_000 })] }],
     ['an answer is another than its own', 'exact-answer', { seen: [seen({ kind: 'malformed', why: 'token 2' })] }],
     ['a connection is cut though its gateway lives', 'explained', { seen: [seen(CUT)] }],
+    ['a stream is cut without a word where its server broke it', 'explained', { seen: [seen(CUT)], faults: [{ target: 'stub', kind: 'reset', ...during }] }],
     ['a connection is cut by the gateway that was not killed', 'explained', { seen: [seen(CUT)], faults: [{ target: 'gateway', kind: 'kill', ...during, index: 1 }] }],
     ['a connection is cut long after its gateway was back', 'explained', { seen: [seen(CUT)], faults: [{ target: 'gateway', kind: 'kill', index: 0, fromMs: 100, toMs: 900 }] }],
     ['a stream breaks off for the fault of another server', 'explained', { seen: [seen(BROKEN)], faults: [{ target: 'replica', kind: 'kill', ...during, index: 1 }] }],
