@@ -78,6 +78,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     attainmentTarget: config.planner.attainmentTarget,
     controlPeriodMs: config.planner.controlPeriodMs,
     queuedMax: config.limits.queuedMax,
+    slowStartMs: config.health.slowStartMs,
   });
   const runtime: Runtime = createRuntime({
     scheduler,

@@ -206,6 +206,7 @@ export const configSchema = z.strictObject({
       everyMs: everyMs.default(1_000),
       timeoutMs: timeoutMs.default(2_000),
       failuresMax: z.int().min(1).max(100).default(3).describe('failed probes in a row until a replica counts as down'),
+      slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
