@@ -42,7 +42,7 @@ await refusing(async () => {
   };
   const lengthS = numberOf('seconds', values.seconds, { least: 30, most: 7_200 });
   const times = numberOf('times', values.times, { least: 1, most: 10 });
-  const capacity = capacityPerS(fleet, CHAT, { target: TARGET, lengthS: 120 });
+  const capacity = capacityPerS(fleet, CHAT, { target: TARGET, lengthS: 240 });
   const ratePerS = times * capacity;
   const tenants = (infeasible: TenantLoad['infeasible']): TenantLoad[] => TENANTS.map(({ tenant, weight, offered }) => ({ tenant, weight, infeasible, slo: CHAT, ratePerS: offered * ratePerS, fromS: 0, untilS: lengthS }));
   const admission = play(fleet, tenants('refuse'));
