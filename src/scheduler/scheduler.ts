@@ -6,11 +6,13 @@ import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
+import { createPlaces, type Places } from '../core/places.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
@@ -97,6 +99,7 @@ interface Replica {
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  readonly learnedRoom: LearnedRoom;
   /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
   backAtMs: number;
   /** It has been said not to be up; before the first word about it that is not known. */
@@ -173,6 +176,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placesWanted = new Map<string, number>();
   /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
   const judged = new Map<string, Judged>();
+  let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -194,6 +198,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }),
     standing: null,
     planned: null,
+    learnedRoom: createLearnedRoom(spec.concurrencyMax),
     state: 'down',
     backAtMs: Number.NEGATIVE_INFINITY,
     wasAway: false,
@@ -215,6 +220,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const sizes = new Map<string, ArrivalSizes>();
   /** Whose turn it is where there is not room for all, by model. */
   const contentions = new Map<string, Contention>();
+  /** Who has how many of the places, by model. */
+  const places = new Map<string, Places>();
   /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
   const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -268,7 +275,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec } = job;
     if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
     const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
-    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackOf()), serving.count(spec.model));
+    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackMs(job)), serving.count(spec.model));
     if (nowMs + waitMs <= lastAtMs) return null;
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
@@ -283,9 +290,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
-  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated }: Replica, nowMs: number): number {
+  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, nowMs: number): number {
     const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
-    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated);
+    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  }
+
+  /** Less what is kept for other tenants. */
+  function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    const room = roomOf(replica, nowMs);
+    return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
 
   function contentionOf(model: string): Contention {
@@ -297,17 +310,32 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return contention;
   }
 
-  /** Looked up once per tenant and model: all are asked for at once. */
-  function putBackOf(): (job: PendingJob) => number {
+  function placesOf(model: string): Places {
+    let ofModel = places.get(model);
+    if (ofModel === undefined) {
+      ofModel = createPlaces();
+      places.set(model, ofModel);
+    }
+    return ofModel;
+  }
+
+  function putBackMs(job: PendingJob): number {
+    return contentionOf(job.spec.model).putBackMs(job, serving.count(job.spec.model));
+  }
+
+  /** Once per control period: in less nobody gets far ahead. Tenants are looked up once for all of their jobs. */
+  function reorder(nowMs: number): void {
+    if (queue.size() === 0 || nowMs - reorderedAtMs < controlPeriodMs) return;
+    reorderedAtMs = nowMs;
     const known = new Map<string, number>();
-    return (job) => {
+    queue.reorder((job) => {
       let backMs = known.get(job.key);
       if (backMs === undefined) {
-        backMs = contentionOf(job.spec.model).putBackMs(job, serving.count(job.spec.model));
+        backMs = putBackMs(job);
         known.set(job.key, backMs);
       }
       return backMs;
-    };
+    });
   }
 
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
@@ -336,7 +364,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
-    (why.kind === 'hold' ? held : queue).push(job);
+    if (why.kind === 'hold') held.push(job);
+    else queue.push(job, putBackMs(job));
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
     countPlaces(job, why, 1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
@@ -411,6 +440,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (kept !== null) return kept;
     }
     contentionOf(job.spec.model).sent(job, nowMs);
+    placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
@@ -469,7 +499,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.streaming === streaming;
     const { route } = known;
     const replica = route.id;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomOf(replica, nowMs)) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomFor(job, replica, nowMs)) return null;
     known.left -= 1;
     return route;
   }
@@ -494,6 +524,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    const { model, infeasible } = job.spec;
+    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
@@ -515,7 +547,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= roomOf(replica, nowMs) || !serving.may(replica, job)) continue;
+      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -632,6 +664,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
     replica.queue.remove(job, nowMs);
+    placesOf(job.spec.model).gave(job.spec.tenant);
     loads[replica.index] = (loads[replica.index] as number) - 1;
     if (replica.breaker.kind === 'half-open' && replica.breaker.trial === job.spec.jobId) replica.breaker = { kind: 'half-open', trial: null };
   }
@@ -671,6 +704,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    */
   function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
+    reorder(nowMs);
     if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
     if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
     return effects;
@@ -683,8 +717,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const putBackMs = putBackOf();
-    const order = from.ordered(nowMs, putBackMs);
+    const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
@@ -831,6 +864,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.saturated = { room: Math.max(1, Math.min(lessRoom, (loads[replica.index] as number) - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
   }
 
+  function loaded(event: Extract<SchedulerEvent, { kind: 'replica-load' }>): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    replica.queue.load(event.running, event.waiting);
+    replica.learnedRoom.observe(event, loads[replica.index] as number);
+  }
+
   function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return;
@@ -871,7 +911,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           saturated(event, nowMs);
           return NO_EFFECTS;
         case 'replica-load':
-          byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
+          loaded(event);
           return NO_EFFECTS;
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
