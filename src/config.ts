@@ -223,7 +223,10 @@ function modelProblems({ models }: RawConfig, served: ReadonlySet<string>, place
   const there = `there are: ${[...served].join(', ')}`;
   for (const [name, { aliasOf, fallbacks }] of Object.entries(models)) {
     const at = ['models', name] as const;
-    if ((aliasOf === undefined) === (fallbacks === undefined)) problems.push(places.atKey(at, `got ${aliasOf === undefined ? 'neither' : 'both'}, want either aliasOf or fallbacks; an alias has those of its model`));
+    if ((aliasOf === undefined) === (fallbacks === undefined)) {
+      problems.push(places.atKey(at, `got ${aliasOf === undefined ? 'neither' : 'both'}, want either aliasOf or fallbacks; an alias has those of its model`));
+      continue;
+    }
     if (aliasOf !== undefined && served.has(name)) problems.push(places.atKey(at, 'a replica serves a model of this name; an alias is another one'));
     if (aliasOf !== undefined && !served.has(aliasOf)) problems.push(places.at([...at, 'aliasOf'], `no replica serves '${aliasOf}'; ${there}`));
     if (fallbacks !== undefined && !served.has(name)) problems.push(places.atKey(at, `no replica serves this model; ${there}`));

@@ -237,15 +237,18 @@ export function createExchange(options: ExchangeOptions): Exchange {
           }
           if (tokens > 0 && job.streaming) runtime.tokens(jobId, tokens);
         },
-        ended: ({ bytes, tokens, usage, errorInside, trailers }) => {
+        ended: ({ bytes: last, tokens, usage, errorInside, trailers }) => {
+          let bytes = last;
           if (state.kind === 'refused') {
-            // However long its end has made it, it is here, and whole.
-            state.refused.push(bytes);
-            refusal = state.refused;
-            retries += 1;
-            options.retried({ requestId, replicaId, statusCode: refusal.head.statusCode });
-            state = { kind: 'queued', jobId };
-            return runtime.returned(jobId);
+            if (state.refused.push(last)) {
+              refusal = state.refused;
+              retries += 1;
+              options.retried({ requestId, replicaId, statusCode: refusal.head.statusCode });
+              state = { kind: 'queued', jobId };
+              return runtime.returned(jobId);
+            }
+            bytes = state.refused.bytes();
+            answer(state.refused.head, state.call);
           }
           if (state.kind !== 'answering') return;
           const outcome = state.succeeded && !errorInside ? 'finished' : 'failed';
