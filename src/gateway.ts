@@ -1,6 +1,7 @@
 // Builds everything, joins it, and closes it again. The edges do not know each other; this file does.
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
@@ -13,9 +14,12 @@ import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
 import { createModelNames } from './http/model-names.ts';
+import { refuseOpenAdmin } from './http/operator-access.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
 import { listen } from './http/server.ts';
+import type { ProbeListener, ProbePhase } from './probes/probe-listener.ts';
+import { openProbes } from './probes/probe-listener.ts';
 import { loadProfile } from './profile-file.ts';
 import { createRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
@@ -40,9 +44,11 @@ import { createReplicaWatch } from './upstream/replica-watch.ts';
 export interface Gateway {
   readonly url: string;
   readonly adminUrl: string;
+  /** `null`: no probes are configured. */
+  readonly probesUrl: string | null;
   /** Takes a new certificate at once; without TLS there is none. */
   reloadCertificate(): void;
-  /** Accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
+  /** Is not ready from now on, serves on for `timeouts.readinessLagMs`, then accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
   close(): Promise<void>;
 }
 
@@ -65,12 +71,15 @@ interface Replica {
 export async function createGateway(config: Config, parts: GatewayParts = {}): Promise<Gateway> {
   const now = (): number => performance.now();
   const startedAtMs = now();
+  refuseOpenAdmin(config.admin);
   const beliefs = loadBeliefs(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
   const telemetry = createTelemetry(log);
   const processReader = createProcessReader();
-  let draining = false;
+  let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
+  const draining = (): boolean => phase === 'draining';
+  const ready = (): boolean => phase === 'open' && runtime.snapshot().replicas.some((replica) => replica.state === 'up');
 
   const scheduler = (parts.createScheduler ?? createScheduler)({
     replicas: config.replicas.map((replica) => {
@@ -108,7 +117,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
-    draining: () => draining,
+    draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
     retriesMax: config.upstream.retriesMax,
@@ -126,7 +135,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
-    ready: () => !draining && runtime.snapshot().replicas.some((replica) => replica.state === 'up'),
+    access: config.admin.access,
+    ready,
     drain: (id, on) => {
       replicas.get(id as ReplicaId)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
@@ -137,11 +147,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       clockControl: clockControlState(),
       agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
-      draining,
+      draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
       ...runtime.snapshot(),
     }),
+    refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
@@ -156,28 +167,37 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
 
   const { limits, timeouts } = config;
-  const operatorListener = { key: 'admin', address: { kind: 'port', ...config.admin }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
+  const operatorListener = { key: 'admin', address: { kind: 'port', host: config.admin.host, port: config.admin.port }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
   const listeners: Listener[] = [];
+  let probes: ProbeListener | null = null;
+  const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
+    if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
     listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })));
     listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
-    await closeParts();
+    await Promise.all([closeParts(), probes?.close()]);
     throw error;
   }
   const [open, admin] = listeners as [Listener, Listener];
+  phase = 'open';
+  probes?.beat();
 
   return {
     url: open.url,
     adminUrl: admin.url,
+    probesUrl: probes?.url ?? null,
     reloadCertificate: open.reloadCertificate,
     close: async () => {
-      draining = true;
+      phase = 'leaving';
+      probes?.beat();
+      if (timeouts.readinessLagMs > 0) await delay(timeouts.readinessLagMs);
+      phase = 'draining';
       await open.close(config.timeouts.drainMs);
       await closeParts();
-      await admin.close(0);
+      await Promise.all([admin.close(0), probes?.close()]);
     },
   };
 }

@@ -2,8 +2,13 @@
 import type { HttpBindings } from '@hono/node-server';
 import { Hono } from 'hono';
 import type { App } from './app.ts';
+import { refusalResponse } from './error-response.ts';
+import { requestIdOf } from './headers.ts';
+import type { OperatorAccess } from './operator-access.ts';
+import { mayOperate } from './operator-access.ts';
 
 export interface OperatorAppOptions {
+  readonly access: OperatorAccess;
   /** Can requests be served: some replica is up, and we are not shutting down. */
   readonly ready: () => boolean;
   readonly metrics: () => string;
@@ -11,10 +16,19 @@ export interface OperatorAppOptions {
   readonly status: () => unknown;
   /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
   readonly drain: (replicaId: string, on: boolean) => object | null;
+  readonly refused: (kind: 'unauthorized', requestId: string) => void;
 }
 
 export function createOperatorApp(options: OperatorAppOptions): App {
   const app: App = new Hono<{ Bindings: HttpBindings }>();
+  // Before all routes, so that one that comes later is closed too.
+  app.use(async (context, next) => {
+    const { headers } = context.env.incoming;
+    if (mayOperate(options.access, context.req.path, headers.authorization)) return next();
+    const requestId = requestIdOf(headers);
+    options.refused('unauthorized', requestId);
+    return refusalResponse({ kind: 'unauthorized', message: "This listener wants the operators' key, as Authorization: Bearer KEY; /healthz and /readyz are open" }, requestId);
+  });
   app.get('/healthz', (context) => context.json({ status: 'ok' }));
   app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));
   app.get('/metrics', (context) => context.text(options.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }));

@@ -150,7 +150,7 @@ describe('tenants that want more than there is', () => {
 });
 
 test('a server whose own metrics say that it takes no more is sent no more', () => {
-  const scheduler = started(100);
+  const scheduler = started(100, { policy: { kind: 'max-clock' } });
   const load = { kind: 'replica-load', replicaId: R0, running: 2, waiting: 3, kvUsage: 0.4 } as const;
   for (let at = 0; at < 5; at++) arrive(scheduler, job(`${at}`, { infeasible: 'best-effort' }), at);
   for (let reading = 1; reading <= 3; reading++) scheduler.handle(load, reading * 1_000);
