@@ -1,4 +1,5 @@
 // Replicas that fail, fall silent or have too much to do: who is sent what then, and where it can be seen.
+import { connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { eventually, PROFILE, startConfigured, testConfig } from '../fixtures/gateway-under-test.ts';
@@ -22,13 +23,13 @@ interface Fleet {
 }
 
 /** `max-clock` sends each request to the replica with the fewest, the first of equals. */
-async function start(answers: readonly RawAnswer[], options: { readonly breaker?: string; readonly timeouts?: string; readonly more?: string } = {}): Promise<Fleet> {
+async function start(answers: readonly RawAnswer[], options: { readonly breaker?: string; readonly timeouts?: string; readonly slowStartMs?: number; readonly probesFailMax?: number; readonly more?: string } = {}): Promise<Fleet> {
   const upstreams: RawUpstream[] = [];
   for (const answer of answers) upstreams.push(await createRawUpstream(answer));
   opened.push(...upstreams);
   const replicas = upstreams.map(({ url }, index) => `  - { id: r${index}, url: '${url}', models: [m], profile: ${PROFILE}, concurrencyMax: 10 }\n`).join('');
-  const { breaker = 'failuresMax: 3, windowMs: 60000, openMs: 600000', timeouts = '', more = '' } = options;
-  const gateway = await startConfigured(testConfig(`replicas:\n${replicas}planner: { policy: max-clock }\nhealth: { everyMs: 50, timeoutMs: 2000, failuresMax: 100, slowStartMs: 0, breaker: { ${breaker} } }\ntimeouts: { drainMs: 0, ${timeouts} }\n${more}`));
+  const { breaker = 'failuresMax: 3, windowMs: 60000, openMs: 600000', timeouts = '', slowStartMs = 0, probesFailMax = 100, more = '' } = options;
+  const gateway = await startConfigured(testConfig(`replicas:\n${replicas}planner: { policy: max-clock }\nhealth: { everyMs: 50, timeoutMs: 2000, failuresMax: ${probesFailMax}, slowStartMs: ${slowStartMs}, breaker: { ${breaker} } }\ntimeouts: { drainMs: 0, ${timeouts} }\n${more}`));
   opened.push(gateway);
   const replicaStates = async () => ((await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()) as { replicas: Awaited<ReturnType<Fleet['replica']>>[] }).replicas;
   await eventually(async () => (await replicaStates()).every(({ state }) => state === 'up'));
@@ -157,7 +158,7 @@ describe('a breaker', () => {
     expect(await ask(fleet)).toMatchObject({ replica: 'r0' });
   });
 
-  test('is closed where the client left, or did not read: that is no fault of the replica', async () => {
+  test('stays closed where the client left: that is no fault of the replica', async () => {
     const fleet = await start([({ socket }) => void socket.write(STREAM_HEAD + EVENT), fine]);
     for (let index = 0; index < 5; index++) {
       const leave = new AbortController();
@@ -168,6 +169,43 @@ describe('a breaker', () => {
     }
     expect((await fleet.replica(0)).breaker).toBe('closed');
   });
+});
+
+test('a client that does not read its answer is cut, and no breaker opens for it', async () => {
+  const piece = Buffer.from(`data: ${'x'.repeat(60_000)}\n\n`);
+  const endless: RawAnswer = ({ socket }) => {
+    const fill = (): void => {
+      while (!socket.destroyed && socket.write(piece));
+    };
+    socket.write(STREAM_HEAD);
+    socket.on('drain', fill);
+    fill();
+  };
+  const fleet = await start([endless, fine], { breaker: 'failuresMax: 1, openMs: 600000', timeouts: 'stallMs: 150' });
+  const { hostname, port } = new URL(fleet.gateway.url);
+  const client = connect(Number(port), hostname);
+  client.on('error', () => {});
+  client.pause();
+  const body = JSON.stringify({ model: 'm', stream: true });
+  client.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  expect(await fleet.gateway.event('ended')).toMatchObject({ outcome: 'failed' });
+  expect((await fleet.replica(0)).breaker).toBe('closed');
+  client.destroy();
+});
+
+test('a replica that its probes call down, and then up, has its share grow anew, and a closed breaker', async () => {
+  const fleet = await start([fine, fine], { breaker: 'failuresMax: 1, openMs: 600000', slowStartMs: 600_000, probesFailMax: 2 });
+  const [first] = fleet.upstreams as [RawUpstream];
+  expect((await fleet.replica(0)).room).toBe(10);
+  first.answer = whole('500 Internal Server Error');
+  await ask(fleet);
+  expect((await fleet.replica(0)).breaker).toBe('open');
+  first.probeStatus = 500;
+  await eventually(async () => (await fleet.replica(0)).state === 'down');
+  first.probeStatus = 200;
+  await eventually(async () => (await fleet.replica(0)).state === 'up');
+  expect(await fleet.replica(0)).toMatchObject({ breaker: 'closed', room: 1 });
+  expect(await metrics(fleet)).toContain('paceline_replica_room{replica="r0"} 1');
 });
 
 describe('a replica that is drained', () => {
