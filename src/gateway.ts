@@ -37,6 +37,8 @@ import type { ReplicaClient } from './upstream/replica-client.ts';
 import { createReplicaClient } from './upstream/replica-client.ts';
 import type { ReplicaMonitor } from './upstream/replica-monitor.ts';
 import { createReplicaMonitor } from './upstream/replica-monitor.ts';
+import type { ReplicaWatch } from './upstream/replica-watch.ts';
+import { createReplicaWatch } from './upstream/replica-watch.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -61,6 +63,7 @@ interface Replica {
   readonly config: ReplicaConfig;
   readonly client: ReplicaClient;
   readonly monitor: ReplicaMonitor;
+  readonly watch: ReplicaWatch;
 }
 
 /** Throws `ConfigError` where the configuration and what it points to do not fit, or a port is taken. */
@@ -87,6 +90,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     attainmentTarget: config.planner.attainmentTarget,
     controlPeriodMs: config.planner.controlPeriodMs,
     queuedMax: config.limits.queuedMax,
+    slowStartMs: config.health.slowStartMs,
   });
   const runtime: Runtime = createRuntime({
     scheduler,
@@ -136,6 +140,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const operatorApp = createOperatorApp({
     access: config.admin.access,
     ready,
+    drain: (id, on) => {
+      replicas.get(id as ReplicaId)?.watch.drain(on);
+      return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
+    },
     metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
@@ -151,7 +159,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
 
   async function closeParts(): Promise<void> {
-    for (const { monitor } of replicas.values()) monitor.close();
+    for (const { monitor, watch } of replicas.values()) {
+      monitor.close();
+      watch.close();
+    }
     runtime.close();
     await Promise.all([clockControl?.close(), fleetLoad?.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
@@ -202,17 +213,26 @@ interface Joined {
 
 function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): Replica {
   const { connectMs, firstByteMs, stallMs } = config.timeouts;
-  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, now, onTrouble: () => monitor.suspect() });
-  const monitor = createReplicaMonitor({
-    client,
-    ...config.health,
-    onHealth: (state, why) => {
+  const { silentMs, ...breaker } = config.health.breaker;
+  const watch = createReplicaWatch({
+    breaker,
+    now,
+    onState: (state, why) => {
       telemetry.replicaHealth(replica.id, state, why);
       runtime.replicaHealth(replica.id, state);
     },
-    onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }),
+    onBreaker: (state, why) => {
+      telemetry.replicaBreaker(replica.id, state, why);
+      runtime.replicaBreaker(replica.id, state);
+    },
+    onSaturated: (retryAfterMs) => {
+      telemetry.replicaSaturated(replica.id);
+      runtime.replicaSaturated(replica.id, retryAfterMs);
+    },
   });
-  return { config: replica, client, monitor };
+  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
+  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
+  return { config: replica, client, monitor, watch };
 }
 
 /** Without an agent, or without devices, requests are served at default clocks, and that is said once. */

@@ -6,15 +6,18 @@ import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
+import { createPlaces, type Places } from '../core/places.ts';
+import { createPrefixAffinity } from '../core/prefix-affinity.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { FleetShare } from '../core/replica-view.ts';
+import type { FleetShare, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
@@ -24,6 +27,7 @@ import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
+import { type Breaker, createServing } from './serving.ts';
 
 export interface ReplicaSpec {
   readonly replicaId: ReplicaId;
@@ -51,6 +55,8 @@ export interface SchedulerOptions {
   readonly attainmentTarget: number;
   readonly controlPeriodMs: number;
   readonly queuedMax: number;
+  /** A replica that comes back up gets a share of its concurrency that grows over this long; default 0: all at once. */
+  readonly slowStartMs?: number;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -64,6 +70,9 @@ export interface FleetSnapshot {
   readonly replicas: readonly {
     readonly replicaId: ReplicaId;
     readonly state: 'up' | 'draining' | 'down';
+    readonly breaker: Breaker['kind'];
+    /** Jobs that it may have now, with what it has. */
+    readonly room: number;
     readonly controlled: boolean;
     readonly pointId: string | null;
     readonly why: Explanation;
@@ -77,6 +86,8 @@ export interface FleetSnapshot {
 export interface Scheduler {
   /** Never throws for anything a caller can send; an unknown job id is ignored (it has ended). Effects are in order. */
   handle(event: SchedulerEvent, nowMs: number): readonly Effect[];
+  /** A job that is on a replica could be served by another one, were it returned. */
+  hasOther(jobId: JobId): boolean;
   snapshot(nowMs: number): FleetSnapshot;
 }
 
@@ -89,6 +100,14 @@ interface Replica {
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  readonly learnedRoom: LearnedRoom;
+  /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
+  backAtMs: number;
+  /** It has been said not to be up; before the first word about it that is not known. */
+  wasAway: boolean;
+  breaker: Breaker;
+  /** It has said that it had too many: it gets no more than it could take then, for a while. */
+  saturated: { readonly room: number; readonly untilMs: number } | null;
   controlled: boolean;
   /** What the devices were last told; `null` = default clocks. */
   demanded: PointIndex | null;
@@ -118,7 +137,7 @@ type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | 
 /** What was decided for a job a moment ago, and for how many like it that holds. */
 interface Judged {
   readonly atMs: number;
-  readonly job: PendingJob;
+  readonly job: TrackedJob;
   readonly route: Route<Replica>;
   left: number;
 }
@@ -140,7 +159,7 @@ const SHARE_EVERY_MS = 250;
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
-  const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
+  const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
   /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose, by its class' caution. */
   const riskMaxOf = ({ spec }: PendingJob): number => (1 - attainmentTarget) / 4 / guards.of(spec.sloClass);
   const paced = policy.kind === 'paceline' && mechanisms.pacing;
@@ -151,6 +170,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const firstTokenErrors = createPredictionErrors();
   const perTokenErrors = createPredictionErrors();
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
+  const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const queue = createDeadlineQueue(options.queuedMax);
   /** Apart from the others, whom they do not stand in the way of: jobs that wait for a cheaper moment. */
   const held = createDeadlineQueue(options.queuedMax);
@@ -158,6 +178,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placesWanted = new Map<string, number>();
   /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
   const judged = new Map<string, Judged>();
+  let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -179,7 +200,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }),
     standing: null,
     planned: null,
+    learnedRoom: createLearnedRoom(spec.concurrencyMax),
     state: 'down',
+    backAtMs: Number.NEGATIVE_INFINITY,
+    wasAway: false,
+    breaker: { kind: 'closed' },
+    saturated: null,
     controlled: false,
     demanded: null,
     applied: null,
@@ -189,14 +215,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
+  const serving = createServing(replicas);
   const arrivals = new Map<string, ArrivalForecast>();
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
-  /** Emptied whenever a replica comes or goes. */
-  const servingByModel = new Map<string, number>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
   const sizes = new Map<string, ArrivalSizes>();
   /** Whose turn it is where there is not room for all, by model. */
   const contentions = new Map<string, Contention>();
+  /** Who has how many of the places, by model. */
+  const places = new Map<string, Places>();
   /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
   const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -208,35 +235,28 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
     let perMs = 0;
     let promptTokensPerMs = 0;
+    let prefillTokensPerMs = 0;
     let outputTokensPerMs = 0;
     for (const model of spec.models) {
       const forecast = arrivals.get(model)?.at(nowMs);
       if (forecast === undefined) continue;
-      const part = forecast.perMs / Math.max(1, servingOf(model));
+      const part = forecast.perMs / Math.max(1, serving.count(model));
       perMs += part;
       promptTokensPerMs += part * forecast.promptTokensMean;
+      prefillTokensPerMs += part * forecast.prefillTokensMean;
       outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
     }
-    const share = { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean: perMs > 0 ? outputTokensPerMs / perMs : 0 };
+    const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
+    const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
     shares.set(key, { atMs: nowMs, share });
     return share;
   }
 
-  /** Replicas that are up and serve a model. */
-  function servingOf(model: string): number {
-    let serving = servingByModel.get(model);
-    if (serving === undefined) {
-      serving = replicas.reduce((count, replica) => count + (replica.state === 'up' && replica.spec.models.includes(model) ? 1 : 0), 0);
-      servingByModel.set(model, serving);
-    }
-    return serving;
-  }
-
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
-    if (servingOf(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
-    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs);
+    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs, job.promptTokens - affinity.mostCachedTokens(job));
     observeSizes(spec, job.key);
     return place(job, nowMs);
   }
@@ -260,7 +280,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec } = job;
     if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
     const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
-    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackOf()), servingOf(spec.model));
+    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackMs(job)), serving.count(spec.model));
     if (nowMs + waitMs <= lastAtMs) return null;
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
@@ -274,6 +294,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
+  /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
+  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, nowMs: number): number {
+    const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
+    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  }
+
+  /** Less what is kept for other tenants. */
+  function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    const room = roomOf(replica, nowMs);
+    return room - placesOf(model).keptFrom(tenant, room, nowMs);
+  }
+
   function contentionOf(model: string): Contention {
     let contention = contentions.get(model);
     if (contention === undefined) {
@@ -283,17 +315,32 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return contention;
   }
 
-  /** Looked up once per tenant and model: all are asked for at once. */
-  function putBackOf(): (job: PendingJob) => number {
+  function placesOf(model: string): Places {
+    let ofModel = places.get(model);
+    if (ofModel === undefined) {
+      ofModel = createPlaces();
+      places.set(model, ofModel);
+    }
+    return ofModel;
+  }
+
+  function putBackMs(job: PendingJob): number {
+    return contentionOf(job.spec.model).putBackMs(job, serving.count(job.spec.model));
+  }
+
+  /** Once per control period: in less nobody gets far ahead. Tenants are looked up once for all of their jobs. */
+  function reorder(nowMs: number): void {
+    if (queue.size() === 0 || nowMs - reorderedAtMs < controlPeriodMs) return;
+    reorderedAtMs = nowMs;
     const known = new Map<string, number>();
-    return (job) => {
+    queue.reorder((job) => {
       let backMs = known.get(job.key);
       if (backMs === undefined) {
-        backMs = contentionOf(job.spec.model).putBackMs(job, servingOf(job.spec.model));
+        backMs = putBackMs(job);
         known.set(job.key, backMs);
       }
       return backMs;
-    };
+    });
   }
 
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
@@ -322,7 +369,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
-    (why.kind === 'hold' ? held : queue).push(job);
+    if (why.kind === 'hold') held.push(job);
+    else queue.push(job, putBackMs(job));
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
     countPlaces(job, why, 1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
@@ -365,13 +413,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
     const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     const belief = beliefOf(spec.model);
+    const cachedTokens = affinity.mostCachedTokens({ spec, promptTokens });
     return {
       spec,
       key,
       promptTokens,
       arrivedAtMs: nowMs,
       firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
-      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, outputTokens)),
+      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
     };
   }
@@ -397,14 +446,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (kept !== null) return kept;
     }
     contentionOf(job.spec.model).sent(job, nowMs);
+    placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
+    affinity.sent(tracked, replica.index);
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
+    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === null) replica.breaker = { kind: 'half-open', trial: job.spec.jobId };
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
-    if (known === null) remember(job, route, nowMs);
+    if (known === null) remember(tracked, route, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && replica.controlled) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
@@ -425,13 +477,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** With as long to wait as those that wait now. */
   function infeasible(job: PendingJob, nowMs: number): Refused {
-    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), servingOf(job.spec.model)) + nowMs - job.arrivedAtMs };
+    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), serving.count(job.spec.model)) + nowMs - job.arrivedAtMs };
   }
 
   /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
-  function remember(job: PendingJob, route: Route<Replica>, nowMs: number): void {
+  function remember(job: TrackedJob, route: Route<Replica>, nowMs: number): void {
     const sure = policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
-    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens, contextTokens: 0 }, route.plan.point);
+    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens - job.cachedTokens, contextTokens: job.cachedTokens }, route.plan.point);
     const left = Math.floor(Math.min(ALIKE.loadShare * (loads[route.id.index] as number), (ALIKE.slackShare * route.plan.slackMs) / prefillMs));
     if (!sure || left <= 0 || judged.size >= LEARNT_KEYS_MAX) judged.delete(job.key);
     else judged.set(job.key, { atMs: nowMs, job, route, left });
@@ -441,9 +493,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function judgedAlike(job: PendingJob, nowMs: number): Route<Replica> | null {
     const known = judged.get(job.key);
     if (known === undefined) return null;
-    const { spec, promptTokens } = known.job;
+    const { spec, promptTokens, cachedTokens } = known.job;
     const { slo, work, streaming, sloClass } = job.spec;
+    const replica = known.route.id;
+    // What is cached there must be alike too, and not more of it anywhere else.
+    const cachedHere = affinity.cachedTokens(job, replica.index);
+    const [toPrefill, toPrefillThen] = [job.promptTokens - cachedHere, promptTokens - cachedTokens];
     const alike =
+      toPrefillThen >= toPrefill / ALIKE.sizeRatio &&
+      toPrefillThen <= toPrefill * ALIKE.sizeRatio &&
+      affinity.mostCachedTokens(job) <= cachedHere &&
       promptTokens >= job.promptTokens / ALIKE.sizeRatio &&
       promptTokens <= job.promptTokens * ALIKE.sizeRatio &&
       spec.slo.ttftMs === slo.ttftMs &&
@@ -453,8 +512,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.work === work &&
       spec.streaming === streaming;
     const { route } = known;
-    const replica = route.id;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomFor(job, replica, nowMs)) return null;
     known.left -= 1;
     return route;
   }
@@ -479,6 +537,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    const { model, infeasible } = job.spec;
+    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
@@ -492,7 +552,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
-    /** Replicas with nothing to do are alike: one of each belief stands for all. */
+    const holders = affinity.holders(job.spec);
+    /** The same job on each replica: what that is expected to have cached is where it would begin. */
+    const withJob = ({ index, queue: own }: Replica): ReplicaView => {
+      candidate.cachedTokens = affinity.cachedTokens(job, index);
+      candidate.prefilledTokens = candidate.cachedTokens;
+      return own.view(nowMs, candidate);
+    };
+    /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
@@ -500,9 +567,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= replica.spec.concurrencyMax || !mayServe(replica, job)) continue;
+      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
+      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -510,18 +577,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, candidate), controlled, target: targetOf(replica, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: targetOf(replica, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates), routing, riskMaxOf(job), seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), routing, riskMaxOf(job), seen);
   }
 
-  /** Of a large fleet a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
-  function weighed(candidates: readonly RouteCandidate<Replica>[]): readonly RouteCandidate<Replica>[] {
+  /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
+  function weighed(candidates: readonly RouteCandidate<Replica>[], holders: ReadonlySet<number> | null): readonly RouteCandidate<Replica>[] {
     if (candidates.length <= CANDIDATES_MAX) return candidates;
     const byLoad = candidates.toSorted((a, b) => b.load - a.load);
-    return Array.from({ length: CANDIDATES_MAX }, (_, index) => byLoad[Math.round((index * (byLoad.length - 1)) / (CANDIDATES_MAX - 1))] as RouteCandidate<Replica>);
+    const sample = Array.from({ length: CANDIDATES_MAX }, (_, index) => byLoad[Math.round((index * (byLoad.length - 1)) / (CANDIDATES_MAX - 1))] as RouteCandidate<Replica>);
+    return holders === null ? sample : [...new Set([...candidates.filter(({ id }) => holders.has(id.index)), ...sample])];
   }
 
   /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */
@@ -544,8 +612,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
     const point = targetPoint(belief, {
       arrivalsPerMs: forecast?.perMs ?? 0,
-      replicas: servingOf(model),
+      replicas: serving.count(model),
       promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
+      prefillTokensMean: forecast?.prefillTokensMean ?? promptTokens,
       outputTokensMean,
       tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
       timeScale: own.timeScale(),
@@ -601,6 +670,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { job, replica, prediction, raw, company } = placement;
     const companyAtEnd = companyOn(replica, 0);
     takeOff(job, replica, nowMs);
+    affinity.ended(job, replica.index, event.outcome, event.usage);
+    if (event.usage !== undefined) replica.queue.cached(job, event.usage.promptTokens, event.usage.cachedTokens);
     const { spec } = job;
     contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
@@ -617,21 +688,32 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
     replica.queue.remove(job, nowMs);
+    placesOf(job.spec.model).gave(job.spec.tenant);
     loads[replica.index] = (loads[replica.index] as number) - 1;
+    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === job.spec.jobId) replica.breaker = { kind: 'half-open', trial: null };
   }
 
-  /** Back from a replica that could not be reached, it goes to another one, as if it had just come but for the time that is gone. */
+  /** Back from a replica that could not be reached or has refused it, it goes to another one, as if it had just come but for the time that is gone. */
   function returned(jobId: JobId, nowMs: number): readonly Effect[] {
     const placement = placements.get(jobId);
     if (placement?.kind !== 'sent') return NO_EFFECTS;
     const { job, replica } = placement;
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
-    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid = [] } = job;
-    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: [...avoid, replica.spec.replicaId] };
+    affinity.returned(job, replica.index);
+    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     contentionOf(spec.model).corrected(job, -workMs, nowMs);
-    if (!replicas.some((other) => mayServe(other, again))) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!isServed(again)) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return place(again, nowMs);
+  }
+
+  function avoidedOnce({ avoid = [] }: PendingJob, { spec: { replicaId } }: Replica): readonly ReplicaId[] {
+    return [...avoid, replicaId];
+  }
+
+  function isServed(job: Pick<PendingJob, 'spec' | 'avoid'>): boolean {
+    return replicas.some((replica) => serving.may(replica, job));
   }
 
   function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
@@ -647,6 +729,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    */
   function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
+    reorder(nowMs);
     if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
     if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
     return effects;
@@ -657,14 +740,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
    */
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+    /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const putBackMs = putBackOf();
-    const order = from.ordered(nowMs, putBackMs);
+    const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
-      if (full.has(model)) continue;
+      if (full.has(model) || full.has(job.key)) continue;
       const placement = placements.get(jobId);
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
@@ -683,7 +766,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(refuseQueued(job, placement.why, sending, nowMs));
         continue;
       }
-      if (sending.kind === 'place') full.add(model);
+      // Places that are kept from one tenant are there for another.
+      if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       // Where it stays in the same queue it keeps its place among equals.
       if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
@@ -768,18 +852,51 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
+    if (event.state === 'up' && replica.wasAway) replica.backAtMs = nowMs;
+    replica.wasAway = event.state !== 'up';
     replica.state = event.state;
-    servingByModel.clear();
+    if (event.state !== 'up') replica.saturated = null;
+    if (event.state === 'down') affinity.lost(replica.index);
+    serving.changed();
     targets.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
-    const orphaned = [...queue.all(), ...held.all()].filter((job) => servingOf(job.spec.model) === 0);
+    const orphaned = [...queue.all(), ...held.all()].filter((job) => serving.count(job.spec.model) === 0);
     for (const job of orphaned) {
       const placement = placements.get(job.spec.jobId);
       if (placement?.kind === 'queued') dequeue(job, placement.why, 'otherwise', nowMs);
       placements.delete(job.spec.jobId);
     }
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
+  }
+
+  /** It shuts nobody out whom no other could serve (`serving`), so no job is refused for it. */
+  function breaker(event: Extract<SchedulerEvent, { kind: 'replica-breaker' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined || replica.breaker.kind === event.state) return NO_EFFECTS;
+    // Who was sent on all the while, because there was nobody else, is not held back for having recovered.
+    if (event.state === 'closed' && replica.breaker.kind === 'half-open' && serving.isSpared(replica)) replica.backAtMs = nowMs;
+    replica.breaker = event.state === 'closed' ? { kind: 'closed' } : event.state === 'open' ? { kind: 'open', sinceMs: nowMs } : { kind: 'half-open', trial: null };
+    serving.changed();
+    targets.clear();
+    return sendQueued(nowMs, true);
+  }
+
+  /** The job that was refused counts no more: what is there without it the server could take. */
+  function saturated(event: Extract<SchedulerEvent, { kind: 'replica-saturated' }>, nowMs: number): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    const { saturated: known } = replica;
+    const lessRoom = known !== null && nowMs < known.untilMs ? known.room : Number.POSITIVE_INFINITY;
+    const lastsMs = Math.min(SATURATED_MS.max, Math.max(SATURATED_MS.min, event.retryAfterMs ?? SATURATED_MS.unsaid));
+    replica.saturated = { room: Math.max(1, Math.min(lessRoom, (loads[replica.index] as number) - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
+  }
+
+  function loaded(event: Extract<SchedulerEvent, { kind: 'replica-load' }>): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    replica.queue.load(event.running, event.waiting);
+    replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
   function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
@@ -816,8 +933,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return tick(nowMs);
         case 'replica-health':
           return health(event, nowMs);
+        case 'replica-breaker':
+          return breaker(event, nowMs);
+        case 'replica-saturated':
+          saturated(event, nowMs);
+          return NO_EFFECTS;
         case 'replica-load':
-          byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
+          loaded(event);
           return NO_EFFECTS;
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
@@ -829,11 +951,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return unreachable(event);
       }
     },
-    snapshot() {
+    hasOther(jobId) {
+      const placement = placements.get(jobId);
+      return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
+    },
+    snapshot(nowMs) {
       return {
         replicas: replicas.map((replica) => ({
           replicaId: replica.spec.replicaId,
           state: replica.state,
+          breaker: replica.breaker.kind,
+          room: roomOf(replica, nowMs),
           controlled: replica.controlled,
           pointId: replica.demanded === null ? null : (replica.spec.belief.points[replica.demanded]?.id ?? null),
           why: replica.why,
@@ -848,9 +976,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 }
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */
-function aloneMs(belief: PerformanceModel, promptTokens: number, outputTokens: number): number {
+function aloneMs(belief: PerformanceModel, promptTokens: number, cachedTokens: number, outputTokens: number): number {
   const decode = { sequences: 1, contextTokens: promptTokens + outputTokens / 2 };
-  return belief.prefillTimeMs({ tokens: promptTokens, contextTokens: 0 }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
+  return belief.prefillTimeMs({ tokens: promptTokens - cachedTokens, contextTokens: cachedTokens }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
 }
 
 /** Not all at the same moment, and neither at once nor never: a client that is told a time comes then. */
@@ -861,9 +989,13 @@ function retryAfterOf(ms: number, count: number): number {
 const RETRY_AFTER_MS = { min: 500, max: 30_000 };
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 
-function mayServe({ state, spec }: Replica, { spec: { model }, avoid }: PendingJob): boolean {
-  return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
+/** A tenth at first, all of it at the end, in between as much as time has passed; never nothing. */
+function slowStartRoom(concurrencyMax: number, sinceMs: number, slowStartMs: number): number {
+  if (sinceMs >= slowStartMs) return concurrencyMax;
+  return Math.max(1, Math.ceil(concurrencyMax * Math.max(SLOW_START_SHARE_MIN, sinceMs / slowStartMs)));
 }
+
+const SLOW_START_SHARE_MIN = 0.1;
 
 function explain(plan: { readonly binding: Explanation['binding']; readonly bindingJobId: JobId | null; readonly slackMs: number }): Explanation {
   return {

@@ -7,7 +7,7 @@ import { createRegistry } from '../../src/telemetry/registry.ts';
 const NOW = {
   snapshot: {
     queued: 2,
-    replicas: [{ replicaId: 'r0' as ReplicaId, state: 'up' as const, controlled: true, pointId: 'c1290', why: { binding: 'ttft' as const }, waitingPrompts: 1, runningStreams: 4, stepTimeResidual: 1.05 }],
+    replicas: [{ replicaId: 'r0' as ReplicaId, state: 'up' as const, breaker: 'closed' as const, room: 5, controlled: true, pointId: 'c1290', why: { binding: 'ttft' as const }, waitingPrompts: 1, runningStreams: 4, stepTimeResidual: 1.05 }],
   },
   inFlight: 7,
   clockControl: 'held',
