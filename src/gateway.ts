@@ -131,7 +131,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });
-  const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  let fleetLoad: FleetLoad | null = null;
+  try {
+    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  } catch (error) {
+    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
+    await closeParts();
+    throw error;
+  }
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
