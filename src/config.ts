@@ -1,5 +1,6 @@
 // The configuration: one YAML file, read and checked once, refused whole when anything in it is wrong or unknown.
 // What a key means stands in `config/config-schema.ts`; this file reads, relates the keys to each other, and resolves.
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
@@ -82,7 +83,13 @@ export interface ListenConfig {
 
 export interface Config {
   readonly listen: ListenConfig;
-  readonly admin: { readonly host: string; readonly port: number };
+  readonly admin: {
+    readonly host: string;
+    readonly port: number;
+    /** `null`: no key is wanted. */
+    readonly access: { readonly keySha256: readonly string[]; readonly metricsOpen: boolean } | null;
+  };
+  readonly probes: NonNullable<RawConfig['probes']> | null;
   readonly replicas: readonly ReplicaConfig[];
   readonly agents: readonly AgentConfig[];
   readonly slo: SloConfig;
@@ -162,7 +169,8 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
     listen: listenOf(raw, directory),
-    admin: raw.admin,
+    admin: { host: raw.admin.host, port: raw.admin.port, access: operatorAccessOf(raw.admin, environment) },
+    probes: raw.probes ?? null,
     replicas: raw.replicas.map((replica) => ({
       id: replica.id as ReplicaId,
       origin: replica.url.replace(/\/$/, ''),
@@ -219,6 +227,12 @@ function admissionOf(common: RawConfig['admission'], own: RawConfig['tenants'][n
     queueTimeoutMs: own.queueTimeoutMs ?? common.queueTimeoutMs ?? null,
     keepAliveMs: own.keepAliveMs ?? common.keepAliveMs ?? null,
   };
+}
+
+function operatorAccessOf({ keyEnv, keySha256 = [], metricsOpen }: RawConfig['admin'], environment: NodeJS.ProcessEnv): Config['admin']['access'] {
+  const key = keyEnv === undefined ? undefined : environment[keyEnv];
+  const keys = key === undefined ? keySha256 : [...keySha256, createHash('sha256').update(key).digest('hex')];
+  return keys.length === 0 ? null : { keySha256: keys, metricsOpen };
 }
 
 function listenOf({ listen }: RawConfig, directory: string): ListenConfig {
@@ -333,6 +347,10 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   });
 
   problems.push(...agentProblems(raw, places));
+
+  const { keyEnv } = raw.admin;
+  if (keyEnv !== undefined && !environment[keyEnv]) problems.push(places.at(['admin', 'keyEnv'], `the environment has no ${keyEnv}`));
+  else if (keyEnv !== undefined && /\s/.test(environment[keyEnv] ?? '')) problems.push(places.at(['admin', 'keyEnv'], `${keyEnv} has blanks or line ends in it, which no Authorization header can hold`));
 
   const redisUrlEnv = raw.store?.redisUrlEnv;
   if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));

@@ -77,7 +77,7 @@ test('two nodes may have a device of one name, and the only agent need not be na
 const HASH = 'a'.repeat(64);
 test.each([
   ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, agent, concurrencyMax, apiKeyEnv, asksUsage$/],
-  ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, replicas, agent,/],
+  ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, probes, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],
   ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs$/],
   ['a missing key', 'replicas:\n  - id: r0\n    url: http://h\n    models: [m]\n', /^paceline\.yaml:2: replicas\[0\]\.profile: missing; want a string$/],
@@ -122,6 +122,12 @@ test.each([
   ['a socket mode that is none', `${MINIMAL}listen: { socket: g.sock, socketMode: '0999' }\n`, /listen\.socketMode: got "0999", want three octal digits in quotes, such as '0660'$/],
   ['a socket whose path is too long', `${MINIMAL}listen: { socket: ${'s'.repeat(94)} }\n`, /listen\.socket: got a path of 108 bytes \(\/etc\/paceline\/s+\), a socket's has at most 107$/],
   ['half a certificate', `${MINIMAL}listen: { tls: { certFile: c.pem } }\n`, /listen\.tls\.keyFile: missing; want a string$/],
+  ['an admin key that is not in the environment', `${MINIMAL}admin: { keyEnv: NO_SUCH_KEY }\n`, /^paceline\.yaml:6: admin\.keyEnv: the environment has no NO_SUCH_KEY$/],
+  ['a key where its hash is wanted, without saying it again', `${MINIMAL}admin: { keySha256: [sk-secret] }\n`, /^paceline\.yaml:6: admin\.keySha256\[0\]: got 9 characters that are not shown, want the 64 lower-case hex digits/],
+  ["a tenant's key where its hash is wanted, without saying it again", `${MINIMAL}tenants: [{ name: a, apiKeySha256: [sk-secret] }]\n`, /tenants\[0\]\.apiKeySha256\[0\]: got 9 characters that are not shown, want/],
+  ['a password in a url, without saying it again', MINIMAL.replace('http://', 'http://user:sk-secret@'), /replicas\[0\]\.url: got "http:\/\/\*\*\*@127\.0\.0\.1:8000", want an origin/],
+  ['no key at all', `${MINIMAL}admin: { keySha256: [] }\n`, /admin\.keySha256: got \[\], want at least 1 entries$/],
+  ['a limit of the probes that a busy loop would reach', `${MINIMAL}probes: { stuckMs: 999 }\n`, /probes\.stuckMs: got 999, want at least 1000$/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],
   ['a file that is no map', '- 1\n', /^paceline\.yaml:1: \(the whole file\): got \[1\], want a map$/],

@@ -100,12 +100,18 @@ export async function sourceOf(name: WorkloadName, model: PerformanceModel, seed
   const { source, generated, fromS, lengthS } = RECORDED[name];
   const recorded = source !== null && existsSync(source.kind === 'servegen' ? source.directory : source.file);
   const all = (await loadWorkload(recorded ? source : generated, { fromS: recorded ? fromS : 0, durationS: lengthS }, seed)).requests;
-  const requests = all
-    .filter(({ promptTokens, outputTokens }) => promptTokens + outputTokens <= model.profile.serving.kvTokens / 4)
-    .map(({ atMs, promptTokens, outputTokens }) => ({ atMs, promptTokens, outputTokens }));
+  return sourceFrom(name, model, all.map(({ atMs, promptTokens, outputTokens }) => ({ atMs, promptTokens, outputTokens })), { recorded, lengthS });
+}
+
+/** The same of requests that are there already. */
+export function sourceFrom(name: WorkloadName, model: PerformanceModel, all: readonly WorkloadRequest[], { recorded, lengthS }: Pick<Source, 'recorded' | 'lengthS'>): Source {
+  const requests = all.filter(({ promptTokens, outputTokens }) => promptTokens + outputTokens <= model.profile.serving.kvTokens / 4);
   const classes = slosOf(name, model, requests);
   return { name, recorded, requests, lengthS, leftOut: all.length - requests.length, classes, steadyPerS: capacityPerS(model, requests, tightestTpotMs(classes)) };
 }
+
+/** Above every id of a prefix block. */
+const ROUND = 2 ** 32;
 
 /** The source played at a rate; a trace too short for it is played again from its start. */
 export function played(source: Source, ratePerS: number): LoadedWorkload {
@@ -114,11 +120,12 @@ export function played(source: Source, ratePerS: number): LoadedWorkload {
   const durationS = Math.max(Math.min(wantedS, LENGTH.leastOfManyS), Math.min(wantedS, LENGTH.requestsMost / ratePerS));
   const speed = ratePerS / (own.length / lengthS);
   const requests: WorkloadRequest[] = [];
-  for (let offsetMs = 0; offsetMs < durationS * 1000; offsetMs += (lengthS * 1000) / speed) {
+  for (let offsetMs = 0, round = 0; offsetMs < durationS * 1000; offsetMs += (lengthS * 1000) / speed, round++) {
     for (const request of own) {
       const atMs = offsetMs + request.atMs / speed;
       if (atMs >= durationS * 1000) break;
-      requests.push({ ...request, atMs });
+      // Played again it is of other people, whose prompts nobody has seen.
+      requests.push(request.prefixBlocks === undefined || round === 0 ? { ...request, atMs } : { ...request, atMs, prefixBlocks: request.prefixBlocks.map((block) => block + round * ROUND) });
     }
   }
   return { recorded, requests, ratePerS, durationS, leftOut, classes };

@@ -2,7 +2,8 @@
 // window: the slow one is steady, the fast one sees a burst begin. The larger rate counts.
 
 export interface ArrivalForecast {
-  observe(promptTokens: number, nowMs: number): void;
+  /** `prefillTokens`: what of the prompt is not expected to be cached; default all. */
+  observe(promptTokens: number, nowMs: number, prefillTokens?: number): void;
   at(nowMs: number): Forecast;
   /** How many more to expect within that time; 0 where it has been silent for so long that nobody comes any more. */
   expectedWithin(lengthMs: number, nowMs: number): number;
@@ -14,7 +15,9 @@ export interface Forecast {
   /** The larger of the long-run and the recent rate: what to be ready for. */
   readonly upperPerMs: number;
   readonly promptTokensMean: number;
-  /** Mean square over squared mean of the prompt's size (≥ 1): how uneven prompts are. */
+  /** What of it has to be read; the rest is cached. */
+  readonly prefillTokensMean: number;
+  /** Mean square over squared mean of what has to be read (≥ 1): how uneven prompts are. */
   readonly promptUnevenness: number;
 }
 
@@ -35,6 +38,7 @@ export function createArrivalForecast(): ArrivalForecast {
   let slow = 0;
   let fast = 0;
   let tokens = PROMPT_TOKENS_PRIOR;
+  let prefillTokens = PROMPT_TOKENS_PRIOR;
   let squares = PROMPT_TOKENS_PRIOR ** 2 * 1.5;
   let seen = 0;
 
@@ -56,7 +60,7 @@ export function createArrivalForecast(): ArrivalForecast {
       decayTo(nowMs);
       return (slow / slowWindowMs(nowMs)) * lengthMs;
     },
-    observe(promptTokens, nowMs) {
+    observe(promptTokens, nowMs, toPrefill = promptTokens) {
       if (Number.isNaN(startedAtMs)) {
         startedAtMs = nowMs;
         updatedAtMs = nowMs;
@@ -69,16 +73,17 @@ export function createArrivalForecast(): ArrivalForecast {
       perMsAtLast = slow / slowWindowMs(nowMs);
       const rate = Math.max(0.01, 1 / seen);
       tokens += (promptTokens - tokens) * rate;
-      squares += (promptTokens ** 2 - squares) * rate;
+      prefillTokens += (toPrefill - prefillTokens) * rate;
+      squares += (toPrefill ** 2 - squares) * rate;
     },
     at(nowMs) {
-      if (Number.isNaN(startedAtMs)) return { perMs: 0, upperPerMs: 0, promptTokensMean: tokens, promptUnevenness: 1.5 };
+      if (Number.isNaN(startedAtMs)) return { perMs: 0, upperPerMs: 0, promptTokensMean: tokens, prefillTokensMean: prefillTokens, promptUnevenness: 1.5 };
       decayTo(nowMs);
       // A young window has not filled yet: divided by what it could hold by now, so that the first seconds are no underestimate.
       const ageMs = Math.max(YOUNG_MS, nowMs - startedAtMs);
       const slowPerMs = slow / slowWindowMs(nowMs);
       const fastPerMs = fast / (FAST_MS * (1 - Math.exp(-ageMs / FAST_MS)));
-      return { perMs: slowPerMs, upperPerMs: Math.max(slowPerMs, fastPerMs), promptTokensMean: tokens, promptUnevenness: Math.max(1, squares / tokens ** 2) };
+      return { perMs: slowPerMs, upperPerMs: Math.max(slowPerMs, fastPerMs), promptTokensMean: tokens, prefillTokensMean: prefillTokens, promptUnevenness: Math.max(1, squares / prefillTokens ** 2) };
     },
   };
 }

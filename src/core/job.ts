@@ -13,6 +13,17 @@ export interface Slo {
   readonly e2eMs?: number;
 }
 
+/** How its prompt begins, for telling which replica has read as much before. */
+export interface PromptPrefix {
+  /**
+   * A hash of each of the prompt's leading blocks, chained to those before it, so that equal ones are equal beginnings; the last
+   * block is whole. Two beginnings that hash alike cost a forecast that is too short, and nothing else: the servers compare tokens.
+   */
+  readonly blocks: readonly number[];
+  /** What one block is of the whole prompt. */
+  readonly blockShare: number;
+}
+
 export interface JobSpec {
   readonly jobId: JobId;
   readonly model: string;
@@ -24,6 +35,8 @@ export interface JobSpec {
   readonly promptBytes: number;
   /** Known where the client sent token ids. */
   readonly promptTokens?: number;
+  /** Left out where nothing is known of it, or it does not matter. */
+  readonly prefix?: PromptPrefix;
   /** `max_completion_tokens`, `max_tokens`: bounds the length prediction, is none itself. */
   readonly maxOutputTokens?: number;
   /** `embed` has a prefill and no decode. */

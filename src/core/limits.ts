@@ -47,6 +47,12 @@ export const FAIR = { aheadMs: 500, patienceMs: 30_000 };
  */
 export const SATURATED_MS = { min: 100, max: 30_000, unsaid: 1_000 };
 
+/**
+ * Blocks of prompts that are remembered: no more of a replica than its cache holds, and no more than a million in all, some 100 MB.
+ * `holdersMax` replicas of a block are found in a fleet too large to ask each.
+ */
+export const PREFIX = { entriesMax: 1_048_576, entriesPerReplicaMax: 32_768, holdersMax: 4 };
+
 /** Replicas that are weighed for one job; a plan for each takes some microseconds, and an arrival must not wait for hundreds. */
 export const CANDIDATES_MAX = 16;
 

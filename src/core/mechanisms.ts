@@ -19,6 +19,8 @@ export interface Mechanisms {
   readonly pacing: boolean;
   /** Work with long slack waits for a replica that runs anyway; off: it goes like any other. */
   readonly holding: boolean;
+  /** What a replica has read before it need not read again; off: every prompt costs all of its tokens everywhere. */
+  readonly prefixAffinity: boolean;
   /** A raise goes out with the arrival that needs it; off: at the next control period. */
   readonly immediateRaise: boolean;
   /** A point is kept for a while before it is lowered; off: lowered at every period. */
@@ -35,6 +37,7 @@ export const ALL_MECHANISMS: Mechanisms = {
   parking: true,
   pacing: true,
   holding: true,
+  prefixAffinity: true,
   immediateRaise: true,
   dwell: true,
 };

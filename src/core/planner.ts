@@ -123,7 +123,7 @@ function askFirst({ running }: Savable, jobId: JobId | null): void {
 function idlePlan(view: ReplicaView): Plan {
   const { model, forecast, timeScale } = view;
   const { latencyMs, outlierMs = 0 } = model.profile.switch;
-  const tokens = Math.ceil(forecast.promptTokensMean * (1 + Math.sqrt(forecast.promptUnevenness - 1)));
+  const tokens = Math.ceil(forecast.prefillTokensMean * (1 + Math.sqrt(forecast.promptUnevenness - 1)));
   const firstTokenMs = (point: PointIndex): number => model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode: NO_DECODE }, point) * timeScale.prefill * (1 + MARGIN.fixed);
   const raised = latencyMs + outlierMs + firstTokenMs(model.fastest) <= view.tightestTtftMs;
   let parked = view.mechanisms.parking ? model.fastest : (view.appliedPoint ?? model.fastest);

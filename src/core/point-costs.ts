@@ -64,8 +64,10 @@ function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
   WORK.decode.contextTokens = view.contextTokens + waitingTokens;
   const rawStepMs = model.iterationTimeMs(WORK, point);
   const stepMs = rawStepMs * timeScale.decode;
-  WORK.prefill.tokens = mechanisms.interference ? forecast.promptTokensMean : 0;
+  WORK.prefill.tokens = mechanisms.interference ? forecast.prefillTokensMean : 0;
+  WORK.prefill.contextTokens = forecast.promptTokensMean - forecast.prefillTokensMean;
   const interferenceMs = (model.iterationTimeMs(WORK, point) - rawStepMs) * timeScale.prefill;
+  WORK.prefill.contextTokens = 0;
   const perMs = mechanisms.forecast ? forecast.perMs : 0;
   const prefillShare = perMs * interferenceMs;
 
@@ -108,16 +110,19 @@ interface ShareTimes {
 const shareTimes = new WeakMap<FleetShare, { readonly model: PerformanceModel; readonly points: ShareTimes[] }>();
 
 /** As believed: one step of one sequence, what a further one adds, and what a prefill adds to it. */
-function shareTimesAt(model: PerformanceModel, { promptTokensMean, outputTokensMean }: FleetShare, point: PointIndex): ShareTimes {
+function shareTimesAt(model: PerformanceModel, { promptTokensMean, prefillTokensMean, outputTokensMean }: FleetShare, point: PointIndex): ShareTimes {
   const contextEach = promptTokensMean + outputTokensMean / 2;
   const at = (sequences: number, tokens: number): number => {
     WORK.prefill.tokens = tokens;
+    WORK.prefill.contextTokens = tokens === 0 ? 0 : promptTokensMean - prefillTokensMean;
     WORK.decode.sequences = sequences;
     WORK.decode.contextTokens = sequences * contextEach;
-    return model.iterationTimeMs(WORK, point);
+    const timeMs = model.iterationTimeMs(WORK, point);
+    WORK.prefill.contextTokens = 0;
+    return timeMs;
   };
   const oneMs = at(1, 0);
-  return { oneMs, perSequenceMs: (at(MANY, 0) - oneMs) / (MANY - 1), prefillMs: Math.max(0, at(1, promptTokensMean) - oneMs) };
+  return { oneMs, perSequenceMs: (at(MANY, 0) - oneMs) / (MANY - 1), prefillMs: Math.max(0, at(1, prefillTokensMean) - oneMs) };
 }
 
 /** Batch at which the slope of the step time is read. */

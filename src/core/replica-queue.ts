@@ -7,7 +7,7 @@ import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.t
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import type { FleetShare, ReplicaView, WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
-import { maxOutputOf, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
+import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
   readonly model: PerformanceModel;
@@ -22,6 +22,8 @@ export interface ReplicaQueue {
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
+  /** What the server says of a job that has ended: so much of its prompt it had not to read. */
+  cached(job: TrackedJob, promptTokens: number, cachedTokens: number): void;
   /** The device is at another point from now on; `null` = default clocks. */
   applied(point: PointIndex | null, nowMs: number): void;
   /** All streams on the server by its own metrics, ours included. */
@@ -155,10 +157,17 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const startedAtMs = Math.max(job.dispatchedAtMs, headSinceMs);
     if (waiting.length !== 1 || waiting[0] !== job || pointChangedAtMs > startedAtMs || job.dispatchedAtMs < headSinceMs) return;
     const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
-    const believedMs = promptTimeMs(job.promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, pointNow()));
     // The step under way at its arrival had to end first; half of one on average.
     const actualMs = nowMs - startedAtMs - (running.count() > 0 ? stepNowMs() / 2 : 0);
-    if (actualMs > 0) learn('prefill', actualMs / believedMs);
+    if (actualMs <= 0) return;
+    const seen = { tookMs: actualMs, point: pointNow(), decode };
+    // What was cached of it only the server knows, which tells at the end.
+    if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
+    else learn('prefill', actualMs / believedPrefillMs(seen, job.promptTokens, 0));
+  }
+
+  function believedPrefillMs({ point, decode }: PrefillSeen, promptTokens: number, cachedTokens: number): number {
+    return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, point), cachedTokens);
   }
 
   function learn(phase: 'prefill' | 'decode', ratio: number): void {
@@ -205,7 +214,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       stretch = null;
       if (waiting.length === 0) headSinceMs = nowMs;
       waiting.push(job);
-      forecast.observe(job.promptTokens, nowMs);
+      forecast.observe(job.promptTokens, nowMs, job.promptTokens - job.cachedTokens);
       const expected = job.spec.work === 'embed' ? 1 : Math.min(maxOutputOf(job), lengths.mean(job.key));
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
       tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
@@ -240,6 +249,11 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       progressTo(nowMs);
       endStretch();
       if (!running.delete(job)) leaveQueue(job, nowMs);
+    },
+    cached(job, promptTokens, cachedTokens) {
+      if (job.prefillSeen === null || cachedTokens >= promptTokens) return;
+      learn('prefill', job.prefillSeen.tookMs / believedPrefillMs(job.prefillSeen, promptTokens, cachedTokens));
+      job.prefillSeen = null;
     },
     applied(point, nowMs) {
       if (point === appliedPoint) return;
@@ -295,7 +309,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       foreignSequences,
       contextTokens: running.contextTokens(),
       forecast: expected,
-      share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, outputTokensMean },
+      share: options.share?.(nowMs) ?? { perMs: expected.perMs, promptTokensMean: expected.promptTokensMean, prefillTokensMean: expected.prefillTokensMean, outputTokensMean },
       outputTokensMean,
       tightestTpotMs: tightestTpot.at(nowMs),
       tightestTtftMs: tightestTtft.at(nowMs),

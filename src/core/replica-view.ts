@@ -8,7 +8,7 @@ import type { Mechanisms } from './mechanisms.ts';
 export interface WaitingPrompt {
   readonly jobId: JobId;
   readonly promptTokens: number;
-  /** How far the server has probably come with it. */
+  /** How far the server has probably come with it, from what it had cached on. */
   readonly prefilledTokens: number;
   /** Instants; `Infinity` where there is no such SLO. */
   readonly ttftDeadlineAtMs: number;
@@ -53,6 +53,7 @@ export type StreamRecord = { -readonly [Field in keyof RunningStream]: RunningSt
 export interface FleetShare {
   readonly perMs: number;
   readonly promptTokensMean: number;
+  readonly prefillTokensMean: number;
   readonly outputTokensMean: number;
 }
 

@@ -8,6 +8,8 @@ export interface FleetLoad {
   readonly arrivalsPerMs: number;
   readonly replicas: number;
   readonly promptTokensMean: number;
+  /** What of them is not cached. */
+  readonly prefillTokensMean: number;
   readonly outputTokensMean: number;
   /** What an output token may take on average over all that arrives; `Infinity` where nothing has a TPOT. */
   readonly tpotMs: number;
@@ -26,11 +28,11 @@ const SETTLE_SHARE = 0.9;
  * load as that takes, and the others idle parked; where the fleet has not as many, the point is too slow. O(points).
  */
 export function targetPoint(model: PerformanceModel, load: FleetLoad): PointIndex {
-  const { arrivalsPerMs, replicas, promptTokensMean, outputTokensMean, tpotMs, timeScale } = load;
+  const { arrivalsPerMs, replicas, promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs, timeScale } = load;
   const { maxSequences, kvTokens } = model.profile.serving;
   const contextEach = promptTokensMean + outputTokensMean / 2;
   const placesMax = FILLED.places * Math.min(maxSequences, kvTokens / contextEach);
-  const prefill = { tokens: Math.max(1, promptTokensMean), contextTokens: 0 };
+  const prefill = { tokens: Math.max(1, prefillTokensMean), contextTokens: promptTokensMean - prefillTokensMean };
   const one = { sequences: 1, contextTokens: contextEach };
   const parkedW = parkedPowerW(model);
   let best = model.fastest;

@@ -1,4 +1,6 @@
 // A job from its arrival on: pending before it has a replica, tracked from then to its end.
+import type { PointIndex } from '../frontier/performance-model.ts';
+import type { DecodeWork } from '../frontier/profile.ts';
 import type { JobSpec, ReplicaId } from './job.ts';
 import type { StreamRecord } from './replica-view.ts';
 
@@ -19,12 +21,21 @@ export interface PendingJob {
   readonly avoid?: readonly ReplicaId[];
 }
 
+export interface PrefillSeen {
+  readonly tookMs: number;
+  readonly point: PointIndex;
+  readonly decode: DecodeWork;
+}
+
 /** A job on a replica. Its last fields change: one object per job, touched for each batch of tokens. */
 export interface TrackedJob extends PendingJob {
   readonly dispatchedAtMs: number;
   /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
   readonly feasible: boolean;
-  /** How far the server has probably come with the prompt. */
+  /** Leading blocks of its prompt that were believed to be there when it was sent; and what of its prompt was reckoned to be cached. */
+  prefixHits: number;
+  cachedTokens: number;
+  /** How far the server has probably come with the prompt, what it had cached included. */
   prefilledTokens: number;
   /** `null` until the first token; for a job that does not stream it is an estimate. */
   firstTokenAtMs: number | null;
@@ -34,12 +45,14 @@ export interface TrackedJob extends PendingJob {
   /** Quantiles of its whole length, and the tokens it had had when they were last looked up. */
   totals: Float64Array | null;
   totalsAtTokens: number;
+  /** Of a prompt that may have been cached in part, how long it took and beside what, until the server has said how much of it was. */
+  prefillSeen: PrefillSeen | null;
   /** As decisions see it once it runs. */
   seenAs: StreamRecord | null;
 }
 
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
-  return { ...job, dispatchedAtMs: nowMs, feasible, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, seenAs: null };
+  return { ...job, dispatchedAtMs: nowMs, feasible, prefixHits: 0, cachedTokens: 0, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, prefillSeen: null, seenAs: null };
 }
 
 export function maxOutputOf({ spec }: PendingJob): number {

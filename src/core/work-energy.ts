@@ -18,7 +18,7 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
   const settled = Number.isFinite(costs.settledSequences) ? costs.settledSequences : present;
   const sequences = Math.max(1, (present + settled) / 2);
   const contextTokens = sequences * (forecast.promptTokensMean + view.outputTokensMean / 2);
-  const prefill = { tokens: Math.max(1, forecast.promptTokensMean), contextTokens: 0 };
+  const prefill = { tokens: Math.max(1, forecast.prefillTokensMean), contextTokens: forecast.promptTokensMean - forecast.prefillTokensMean };
   const decode = { sequences, contextTokens };
   const prefillJ = model.prefillEnergyJ(prefill, costs.point) - (parkedW * model.prefillTimeMs(prefill, costs.point)) / 1000;
   const stepJ = model.decodeEnergyJ(decode, costs.point) - (parkedW * model.decodeTimeMs(decode, costs.point)) / 1000;
@@ -40,6 +40,7 @@ export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: Po
   const job = withJob.waiting.at(-1) as WaitingPrompt;
   const sequences = sequencesOf(withJob);
   PREFILL.tokens = Math.max(1, job.promptTokens - job.prefilledTokens);
+  PREFILL.contextTokens = job.prefilledTokens;
   const prefillJ = model.prefillEnergyJ(PREFILL, after) - (parkedW * model.prefillTimeMs(PREFILL, after)) / 1000;
   let contextTokens = withJob.contextTokens;
   for (const prompt of withJob.waiting) contextTokens += prompt.promptTokens;

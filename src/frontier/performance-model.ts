@@ -22,10 +22,10 @@ export interface IterationWork {
 export const NO_PREFILL: PrefillWork = { tokens: 0, contextTokens: 0 };
 export const NO_DECODE: DecodeWork = { sequences: 0, contextTokens: 0 };
 
-/** A whole prompt in chunks of what a server takes into one batch: the sum of what `chunkMs` says of each, which is asked in order. */
-export function promptTimeMs(promptTokens: number, maxBatchTokens: number, chunkMs: (chunk: PrefillWork) => number): number {
+/** A whole prompt, but for what is `cachedTokens`, in chunks of what a server takes into one batch: the sum of what `chunkMs` says of each, which is asked in order. */
+export function promptTimeMs(promptTokens: number, maxBatchTokens: number, chunkMs: (chunk: PrefillWork) => number, cachedTokens = 0): number {
   let timeMs = 0;
-  for (let from = 0; from < promptTokens; from += maxBatchTokens) timeMs += chunkMs({ tokens: Math.min(maxBatchTokens, promptTokens - from), contextTokens: from });
+  for (let from = cachedTokens; from < promptTokens; from += maxBatchTokens) timeMs += chunkMs({ tokens: Math.min(maxBatchTokens, promptTokens - from), contextTokens: from });
   return timeMs;
 }
 

@@ -40,6 +40,7 @@ export interface ServerRequest {
   readonly headers: readonly string[];
   readonly body: Buffer | null;
   readonly hideUsage: boolean;
+  readonly streams: boolean;
 }
 
 export interface ExchangeOptions {
@@ -145,6 +146,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             headers: serverHeaders(incoming.headers, requestId, hasBody ? contentType : null, job.slo, now() - arrivedAtMs),
             body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
             hideUsage,
+            streams: job.streaming,
           };
           const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hideUsage, content }));
           state = { kind: 'sent', jobId: job.jobId, call };

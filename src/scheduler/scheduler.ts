@@ -6,15 +6,18 @@ import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
+import { createPlaces, type Places } from '../core/places.ts';
+import { createPrefixAffinity } from '../core/prefix-affinity.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { FleetShare } from '../core/replica-view.ts';
+import type { FleetShare, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
@@ -97,6 +100,7 @@ interface Replica {
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  readonly learnedRoom: LearnedRoom;
   /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
   backAtMs: number;
   /** It has been said not to be up; before the first word about it that is not known. */
@@ -133,7 +137,7 @@ type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | 
 /** What was decided for a job a moment ago, and for how many like it that holds. */
 interface Judged {
   readonly atMs: number;
-  readonly job: PendingJob;
+  readonly job: TrackedJob;
   readonly route: Route<Replica>;
   left: number;
 }
@@ -166,6 +170,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const firstTokenErrors = createPredictionErrors();
   const perTokenErrors = createPredictionErrors();
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
+  const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const queue = createDeadlineQueue(options.queuedMax);
   /** Apart from the others, whom they do not stand in the way of: jobs that wait for a cheaper moment. */
   const held = createDeadlineQueue(options.queuedMax);
@@ -195,6 +200,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }),
     standing: null,
     planned: null,
+    learnedRoom: createLearnedRoom(spec.concurrencyMax),
     state: 'down',
     backAtMs: Number.NEGATIVE_INFINITY,
     wasAway: false,
@@ -216,6 +222,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const sizes = new Map<string, ArrivalSizes>();
   /** Whose turn it is where there is not room for all, by model. */
   const contentions = new Map<string, Contention>();
+  /** Who has how many of the places, by model. */
+  const places = new Map<string, Places>();
   /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
   const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -227,6 +235,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
     let perMs = 0;
     let promptTokensPerMs = 0;
+    let prefillTokensPerMs = 0;
     let outputTokensPerMs = 0;
     for (const model of spec.models) {
       const forecast = arrivals.get(model)?.at(nowMs);
@@ -234,9 +243,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const part = forecast.perMs / Math.max(1, serving.count(model));
       perMs += part;
       promptTokensPerMs += part * forecast.promptTokensMean;
+      prefillTokensPerMs += part * forecast.prefillTokensMean;
       outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
     }
-    const share = { perMs, promptTokensMean: perMs > 0 ? promptTokensPerMs / perMs : 0, outputTokensMean: perMs > 0 ? outputTokensPerMs / perMs : 0 };
+    const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
+    const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
     shares.set(key, { atMs: nowMs, share });
     return share;
   }
@@ -245,7 +256,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
-    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs);
+    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs, job.promptTokens - affinity.mostCachedTokens(job));
     observeSizes(spec, job.key);
     return place(job, nowMs);
   }
@@ -284,9 +295,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
-  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated }: Replica, nowMs: number): number {
+  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, nowMs: number): number {
     const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
-    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated);
+    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  }
+
+  /** Less what is kept for other tenants. */
+  function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    const room = roomOf(replica, nowMs);
+    return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
 
   function contentionOf(model: string): Contention {
@@ -296,6 +313,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       contentions.set(model, contention);
     }
     return contention;
+  }
+
+  function placesOf(model: string): Places {
+    let ofModel = places.get(model);
+    if (ofModel === undefined) {
+      ofModel = createPlaces();
+      places.set(model, ofModel);
+    }
+    return ofModel;
   }
 
   function putBackMs(job: PendingJob): number {
@@ -387,13 +413,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
     const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     const belief = beliefOf(spec.model);
+    const cachedTokens = affinity.mostCachedTokens({ spec, promptTokens });
     return {
       spec,
       key,
       promptTokens,
       arrivedAtMs: nowMs,
       firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
-      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, outputTokens)),
+      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
     };
   }
@@ -419,15 +446,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (kept !== null) return kept;
     }
     contentionOf(job.spec.model).sent(job, nowMs);
+    placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
+    affinity.sent(tracked, replica.index);
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
     if (replica.breaker.kind === 'half-open' && replica.breaker.trial === null) replica.breaker = { kind: 'half-open', trial: job.spec.jobId };
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
-    if (known === null) remember(job, route, nowMs);
+    if (known === null) remember(tracked, route, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && replica.controlled) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
@@ -452,9 +481,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
-  function remember(job: PendingJob, route: Route<Replica>, nowMs: number): void {
+  function remember(job: TrackedJob, route: Route<Replica>, nowMs: number): void {
     const sure = policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
-    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens, contextTokens: 0 }, route.plan.point);
+    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens - job.cachedTokens, contextTokens: job.cachedTokens }, route.plan.point);
     const left = Math.floor(Math.min(ALIKE.loadShare * (loads[route.id.index] as number), (ALIKE.slackShare * route.plan.slackMs) / prefillMs));
     if (!sure || left <= 0 || judged.size >= LEARNT_KEYS_MAX) judged.delete(job.key);
     else judged.set(job.key, { atMs: nowMs, job, route, left });
@@ -464,9 +493,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function judgedAlike(job: PendingJob, nowMs: number): Route<Replica> | null {
     const known = judged.get(job.key);
     if (known === undefined) return null;
-    const { spec, promptTokens } = known.job;
+    const { spec, promptTokens, cachedTokens } = known.job;
     const { slo, work, streaming, sloClass } = job.spec;
+    const replica = known.route.id;
+    // What is cached there must be alike too, and not more of it anywhere else.
+    const cachedHere = affinity.cachedTokens(job, replica.index);
+    const [toPrefill, toPrefillThen] = [job.promptTokens - cachedHere, promptTokens - cachedTokens];
     const alike =
+      toPrefillThen >= toPrefill / ALIKE.sizeRatio &&
+      toPrefillThen <= toPrefill * ALIKE.sizeRatio &&
+      affinity.mostCachedTokens(job) <= cachedHere &&
       promptTokens >= job.promptTokens / ALIKE.sizeRatio &&
       promptTokens <= job.promptTokens * ALIKE.sizeRatio &&
       spec.slo.ttftMs === slo.ttftMs &&
@@ -476,8 +512,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.work === work &&
       spec.streaming === streaming;
     const { route } = known;
-    const replica = route.id;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomOf(replica, nowMs)) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomFor(job, replica, nowMs)) return null;
     known.left -= 1;
     return route;
   }
@@ -517,7 +552,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
-    /** Replicas with nothing to do are alike: one of each belief stands for all. */
+    const holders = affinity.holders(job.spec);
+    /** The same job on each replica: what that is expected to have cached is where it would begin. */
+    const withJob = ({ index, queue: own }: Replica): ReplicaView => {
+      candidate.cachedTokens = affinity.cachedTokens(job, index);
+      candidate.prefilledTokens = candidate.cachedTokens;
+      return own.view(nowMs, candidate);
+    };
+    /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
     const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
@@ -525,9 +567,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= roomOf(replica, nowMs) || !serving.may(replica, job)) continue;
+      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0) {
+      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -535,18 +577,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => replica.queue.view(nowMs, candidate), controlled, target: targetOf(replica, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: targetOf(replica, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates), routing, riskMaxOf(job), seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), routing, riskMaxOf(job), seen);
   }
 
-  /** Of a large fleet a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
-  function weighed(candidates: readonly RouteCandidate<Replica>[]): readonly RouteCandidate<Replica>[] {
+  /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
+  function weighed(candidates: readonly RouteCandidate<Replica>[], holders: ReadonlySet<number> | null): readonly RouteCandidate<Replica>[] {
     if (candidates.length <= CANDIDATES_MAX) return candidates;
     const byLoad = candidates.toSorted((a, b) => b.load - a.load);
-    return Array.from({ length: CANDIDATES_MAX }, (_, index) => byLoad[Math.round((index * (byLoad.length - 1)) / (CANDIDATES_MAX - 1))] as RouteCandidate<Replica>);
+    const sample = Array.from({ length: CANDIDATES_MAX }, (_, index) => byLoad[Math.round((index * (byLoad.length - 1)) / (CANDIDATES_MAX - 1))] as RouteCandidate<Replica>);
+    return holders === null ? sample : [...new Set([...candidates.filter(({ id }) => holders.has(id.index)), ...sample])];
   }
 
   /** A rival with a routing of its own leaves one candidate; asked-for routing overrides it. */
@@ -571,6 +614,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       arrivalsPerMs: forecast?.perMs ?? 0,
       replicas: serving.count(model),
       promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
+      prefillTokensMean: forecast?.prefillTokensMean ?? promptTokens,
       outputTokensMean,
       tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
       timeScale: own.timeScale(),
@@ -626,6 +670,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { job, replica, prediction, raw, company } = placement;
     const companyAtEnd = companyOn(replica, 0);
     takeOff(job, replica, nowMs);
+    affinity.ended(job, replica.index, event.outcome, event.usage);
+    if (event.usage !== undefined) replica.queue.cached(job, event.usage.promptTokens, event.usage.cachedTokens);
     const { spec } = job;
     contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
@@ -642,6 +688,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
     replica.queue.remove(job, nowMs);
+    placesOf(job.spec.model).gave(job.spec.tenant);
     loads[replica.index] = (loads[replica.index] as number) - 1;
     if (replica.breaker.kind === 'half-open' && replica.breaker.trial === job.spec.jobId) replica.breaker = { kind: 'half-open', trial: null };
   }
@@ -653,6 +700,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { job, replica } = placement;
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
+    affinity.returned(job, replica.index);
     const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
     const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     contentionOf(spec.model).corrected(job, -workMs, nowMs);
@@ -692,13 +740,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
    */
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+    /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
     const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
-      if (full.has(model)) continue;
+      if (full.has(model) || full.has(job.key)) continue;
       const placement = placements.get(jobId);
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
@@ -717,7 +766,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(refuseQueued(job, placement.why, sending, nowMs));
         continue;
       }
-      if (sending.kind === 'place') full.add(model);
+      // Places that are kept from one tenant are there for another.
+      if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       // Where it stays in the same queue it keeps its place among equals.
       if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
@@ -806,6 +856,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.wasAway = event.state !== 'up';
     replica.state = event.state;
     if (event.state !== 'up') replica.saturated = null;
+    if (event.state === 'down') affinity.lost(replica.index);
     serving.changed();
     targets.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
@@ -839,6 +890,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lessRoom = known !== null && nowMs < known.untilMs ? known.room : Number.POSITIVE_INFINITY;
     const lastsMs = Math.min(SATURATED_MS.max, Math.max(SATURATED_MS.min, event.retryAfterMs ?? SATURATED_MS.unsaid));
     replica.saturated = { room: Math.max(1, Math.min(lessRoom, (loads[replica.index] as number) - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
+  }
+
+  function loaded(event: Extract<SchedulerEvent, { kind: 'replica-load' }>): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    replica.queue.load(event.running, event.waiting);
+    replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
   function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
@@ -881,7 +939,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           saturated(event, nowMs);
           return NO_EFFECTS;
         case 'replica-load':
-          byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
+          loaded(event);
           return NO_EFFECTS;
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
@@ -918,9 +976,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 }
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */
-function aloneMs(belief: PerformanceModel, promptTokens: number, outputTokens: number): number {
+function aloneMs(belief: PerformanceModel, promptTokens: number, cachedTokens: number, outputTokens: number): number {
   const decode = { sequences: 1, contextTokens: promptTokens + outputTokens / 2 };
-  return belief.prefillTimeMs({ tokens: promptTokens, contextTokens: 0 }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
+  return belief.prefillTimeMs({ tokens: promptTokens - cachedTokens, contextTokens: cachedTokens }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
 }
 
 /** Not all at the same moment, and neither at once nor never: a client that is told a time comes then. */

@@ -1,7 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import assert from 'node:assert/strict';
-import type { JobId, ReplicaId, Slo } from '../core/job.ts';
+import type { JobId, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
@@ -11,6 +11,7 @@ import type { Route, Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import { createScheduler, type PlannerPolicy, type ReplicaSpec } from '../scheduler/scheduler.ts';
+import { PREFIX_BLOCK_TOKENS } from '../workload/prefix-block.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
 import type { RivalFactory } from './rivals/rival.ts';
@@ -199,12 +200,12 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
 
   function arrive(index: number): void {
-    const { promptTokens, outputTokens } = requests[index] as WorkloadRequest;
+    const { promptTokens, outputTokens, prefixBlocks } = requests[index] as WorkloadRequest;
     const { name, slo } = classes[index] as SimulationOptions['classes'][number];
     const { name: tenant, weight = 1, infeasible = 'best-effort' } = options.tenants?.[index] ?? ANONYMOUS;
     tell({
       kind: 'arrived',
-      job: { jobId: String(index) as JobId, model: MODEL, tenant, weight, infeasible, sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
+      job: { jobId: String(index) as JobId, model: MODEL, tenant, weight, infeasible, sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, ...(prefixBlocks === undefined ? {} : { prefix: prefixOf(prefixBlocks, promptTokens) }), maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
     });
   }
 
@@ -237,6 +238,11 @@ export function simulate(options: SimulationOptions): SimulatedRun {
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
 function ticksOnce({ kind }: PlannerPolicy): boolean {
   return kind === 'max-clock' || kind === 'static';
+}
+
+/** As a gateway sees it: the blocks that the prompt fills, for of one begun nobody can say what it will be. */
+function prefixOf(prefixBlocks: readonly number[], promptTokens: number): PromptPrefix {
+  return { blocks: prefixBlocks.slice(0, Math.floor(promptTokens / PREFIX_BLOCK_TOKENS)), blockShare: PREFIX_BLOCK_TOKENS / Math.max(1, promptTokens) };
 }
 
 function indexOf(jobId: JobId): number {

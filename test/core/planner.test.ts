@@ -76,7 +76,7 @@ describe('the plan for a replica', () => {
   });
 
   test('parks no lower than where an arrival as tight as those seen lately is in time', () => {
-    const forecast = { perMs: 0.0003, upperPerMs: 0.0003, promptTokensMean: 1000, promptUnevenness: 1 };
+    const forecast = { perMs: 0.0003, upperPerMs: 0.0003, promptTokensMean: 1000, prefillTokensMean: 1000, promptUnevenness: 1 };
     const parkedAt = (tightestTtftMs: number) => planReplica(view({ forecast, tightestTtftMs })).point;
     expect(parkedAt(2000)).toBe(SLOWEST);
     expect(parkedAt(120)).toBeGreaterThan(SLOWEST);
@@ -95,7 +95,7 @@ describe('the plan for a replica', () => {
   });
 
   test('takes no point at which arrivals, places or memory do not settle, even where nobody has a TPOT', () => {
-    const forecast = { perMs: 0.006, upperPerMs: 0.006, promptTokensMean: 1000, promptUnevenness: 1 };
+    const forecast = { perMs: 0.006, upperPerMs: 0.006, promptTokensMean: 1000, prefillTokensMean: 1000, promptUnevenness: 1 };
     const busy = view({ waiting: [prompt()], forecast });
     expect(planReplica(busy).point).toBeGreaterThan(SLOWEST);
     const calm = { ...forecast, perMs: 0.001 };
@@ -106,7 +106,7 @@ describe('the plan for a replica', () => {
 
   test('leaves room for the prefills that are forecast', () => {
     const calm = view({ running: [stream({ tpotLimitMs: 32 })], tightestTpotMs: 32 });
-    const busy = view({ running: [stream({ tpotLimitMs: 32 })], tightestTpotMs: 32, forecast: { perMs: 0.003, upperPerMs: 0.003, promptTokensMean: 1000, promptUnevenness: 1.5 } });
+    const busy = view({ running: [stream({ tpotLimitMs: 32 })], tightestTpotMs: 32, forecast: { perMs: 0.003, upperPerMs: 0.003, promptTokensMean: 1000, prefillTokensMean: 1000, promptUnevenness: 1.5 } });
     expect(clockOf(busy)).toBeGreaterThan(clockOf(calm));
   });
 
@@ -140,7 +140,7 @@ describe('laws of the plan', () => {
   test('every plan is one of the points, and finite', () => {
     fc.assert(
       fc.property(streams, prompts, perMs, (running, waiting, rate) => {
-        const plan = planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, remainingHigh: rest.remainingLow + more })), waiting: waiting.map((each) => prompt(each)), forecast: { perMs: rate, upperPerMs: rate * 2, promptTokensMean: 900, promptUnevenness: 2 } }));
+        const plan = planReplica(view({ running: running.map(({ more, ...rest }) => stream({ ...rest, remainingHigh: rest.remainingLow + more })), waiting: waiting.map((each) => prompt(each)), forecast: { perMs: rate, upperPerMs: rate * 2, promptTokensMean: 900, prefillTokensMean: 900, promptUnevenness: 2 } }));
         expect(model.points[plan.point]).toBeDefined();
         expect(Number.isNaN(plan.slackMs)).toBe(false);
         expect(plan.kind === 'infeasible').toBe(plan.lost > 0);

@@ -7,7 +7,7 @@ import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 const model = createPerformanceModel(CLOCK_PROFILE);
 
 function target(over: Partial<FleetLoad> = {}): number {
-  return targetPoint(model, { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: { prefill: 1, decode: 1 }, ...over });
+  return targetPoint(model, { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, prefillTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: { prefill: 1, decode: 1 }, ...over });
 }
 
 describe('the point that a fleet does best at', () => {
@@ -34,7 +34,7 @@ describe('the point that a fleet does best at', () => {
   });
 
   test('is one that is known, also without limits and without load', () => {
-    for (const over of [{ tpotMs: Infinity }, { arrivalsPerMs: 0 }, { outputTokensMean: 1 }, { promptTokensMean: 1 }]) {
+    for (const over of [{ tpotMs: Infinity }, { arrivalsPerMs: 0 }, { outputTokensMean: 1 }, { promptTokensMean: 1, prefillTokensMean: 1 }]) {
       expect(model.points[target(over)]).toBeDefined();
     }
   });

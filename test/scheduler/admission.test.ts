@@ -148,3 +148,22 @@ describe('tenants that want more than there is', () => {
     expect(Math.max(...waitedMs)).toBeLessThan(3_000);
   });
 });
+
+test('a server whose own metrics say that it takes no more is sent no more', () => {
+  const scheduler = started(100, { policy: { kind: 'max-clock' } });
+  const load = { kind: 'replica-load', replicaId: R0, running: 2, waiting: 3, kvUsage: 0.4 } as const;
+  for (let at = 0; at < 5; at++) arrive(scheduler, job(`${at}`, { infeasible: 'best-effort' }), at);
+  for (let reading = 1; reading <= 3; reading++) scheduler.handle(load, reading * 1_000);
+  expect(ofKind(arrive(scheduler, job('one more', { slo: { ttftMs: 5_000 } }), 3_001), 'dispatch')).toEqual([]);
+  expect(scheduler.snapshot(3_001).queued).toBe(1);
+});
+
+test('a tenant that has all places but a few leaves these to another one that was here', () => {
+  const scheduler = started(10, { policy: { kind: 'max-clock' } });
+  const from = (tenant: string, id: string, atMs: number): readonly Effect[] => ofKind(arrive(scheduler, job(id, { tenant, slo: {} }), atMs), 'dispatch');
+  from('steady', 'before', 0);
+  end(scheduler, 'before', 100);
+  const sent = Array.from({ length: 12 }, (_, index) => from('bursty', `burst ${index}`, 200 + index).length);
+  expect(sent.filter((count) => count === 1)).toHaveLength(9);
+  expect(from('steady', 'again', 300)).toHaveLength(1);
+});
