@@ -183,6 +183,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('precedence: request header, service_tier, tenant, model, default'),
+  keysFile: z.string().min(1).optional().describe('keys of the tenants, made by `paceline keys`, relative to this file; read again when it changes'),
   tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
   admission: z.strictObject({ ...admission, infeasible: admission.infeasible.unwrap().default('best-effort').describe(admission.infeasible.description ?? '') }).prefault({}),
   planner: z

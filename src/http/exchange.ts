@@ -37,6 +37,7 @@ export interface AnswerSink {
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
 }
 
+/** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
@@ -334,6 +335,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
 export interface Access {
   readonly anonymous: TenantConfig | null;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
@@ -342,10 +344,12 @@ type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { re
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
   if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
-  return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
+  const hash = createHash('sha256').update(apiKey).digest('hex');
+  const tenant = tenantsByKeySha256.get(hash);
+  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
+  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
