@@ -247,10 +247,10 @@ export const configSchema = z.strictObject({
           failuresMax: z.int().min(1).max(1_000).default(5),
           windowMs: z.int().min(100).max(600_000).default(10_000),
           openMs: z.int().min(10).max(600_000).default(5_000).describe('until one request at a time tries it again; longer, up to 8 times, where that fails'),
-          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once'),
+          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once; want longer than the longest prompt takes'),
         })
         .prefault({})
-        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
+        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), at least a quarter of what came back, and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
       slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),

@@ -95,10 +95,6 @@ type State =
 export function createExchange(options: ExchangeOptions): Exchange {
   const { runtime, now } = options;
   let jobs = 0;
-  const nextJobId = (): JobId => {
-    jobs += 1;
-    return `job-${jobs}` as JobId;
-  };
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
@@ -139,7 +135,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (model === null) return refuse({ kind: 'unknown-model', model: name });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
-      const job = jobOf(endpoint, request, { jobId: nextJobId(), model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
+      jobs += 1;
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
       submit(job, { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false }, { body: reading.body, usageOptions: request.usageOptions });
     });
 
@@ -153,7 +150,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
           if (other !== undefined) {
             options.fellBack({ requestId, from: job.model, to: other });
             const spentMs = now() - asked.arrivedAtMs;
-            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), jobId: nextJobId(), model: other }, { ...asked, fallbacks, fellBack: true }, content);
+            // Under its id: to whoever counts jobs it has not ended.
+            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), model: other }, { ...asked, fallbacks, fellBack: true }, content);
           }
           options.rejected(reason, job.sloClass);
           if (refusal !== null) return passOn(refusal, asked);
