@@ -90,7 +90,7 @@ export interface Config {
   readonly anonymous: TenantConfig | null;
   /** By the SHA-256 of an API key, lower-case hex. */
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
-  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
@@ -157,7 +157,7 @@ export function parsePolicy(text: string): PlannerPolicy | null {
 
 function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }): Config {
   const { directory, environment } = source;
-  const { routing, attainmentTarget, controlPeriodMs } = raw.planner;
+  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs } = raw.planner;
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
@@ -189,7 +189,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
         return tenant.apiKeySha256.map((hash) => [hash, resolvedTenant] as const);
       }),
     ),
-    planner: { policy, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
     store: raw.store === undefined ? null : { redisUrl: raw.store.redisUrl ?? environment[raw.store.redisUrlEnv ?? ''] ?? '', fleet: raw.store.fleet },
     limits: raw.limits,
     timeouts: raw.timeouts,

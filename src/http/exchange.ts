@@ -49,6 +49,8 @@ export interface ExchangeOptions {
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
   /** Names of all models that are served; where there is one alone, requests of some endpoints need not name it. */
   readonly models: readonly string[];
+  /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */
+  readonly prefixSeed: (model: string, tenant: string) => string | null;
   readonly slo: SloConfig;
   readonly access: Access;
   readonly bodyBytesMax: number;
@@ -108,7 +110,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (model) => options.prefixSeed(model, identity.tenant.name));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
       const model = request.model ?? soleModel(incoming.url, options.models.filter((served) => mayUse(identity.tenant, served)));
@@ -258,7 +260,7 @@ function flushHeaders(outgoing: ServerResponse): void {
 }
 
 function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;
   return {
@@ -269,6 +271,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
     ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
+    ...(prefix === undefined ? {} : { prefix }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
     work,
     streaming: stream && work === 'generate',
