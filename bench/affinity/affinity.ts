@@ -1,7 +1,9 @@
 // npm run -s bench:affinity: what it is worth to know which replica has read a prompt's beginning before. The same requests,
 // machines and belief in every row; see ../results/affinity/README.md.
 //
-//   node bench/affinity/affinity.ts [--profiles a,b] [--loads low,middle,high] [--beliefs right,…] [--replicas 4] [--requests 3000] [--generated] [--json]
+// --kv-times 8: as if the servers had eight times the memory for keys and values, as some keep them in the host's.
+//
+//   node bench/affinity/affinity.ts [--profiles a,b] [--loads low,middle,high] [--beliefs right,…] [--replicas 4] [--requests 3000] [--kv-times 1] [--generated] [--json]
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
@@ -122,6 +124,7 @@ async function main(): Promise<void> {
       replicas: { type: 'string', default: '4' },
       requests: { type: 'string', default: '3000' },
       seed: { type: 'string', default: '1' },
+      'kv-times': { type: 'string', default: '1' },
       generated: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
@@ -129,9 +132,11 @@ async function main(): Promise<void> {
   const options: Options = { requests: numberOf('requests', values.requests, { least: 1, most: 1e6, whole: true }), replicas: numberOf('replicas', values.replicas, { least: 1, most: 1000, whole: true }), seed: numberOf('seed', values.seed, { least: 0, most: 1e9, whole: true }) };
   const loads = chosen('loads', values.loads, Object.keys(LOADS) as Load[]);
   const beliefs = chosen('beliefs', values.beliefs, Object.keys(BELIEFS) as Belief[]);
+  const kvTimes = numberOf('kv-times', values['kv-times'], { least: 1, most: 1000, whole: true });
   const rows: Row[] = [];
   for (const profile of chosen('profiles', values.profiles, PROFILES)) {
-    const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profile}.json`)));
+    const own = loadProfile(join(ROOT, `config/profiles/${profile}.json`));
+    const model = createPerformanceModel({ ...own, serving: { ...own.serving, kvTokens: own.serving.kvTokens * kvTimes } });
     const source = await conversations(model, options.seed, values.generated);
     if (rows.length === 0 && !source.recorded) process.stderr.write('generated conversations\n');
     const capacityPerS = fleetCapacityPerS(model, source, { ...options, clairvoyantEffort: 0 });
