@@ -1,6 +1,7 @@
 // Builds everything, joins it, and closes it again. The edges do not know each other; this file does.
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
@@ -12,9 +13,13 @@ import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
+import { createModelNames } from './http/model-names.ts';
+import { refuseOpenAdmin } from './http/operator-access.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
 import { listen } from './http/server.ts';
+import type { ProbeListener, ProbePhase } from './probes/probe-listener.ts';
+import { openProbes } from './probes/probe-listener.ts';
 import { loadProfile } from './profile-file.ts';
 import { createRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
@@ -33,13 +38,17 @@ import type { ReplicaClient } from './upstream/replica-client.ts';
 import { createReplicaClient } from './upstream/replica-client.ts';
 import type { ReplicaMonitor } from './upstream/replica-monitor.ts';
 import { createReplicaMonitor } from './upstream/replica-monitor.ts';
+import type { ReplicaWatch } from './upstream/replica-watch.ts';
+import { createReplicaWatch } from './upstream/replica-watch.ts';
 
 export interface Gateway {
   readonly url: string;
   readonly adminUrl: string;
+  /** `null`: no probes are configured. */
+  readonly probesUrl: string | null;
   /** Takes a new certificate at once; without TLS there is none. */
   reloadCertificate(): void;
-  /** Accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
+  /** Is not ready from now on, serves on for `timeouts.readinessLagMs`, then accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
   close(): Promise<void>;
 }
 
@@ -55,18 +64,22 @@ interface Replica {
   readonly config: ReplicaConfig;
   readonly client: ReplicaClient;
   readonly monitor: ReplicaMonitor;
+  readonly watch: ReplicaWatch;
 }
 
 /** Throws `ConfigError` where the configuration and what it points to do not fit, or a port is taken. */
 export async function createGateway(config: Config, parts: GatewayParts = {}): Promise<Gateway> {
   const now = (): number => performance.now();
   const startedAtMs = now();
+  refuseOpenAdmin(config.admin);
   const beliefs = loadBeliefs(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
   const telemetry = createTelemetry(log);
   const processReader = createProcessReader();
-  let draining = false;
+  let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
+  const draining = (): boolean => phase === 'draining';
+  const ready = (): boolean => phase === 'open' && runtime.snapshot().replicas.some((replica) => replica.state === 'up');
 
   const scheduler = (parts.createScheduler ?? createScheduler)({
     replicas: config.replicas.map((replica) => {
@@ -78,6 +91,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     attainmentTarget: config.planner.attainmentTarget,
     controlPeriodMs: config.planner.controlPeriodMs,
     queuedMax: config.limits.queuedMax,
+    slowStartMs: config.health.slowStartMs,
   });
   const runtime: Runtime = createRuntime({
     scheduler,
@@ -89,7 +103,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
-  const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  const models = createModelNames([...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))], config.models);
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -104,9 +118,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
-    draining: () => draining,
+    draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
+    retriesMax: config.upstream.retriesMax,
+    retried: telemetry.requestRetried,
+    fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
@@ -115,26 +132,42 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });
-  const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  let fleetLoad: FleetLoad | null = null;
+  try {
+    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  } catch (error) {
+    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
+    await closeParts();
+    throw error;
+  }
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
-    ready: () => !draining && runtime.snapshot().replicas.some((replica) => replica.state === 'up'),
+    access: config.admin.access,
+    ready,
+    drain: (id, on) => {
+      replicas.get(id as ReplicaId)?.watch.drain(on);
+      return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
+    },
     metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clockControlState(),
       agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
-      draining,
+      draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
       ...runtime.snapshot(),
     }),
+    refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
-    for (const { monitor } of replicas.values()) monitor.close();
+    for (const { monitor, watch } of replicas.values()) {
+      monitor.close();
+      watch.close();
+    }
     runtime.close();
     await Promise.all([clockControl?.close(), fleetLoad?.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
@@ -142,28 +175,37 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
 
   const { limits, timeouts } = config;
-  const operatorListener = { key: 'admin', address: { kind: 'port', ...config.admin }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
+  const operatorListener = { key: 'admin', address: { kind: 'port', host: config.admin.host, port: config.admin.port }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
   const listeners: Listener[] = [];
+  let probes: ProbeListener | null = null;
+  const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
+    if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
     listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })));
     listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
-    await closeParts();
+    await Promise.all([closeParts(), probes?.close()]);
     throw error;
   }
   const [open, admin] = listeners as [Listener, Listener];
+  phase = 'open';
+  probes?.beat();
 
   return {
     url: open.url,
     adminUrl: admin.url,
+    probesUrl: probes?.url ?? null,
     reloadCertificate: open.reloadCertificate,
     close: async () => {
-      draining = true;
+      phase = 'leaving';
+      probes?.beat();
+      if (timeouts.readinessLagMs > 0) await delay(timeouts.readinessLagMs);
+      phase = 'draining';
       await open.close(config.timeouts.drainMs);
       await closeParts();
-      await admin.close(0);
+      await Promise.all([admin.close(0), probes?.close()]);
     },
   };
 }
@@ -176,17 +218,26 @@ interface Joined {
 
 function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): Replica {
   const { connectMs, firstByteMs, stallMs } = config.timeouts;
-  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, now, onTrouble: () => monitor.suspect() });
-  const monitor = createReplicaMonitor({
-    client,
-    ...config.health,
-    onHealth: (state, why) => {
+  const { silentMs, ...breaker } = config.health.breaker;
+  const watch = createReplicaWatch({
+    breaker,
+    now,
+    onState: (state, why) => {
       telemetry.replicaHealth(replica.id, state, why);
       runtime.replicaHealth(replica.id, state);
     },
-    onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }),
+    onBreaker: (state, why) => {
+      telemetry.replicaBreaker(replica.id, state, why);
+      runtime.replicaBreaker(replica.id, state);
+    },
+    onSaturated: (retryAfterMs) => {
+      telemetry.replicaSaturated(replica.id);
+      runtime.replicaSaturated(replica.id, retryAfterMs);
+    },
   });
-  return { config: replica, client, monitor };
+  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
+  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
+  return { config: replica, client, monitor, watch };
 }
 
 /** Without an agent, or without devices, requests are served at default clocks, and that is said once. */

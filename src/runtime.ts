@@ -18,9 +18,13 @@ export interface Runtime {
   /** Output tokens seen since the last call. */
   tokens(jobId: JobId, tokens: number): void;
   ended(jobId: JobId, outcome: JobOutcome, usage: Usage | null): void;
-  /** Its replica could not be reached; it goes to another, or is rejected. */
+  /** Its replica could not be reached, or has refused it unworked; it goes to another, or is rejected. */
   returned(jobId: JobId): void;
+  /** Another replica could serve it, were it returned. */
+  hasOther(jobId: JobId): boolean;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
+  replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open'): void;
+  replicaSaturated(replicaId: ReplicaId, retryAfterMs: number | null): void;
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
@@ -101,7 +105,10 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       tell(usage === null ? { kind: 'ended', jobId, outcome } : { kind: 'ended', jobId, outcome, usage });
     },
     returned: (jobId) => tell({ kind: 'returned', jobId }),
+    hasOther: (jobId) => scheduler.hasOther(jobId),
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
+    replicaBreaker: (replicaId, state) => tell({ kind: 'replica-breaker', replicaId, state }),
+    replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),

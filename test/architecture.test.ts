@@ -24,6 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   agent: ['core', 'scheduler', 'frontier', 'telemetry'],
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
   telemetry: ['core', 'scheduler', 'frontier'],
+  probes: ['config'],
   config: ['core', 'scheduler', 'frontier'],
   'agent-stand-in': ['engine', 'core'],
   loadgen: ['workload', 'core', 'random', 'statistics'],

@@ -19,6 +19,7 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
         events.push(event);
         return handle(event);
       },
+      hasOther: () => false,
       snapshot: () => ({ replicas: [], queued: 0 }),
     },
     controlPeriodMs: 1_000_000,

@@ -1,8 +1,11 @@
 // `paceline emulate`: model servers and GPUs that are not there, for development, tests and demonstrations.
 import { once } from 'node:events';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { DeviceFileError } from '../engine/device-file.ts';
 import type { Emulator, EmulatorOptions } from '../engine/emulator.ts';
 import { startEmulator } from '../engine/emulator.ts';
+import { monotonicMs } from '../engine/real-time.ts';
+import type { RequestNote } from '../engine/server.ts';
 import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import { UsageError, defineCommand } from './command.ts';
 
@@ -27,12 +30,14 @@ export const command = defineCommand({
     'time-error': { type: 'number', value: 'PCT', help: 'the truth is slower than the profile by this; negative: faster', default: 0, min: ERROR_PCT_MIN, max: ERROR_PCT_MAX },
     'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than the profile by this; negative: less', default: 0, min: ERROR_PCT_MIN, max: ERROR_PCT_MAX },
     'scheduling-policy': { type: 'text', value: 'POLICY', help: "as vLLM's: with fcfs a request's priority is refused", default: 'fcfs', oneOf: ['fcfs', 'priority'] },
+    'request-log': { type: 'text', value: 'FILE', help: 'append a JSON line whenever a request is accepted, has its first token, is finished or cancelled' },
   },
   examples: ['paceline emulate --profile config/profiles/llama-3.1-8b.h200.json --replicas 2 --device-dir /tmp/devices'],
   run: async (options) => {
     const { profile: profilePath, 'device-dir': deviceDir, replicas, port, host, seed, model } = options;
     if (profilePath === undefined) throw new UsageError('--profile FILE is missing; see: paceline emulate --help');
     if (deviceDir === undefined) throw new UsageError('--device-dir DIR is missing; see: paceline emulate --help');
+    const log = options['request-log'] === undefined ? null : openRequestLog(options['request-log']);
     const emulator = await started({
       profilePath,
       replicas,
@@ -43,6 +48,7 @@ export const command = defineCommand({
       truth: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
       priorityScheduling: options['scheduling-policy'] === 'priority',
       ...(model === undefined ? {} : { model }),
+      ...(log === null ? {} : { onRequest: log.write }),
     });
     const stopped = Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
     process.stdout.write(`${JSON.stringify({ replicas: emulator.replicas, deviceDir })}\n`);
@@ -50,9 +56,24 @@ export const command = defineCommand({
     await stopped;
     process.stderr.write('emulator stops\n');
     await emulator.close();
+    log?.close();
     return 0;
   },
 });
+
+/** Written at once and not at leisure: what a server was doing when it was killed is what such a log is for. Times are CLOCK_MONOTONIC. */
+function openRequestLog(path: string): { readonly write: (replica: number, note: RequestNote) => void; readonly close: () => void } {
+  let file: number;
+  try {
+    file = openSync(path, 'a');
+  } catch (error) {
+    throw new UsageError(`--request-log ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+  return {
+    write: (replica, { requestId, kind }) => void writeSync(file, `${JSON.stringify({ request_id: requestId, replica, event: kind, at_ms: monotonicMs() })}\n`),
+    close: () => closeSync(file),
+  };
+}
 
 /** What the caller can set right (a bad profile, a taken port, a directory that is not ours) is told in one line, not as a crash. */
 async function started({ profilePath, ...options }: Omit<EmulatorOptions, 'profile'> & { readonly profilePath: string }): Promise<Emulator> {

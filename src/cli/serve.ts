@@ -29,7 +29,7 @@ export const command = defineCommand({
     const gateway = await createGateway(config).catch(refuseUnusable);
     // A terminal that closes takes its gateway with it; a supervisor that sends it means "read again", which without a certificate is nothing.
     if (config.listen.tls !== null || !process.stdout.isTTY) process.on('SIGHUP', gateway.reloadCertificate);
-    process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl })}\n`);
+    process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl, ...(gateway.probesUrl === null ? {} : { probesUrl: gateway.probesUrl }) })}\n`);
     await Promise.race(signals);
     await gateway.close();
     return 0;
@@ -58,7 +58,7 @@ function overridden(config: Config, options: { readonly policy: string | undefin
     ...config,
     planner: { ...config.planner, policy },
     listen: options.listen === undefined ? config.listen : { ...config.listen, address: { kind: 'port', ...address('listen', options.listen) } },
-    admin: options.admin === undefined ? config.admin : address('admin', options.admin),
+    admin: options.admin === undefined ? config.admin : { ...config.admin, ...address('admin', options.admin) },
   };
 }
 

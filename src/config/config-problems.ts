@@ -60,11 +60,11 @@ export function issueLines(issue: z.core.$ZodIssue, places: Places, knownKeys: (
       // The branch that the value was meant for is the one that got deepest into it.
       const deepest = issue.errors.flat().filter((inner) => inner.path.length > 0);
       if (deepest.length > 0) return deepest.flatMap((inner) => issueLines({ ...inner, path: [...path, ...inner.path] }, places, knownKeys));
-      return [places.at(path, `${given(issue.input)}, ${issue.message}`)];
+      return [places.at(path, `${given(issue.input, path)}, ${issue.message}`)];
     }
     case 'invalid_type':
       if (issue.input === undefined) return [places.at(path, `missing; want ${nameOfType(issue.expected)}`)];
-      return [places.at(path, `${given(issue.input)}, want ${nameOfType(issue.expected)}`)];
+      return [places.at(path, `${given(issue.input, path)}, want ${nameOfType(issue.expected)}`)];
     case 'too_small':
       return [places.at(path, `${given(issue.input)}, want ${issue.inclusive === false ? 'more than' : 'at least'} ${issue.minimum}${things(issue.origin)}`)];
     case 'too_big':
@@ -72,12 +72,18 @@ export function issueLines(issue: z.core.$ZodIssue, places: Places, knownKeys: (
     case 'invalid_value':
       return [places.at(path, `${given(issue.input)}, allowed: ${issue.values.map(String).join(', ')}`)];
     default:
-      return [places.at(path, `${given(issue.input)}, ${issue.message}`)];
+      return [places.at(path, `${given(issue.input, path)}, ${issue.message}`)];
   }
 }
 
-function given(input: unknown): string {
-  const text = JSON.stringify(input) ?? 'nothing';
+/** Keys whose values are secrets, or where one is put by mistake: the key itself where its hash is wanted. */
+const SECRET_KEY = /sha256$|^redisUrl$/i;
+
+/** What may be a secret is not said again: what is printed here ends in logs. */
+function given(input: unknown, path: Path = []): string {
+  const isSecret = path.some((part) => SECRET_KEY.test(String(part))) && typeof input === 'string' && !/^[0-9a-f]*$/i.test(input);
+  if (isSecret) return `got ${input.length} characters that are not shown`;
+  const text = (JSON.stringify(input) ?? 'nothing').replaceAll(/\/\/[^/@\s"]*@/g, '//***@');
   return `got ${text.length > 80 ? `${text.slice(0, 77)}…` : text}`;
 }
 

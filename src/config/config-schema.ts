@@ -86,7 +86,7 @@ const tenant = z.strictObject({
     })
     .optional(),
   class: label.optional().describe('class of its requests that say nothing'),
-  models: z.array(name).min(1).optional().describe('the only models it may use, and sees; default: all'),
+  models: z.array(name).min(1).optional().describe('the only names of models it may use, and sees; an alias brings its model with it, by that name; default: all'),
   tiers: tiers.optional(),
   bounds: z
     .strictObject({ ttftMs: bound.optional(), tpotMs: bound.optional(), e2eMs: bound.optional() })
@@ -134,12 +134,46 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe('where requests come in'),
   admin: z
-    .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: port.default(8081) })
+    .strictObject({
+      host: z.string().min(1).default('127.0.0.1').describe('others than loopback want a key'),
+      port: port.default(8081),
+      keyEnv: z.string().min(1).optional().describe("environment variable that holds the operators' key"),
+      keySha256: z
+        .array(z.string().regex(/^[0-9a-f]{64}$/, 'want the 64 lower-case hex digits of a SHA-256'))
+        .min(1)
+        .max(16)
+        .optional()
+        .describe('or the SHA-256 of keys, several while one is replaced'),
+      metricsOpen: z.boolean().default(false).describe('/metrics wants no key'),
+    })
     .prefault({})
     .describe('metrics, health and status; never reachable through the other listener'),
+  probes: z
+    .strictObject({
+      host: z.string().min(1).default('127.0.0.1'),
+      port: port.default(8082),
+      stuckMs: z.int().min(1_000).max(3_600_000).default(30_000).describe('/livez fails after so long without any progress of the event loop; a loop that is late under load still serves'),
+    })
+    .optional()
+    .describe('/livez, /readyz and /startupz on a port of their own, answered by a thread of its own; without it there are only those of `admin`'),
   replicas: z.array(replica).min(1),
   agent: agent.optional().describe('the agent on this node; without one the gateway proxies at default clocks'),
   agents: z.record(label, agent).optional().describe('instead of `agent`: one per node, by name'),
+  models: z
+    .record(
+      name,
+      z.strictObject({
+        aliasOf: name.optional().describe('a model of the replicas; requests for this name are requests for that'),
+        fallbacks: z.array(name).min(1).max(10).optional().describe('where no replica of this model is up, the first of these that has one; the answer names it in x-paceline-model'),
+      }),
+    )
+    .default({})
+    .describe('further names, and what stands in for a model; by name, each with either aliasOf or fallbacks'),
+  upstream: z
+    .strictObject({
+      retriesMax: z.int().min(0).max(20).default(2).describe('refusals (429, 503) of a request after which another replica is asked; then, or where there is none, the client gets the refusal as it is'),
+    })
+    .prefault({}),
   slo: z
     .strictObject({
       default: label.optional(),
@@ -202,6 +236,7 @@ export const configSchema = z.strictObject({
       requestMs: timeoutMs.default(300_000).describe('a whole request with its body; more is 408. It does not bound the answer'),
       // Longer than load balancers keep idle connections (60 s), so that they close first and never send into a closing one.
       keepAliveMs: timeoutMs.default(75_000).describe('a connection without a request is closed after it'),
+      readinessLagMs: z.int().min(0).max(600_000).default(0).describe('at shutdown: not ready for so long, and serving still, before nothing more is accepted; what load balancers take to notice'),
       drainMs: z.int().min(0).max(3_600_000).default(30_000).describe('what requests in flight get at shutdown'),
     })
     .prefault({}),
@@ -210,6 +245,16 @@ export const configSchema = z.strictObject({
       everyMs: everyMs.default(1_000),
       timeoutMs: timeoutMs.default(2_000),
       failuresMax: z.int().min(1).max(100).default(3).describe('failed probes in a row until a replica counts as down'),
+      breaker: z
+        .strictObject({
+          failuresMax: z.int().min(1).max(1_000).default(5),
+          windowMs: z.int().min(100).max(600_000).default(10_000),
+          openMs: z.int().min(10).max(600_000).default(5_000).describe('until one request at a time tries it again; longer, up to 8 times, where that fails'),
+          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once'),
+        })
+        .prefault({})
+        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
+      slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),

@@ -15,6 +15,8 @@ export interface Contention {
   corrected(job: PendingJob, byMs: number, nowMs: number): void;
   /** By how much its turn is put back for what its tenant has had beyond its share. */
   putBackMs(job: PendingJob, replicas: number): number;
+  /** Whether a best-effort job that would cost others their deadlines goes on waiting, beyond what it may wait for its own tenant's sake. */
+  givesWay(job: PendingJob, nowMs: number): boolean;
   /**
    * How long a job has to wait with `before` in the queue in front of it; 0 where that is not known, for nobody had to wait lately.
    * A tenant has its share of what is sent in any case, so that what others have queued can delay it by no more.
@@ -65,6 +67,9 @@ export function createContention(): Contention {
     },
     putBackMs({ spec: { tenant } }, replicas) {
       return Math.max(0, shares.aheadMs(tenant, replicas) - FAIR.aheadMs);
+    },
+    givesWay(job, nowMs) {
+      return shares.shared() && (nowMs - job.arrivedAtMs < FAIR.patienceMs || shares.hasHadMore(job.spec.tenant, nowMs));
     },
     waitMs(job, before, replicas) {
       if (timeMs < RATE_YOUNG_MS || workMs <= 0) return 0;

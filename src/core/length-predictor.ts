@@ -34,6 +34,11 @@ export function shareShorter(totals: Float64Array, tokensOut: number, tokens: nu
   return Math.max(0, levelOf(totals, tokens) - gone) / (1 - gone);
 }
 
+/** The same for answers that are longer, up to the level that the table reaches: those beyond it are not counted. */
+export function shareLonger(totals: Float64Array, tokensOut: number, tokens: number): number {
+  return Math.max(0, LEVEL_MAX - levelOf(totals, Math.max(tokens, tokensOut))) / (1 - levelOf(totals, tokensOut));
+}
+
 function levelOf(totals: Float64Array, tokens: number): number {
   let place = 0;
   while (place < totals.length && (totals[place] as number) < tokens) place++;

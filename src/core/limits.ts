@@ -36,9 +36,16 @@ export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 
 /**
  * Where all want more than there is, a tenant may have been given this much of the fleet's time more than its share before its jobs
- * give way: within it deadlines alone order the queue.
+ * give way: within it deadlines alone order the queue. A job that is late already, or has no deadline, waits while it would cost another
+ * tenant's deadlines; once it has waited for `patienceMs` only if its own tenant has had its share.
  */
-export const FAIR = { aheadMs: 500 };
+export const FAIR = { aheadMs: 500, patienceMs: 30_000 };
+
+/**
+ * A server that says it is saturated gets no more than it then had for as long as it asks for, within bounds: less is no relief, and
+ * a minute's retry-after must not hold jobs back from one that has long had room.
+ */
+export const SATURATED_MS = { min: 100, max: 30_000, unsaid: 1_000 };
 
 /**
  * Blocks of prompts that are remembered: no more of a replica than its cache holds, and no more than a million in all, some 100 MB.

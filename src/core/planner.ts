@@ -3,7 +3,7 @@
 import { NO_DECODE, type PointIndex } from '../frontier/performance-model.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
-import { shareShorter } from './length-predictor.ts';
+import { shareLonger, shareShorter } from './length-predictor.ts';
 import { costsAt, type PointCosts, TIME_SHARE_MAX, switchMs, tokensTakeMs } from './point-costs.ts';
 import { type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 import { excessPowerW } from './work-energy.ts';
@@ -265,19 +265,35 @@ export function lossRisk(view: ReplicaView): LossRisk {
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {
-    if (stream.e2eDeadlineAtMs - view.nowMs < tokensTakeMs(fastest, stream.remainingMiddle, stepMs)) expected += stream.streams;
-    else expected += stream.streams * tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, stepMs, 0);
+    expected += stream.streams * Math.max(e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - view.nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, stepMs, 0));
   }
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;
     const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
-    const endMs = firstMs + tokensTakeMs(fastest, prompt.outputTokensMiddle, stepMs, fastest.firstTokenIteration[index]);
-    const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs || prompt.e2eDeadlineAtMs - view.nowMs < endMs;
-    last = late ? 1 : tpotRisk(fastest, prompt, 0, 1, stepMs, fastest.firstTokenIteration[index] as number);
+    const from = fastest.firstTokenIteration[index] as number;
+    const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs;
+    last = late ? 1 : Math.max(e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
     expected += last;
   }
   return { expected, last };
 }
+
+/**
+ * Probability that an answer is longer than what can be had of it in `leftMs` at the fastest point: a token per iteration, the
+ * first of which prefill as well. The longest in a hundred count as if they were in time: nobody knows how long they get. What
+ * is rather lost than not is taken for lost.
+ */
+function e2eRisk(fastest: PointCosts, { totals }: RunningStream | WaitingPrompt, leftMs: number, tokensOut: number, from: number): number {
+  if (leftMs === Number.POSITIVE_INFINITY) return 0;
+  if (leftMs <= 0) return 1;
+  const iterations = Math.max(0, fastest.prefillIterations - from);
+  const iterationMs = fastest.prefillIterations > 0 ? fastest.prefillMs / fastest.prefillIterations : fastest.stepMs;
+  const tokens = leftMs < iterations * iterationMs ? leftMs / iterationMs : iterations + (leftMs - iterations * iterationMs) / fastest.stepMs;
+  const risk = shareLonger(totals, tokensOut, tokensOut + tokens);
+  return risk >= RATHER_LOST ? 1 : risk;
+}
+
+const RATHER_LOST = 0.5;
 
 const NO_RISK: LossRisk = { expected: 0, last: 0 };
 

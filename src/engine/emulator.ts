@@ -13,6 +13,7 @@ import type { TruthScale } from './physics.ts';
 import { createPhysics } from './physics.ts';
 import type { RealTimeReplica } from './real-time.ts';
 import { createRealTimeReplica } from './real-time.ts';
+import type { RequestNote } from './server.ts';
 import { createReplicaServer } from './server.ts';
 
 /** How often commands are looked for. Small against a switch (5–25 ms); at 32 devices a few per cent of a core. */
@@ -36,6 +37,7 @@ export interface EmulatorOptions {
   readonly priorityScheduling?: boolean;
   /** Default: the engine's `WAITING_MAX`. */
   readonly waitingMax?: number;
+  readonly onRequest?: (replica: number, note: RequestNote) => void;
 }
 
 export interface Emulator {
@@ -53,7 +55,7 @@ interface EmulatedDevice {
 }
 
 export async function startEmulator(options: EmulatorOptions): Promise<Emulator> {
-  const { profile, host, port, seed, deviceDir, priorityScheduling = false, model = profile.model, waitingMax } = options;
+  const { profile, host, port, seed, deviceDir, priorityScheduling = false, model = profile.model, waitingMax, onRequest } = options;
   const devicesPerReplica = profile.deviceGroup.devices;
   const devices: EmulatedDevice[] = [];
   const servers: Server[] = [];
@@ -98,7 +100,7 @@ export async function startEmulator(options: EmulatorOptions): Promise<Emulator>
         obey(device);
         writeTelemetry(device);
       });
-      const server = createReplicaServer({ replica, index, served: { model, priorityScheduling }, limits, seed: replicaSeed });
+      const server = createReplicaServer({ replica, index, served: { model, priorityScheduling }, limits, seed: replicaSeed, ...(onRequest === undefined ? {} : { onRequest: (note) => onRequest(index, note) }) });
       servers.push(server);
       server.listen(port === 0 ? 0 : port + index, host);
       await once(server, 'listening');

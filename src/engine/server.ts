@@ -29,11 +29,19 @@ export interface ReplicaServerOptions {
   readonly served: ServedModel;
   readonly limits: EngineLimits;
   readonly seed: number;
+  /** Told what becomes of every generation, at once. */
+  readonly onRequest?: (note: RequestNote) => void;
+}
+
+/** By the caller's `x-request-id`. Who was accepted hears of one of the two ends, unless the server dies first. */
+export interface RequestNote {
+  readonly requestId: string;
+  readonly kind: 'accepted' | 'first-token' | 'finished' | 'cancelled';
 }
 
 type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
-export function createReplicaServer({ replica, index, served, limits, seed }: ReplicaServerOptions): Server {
+export function createReplicaServer({ replica, index, served, limits, seed, onRequest = () => {} }: ReplicaServerOptions): Server {
   const { model } = served;
   const random = createRandom(seed, 'server');
   const roomTokens = Math.floor(limits.kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS;
@@ -87,18 +95,22 @@ export function createReplicaServer({ replica, index, served, limits, seed }: Re
     if (request.socket.destroyed) return;
     checkPrompt(asked.prompt, 1);
     const id = ++requests;
-    const answer = createAnswer(asked, id, response);
+    const requestId = String(response.getHeader('x-request-id'));
+    const note = (kind: RequestNote['kind']): void => onRequest({ requestId, kind });
+    const answer = createAnswer(asked, { id, response, note });
     const submission = replica.submit({ id, promptTokens: asked.prompt.tokens, outputTokens: answer.outputTokens, prefixBlocks: asked.prompt.prefixBlocks, priority: asked.priority }, answer.hear);
     if (submission.kind === 'rejected') throw queueFull();
+    note('accepted');
     answer.start();
     response.on('close', () => {
       if (!replica.cancel(id)) return;
+      note('cancelled');
       metrics.ended('abort', monotonicMs() - answer.arrivedAtMs);
     });
   }
 
   /** What becomes of one generation: hears the engine's events and writes them to the client. */
-  function createAnswer(asked: GenerationRequest, id: number, response: ServerResponse) {
+  function createAnswer(asked: GenerationRequest, { id, response, note }: { readonly id: number; readonly response: ServerResponse; readonly note: (kind: RequestNote['kind']) => void }) {
     const { endpoint, prompt, stream, includeUsage } = asked;
     const arrivedAtMs = monotonicMs();
     const { tokens: outputTokens, finishReason } = outputLength(asked, roomTokens - prompt.tokens, random);
@@ -124,12 +136,14 @@ export function createReplicaServer({ replica, index, served, limits, seed }: Re
         // The events of the Responses API are numbered, so what opens the stream is asked for first.
         const opening = begun ? '' : (written?.begin() ?? '');
         const token = written?.token(answerToken(textSeed, event.outputTokens - 1)) ?? '';
+        if (!begun) note('first-token');
         begun = true;
         if (event.kind === 'token') {
           if (written !== null) response.write(opening + token);
           return;
         }
         metrics.ended(finishReason, atMs - arrivedAtMs);
+        note('finished');
         const usage = { promptTokens: prompt.tokens, cachedTokens: event.cachedTokens, outputTokens };
         const wholeText = written === null || endpoint === 'response' ? answerText(textSeed, outputTokens) : '';
         if (written === null) sendJson(response, 200, wholeAnswer(head, wholeText, finishReason, usage));

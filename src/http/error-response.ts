@@ -55,7 +55,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'too-many-connections':
       return answer(503, 'server_error', 'too_many_connections', 'Too many connections are open', { headers: retryHeaders(CONNECTION_RETRY_MS) });
     case 'unauthorized':
-      return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message);
+      return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message, { headers: ['www-authenticate', 'Bearer'] });
     case 'unknown-route':
       return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; what there is stands in the README (inference is under /v1), other paths go on by passThrough, metrics and health are on the admin listener`);
     case 'wrong-method':

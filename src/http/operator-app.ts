@@ -2,21 +2,43 @@
 import type { HttpBindings } from '@hono/node-server';
 import { Hono } from 'hono';
 import type { App } from './app.ts';
+import { refusalResponse } from './error-response.ts';
+import { requestIdOf } from './headers.ts';
+import type { OperatorAccess } from './operator-access.ts';
+import { mayOperate } from './operator-access.ts';
 
 export interface OperatorAppOptions {
+  readonly access: OperatorAccess;
   /** Can requests be served: some replica is up, and we are not shutting down. */
   readonly ready: () => boolean;
   readonly metrics: () => string;
   /** Plain data. */
   readonly status: () => unknown;
+  /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
+  readonly drain: (replicaId: string, on: boolean) => object | null;
+  readonly refused: (kind: 'unauthorized', requestId: string) => void;
 }
 
 export function createOperatorApp(options: OperatorAppOptions): App {
   const app: App = new Hono<{ Bindings: HttpBindings }>();
+  // Before all routes, so that one that comes later is closed too.
+  app.use(async (context, next) => {
+    const { headers } = context.env.incoming;
+    if (mayOperate(options.access, context.req.path, headers.authorization)) return next();
+    const requestId = requestIdOf(headers);
+    options.refused('unauthorized', requestId);
+    return refusalResponse({ kind: 'unauthorized', message: "This listener wants the operators' key, as Authorization: Bearer KEY; /healthz and /readyz are open" }, requestId);
+  });
   app.get('/healthz', (context) => context.json({ status: 'ok' }));
   app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));
   app.get('/metrics', (context) => context.text(options.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }));
   app.get('/paceline/status', (context) => context.json(options.status() as object));
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status` }, 404));
+  for (const [action, on] of [['drain', true], ['undrain', false]] as const) {
+    app.post(`/paceline/replicas/:id/${action}`, (context) => {
+      const replica = options.drain(context.req.param('id'), on);
+      return replica === null ? context.json({ error: `no replica '${context.req.param('id')}'; /paceline/status lists those that there are` }, 404) : context.json(replica);
+    });
+  }
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
   return app;
 }

@@ -8,11 +8,15 @@ export type SchedulerEvent =
   /** Output tokens seen since the last such event; the first one is the time to first token. `lastAtMs`: when the last of them came, if not now. */
   | { readonly kind: 'tokens'; readonly jobId: JobId; readonly tokens: number; readonly lastAtMs?: number }
   | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
-  /** The replica it was sent to could not be reached: nothing of it has been seen there, and another one may have it. */
+  /** The replica it was sent to could not be reached, or has refused it unworked: another one may have it. */
   | { readonly kind: 'returned'; readonly jobId: JobId }
   /** Every control period. */
   | { readonly kind: 'tick' }
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
+  /** Whether it fails what it is sent. `open` keeps jobs from it and `half-open` all but one, unless their model has nobody else. */
+  | { readonly kind: 'replica-breaker'; readonly replicaId: ReplicaId; readonly state: 'closed' | 'open' | 'half-open' }
+  /** It has refused a job because it has too many, which is no failure; told before that job ends or is returned. `retryAfterMs`: as it says. */
+  | { readonly kind: 'replica-saturated'; readonly replicaId: ReplicaId; readonly retryAfterMs: number | null }
   /** The server's own metrics: all its traffic, ours included. */
   | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
   /** What the other gateways of the fleet have sent there; the server's own metrics tell the same more slowly. */

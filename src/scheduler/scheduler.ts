@@ -6,11 +6,13 @@ import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { type Plan, planReplica } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
+import { createPlaces, type Places } from '../core/places.ts';
 import { createPrefixAffinity } from '../core/prefix-affinity.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
@@ -25,6 +27,7 @@ import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
+import { type Breaker, createServing } from './serving.ts';
 
 export interface ReplicaSpec {
   readonly replicaId: ReplicaId;
@@ -52,6 +55,8 @@ export interface SchedulerOptions {
   readonly attainmentTarget: number;
   readonly controlPeriodMs: number;
   readonly queuedMax: number;
+  /** A replica that comes back up gets a share of its concurrency that grows over this long; default 0: all at once. */
+  readonly slowStartMs?: number;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -65,6 +70,9 @@ export interface FleetSnapshot {
   readonly replicas: readonly {
     readonly replicaId: ReplicaId;
     readonly state: 'up' | 'draining' | 'down';
+    readonly breaker: Breaker['kind'];
+    /** Jobs that it may have now, with what it has. */
+    readonly room: number;
     readonly controlled: boolean;
     readonly pointId: string | null;
     readonly why: Explanation;
@@ -78,6 +86,8 @@ export interface FleetSnapshot {
 export interface Scheduler {
   /** Never throws for anything a caller can send; an unknown job id is ignored (it has ended). Effects are in order. */
   handle(event: SchedulerEvent, nowMs: number): readonly Effect[];
+  /** A job that is on a replica could be served by another one, were it returned. */
+  hasOther(jobId: JobId): boolean;
   snapshot(nowMs: number): FleetSnapshot;
 }
 
@@ -90,6 +100,14 @@ interface Replica {
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  readonly learnedRoom: LearnedRoom;
+  /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
+  backAtMs: number;
+  /** It has been said not to be up; before the first word about it that is not known. */
+  wasAway: boolean;
+  breaker: Breaker;
+  /** It has said that it had too many: it gets no more than it could take then, for a while. */
+  saturated: { readonly room: number; readonly untilMs: number } | null;
   controlled: boolean;
   /** What the devices were last told; `null` = default clocks. */
   demanded: PointIndex | null;
@@ -141,7 +159,7 @@ const SHARE_EVERY_MS = 250;
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
-  const { policy, controlPeriodMs, attainmentTarget, mechanisms = ALL_MECHANISMS } = options;
+  const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
   /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose, by its class' caution. */
   const riskMaxOf = ({ spec }: PendingJob): number => (1 - attainmentTarget) / 4 / guards.of(spec.sloClass);
   const paced = policy.kind === 'paceline' && mechanisms.pacing;
@@ -160,6 +178,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const placesWanted = new Map<string, number>();
   /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
   const judged = new Map<string, Judged>();
+  let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -181,7 +200,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }),
     standing: null,
     planned: null,
+    learnedRoom: createLearnedRoom(spec.concurrencyMax),
     state: 'down',
+    backAtMs: Number.NEGATIVE_INFINITY,
+    wasAway: false,
+    breaker: { kind: 'closed' },
+    saturated: null,
     controlled: false,
     demanded: null,
     applied: null,
@@ -191,14 +215,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
+  const serving = createServing(replicas);
   const arrivals = new Map<string, ArrivalForecast>();
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
-  /** Emptied whenever a replica comes or goes. */
-  const servingByModel = new Map<string, number>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
   const sizes = new Map<string, ArrivalSizes>();
   /** Whose turn it is where there is not room for all, by model. */
   const contentions = new Map<string, Contention>();
+  /** Who has how many of the places, by model. */
+  const places = new Map<string, Places>();
   /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
   const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -215,7 +240,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     for (const model of spec.models) {
       const forecast = arrivals.get(model)?.at(nowMs);
       if (forecast === undefined) continue;
-      const part = forecast.perMs / Math.max(1, servingOf(model));
+      const part = forecast.perMs / Math.max(1, serving.count(model));
       perMs += part;
       promptTokensPerMs += part * forecast.promptTokensMean;
       prefillTokensPerMs += part * forecast.prefillTokensMean;
@@ -227,19 +252,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return share;
   }
 
-  /** Replicas that are up and serve a model. */
-  function servingOf(model: string): number {
-    let serving = servingByModel.get(model);
-    if (serving === undefined) {
-      serving = replicas.reduce((count, replica) => count + (replica.state === 'up' && replica.spec.models.includes(model) ? 1 : 0), 0);
-      servingByModel.set(model, serving);
-    }
-    return serving;
-  }
-
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
-    if (servingOf(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
     forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs, job.promptTokens - affinity.mostCachedTokens(job));
     observeSizes(spec, job.key);
@@ -265,7 +280,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec } = job;
     if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
     const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
-    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackOf()), servingOf(spec.model));
+    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackMs(job)), serving.count(spec.model));
     if (nowMs + waitMs <= lastAtMs) return null;
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
@@ -279,6 +294,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
+  /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
+  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, nowMs: number): number {
+    const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
+    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  }
+
+  /** Less what is kept for other tenants. */
+  function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    const room = roomOf(replica, nowMs);
+    return room - placesOf(model).keptFrom(tenant, room, nowMs);
+  }
+
   function contentionOf(model: string): Contention {
     let contention = contentions.get(model);
     if (contention === undefined) {
@@ -288,17 +315,32 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return contention;
   }
 
-  /** Looked up once per tenant and model: all are asked for at once. */
-  function putBackOf(): (job: PendingJob) => number {
+  function placesOf(model: string): Places {
+    let ofModel = places.get(model);
+    if (ofModel === undefined) {
+      ofModel = createPlaces();
+      places.set(model, ofModel);
+    }
+    return ofModel;
+  }
+
+  function putBackMs(job: PendingJob): number {
+    return contentionOf(job.spec.model).putBackMs(job, serving.count(job.spec.model));
+  }
+
+  /** Once per control period: in less nobody gets far ahead. Tenants are looked up once for all of their jobs. */
+  function reorder(nowMs: number): void {
+    if (queue.size() === 0 || nowMs - reorderedAtMs < controlPeriodMs) return;
+    reorderedAtMs = nowMs;
     const known = new Map<string, number>();
-    return (job) => {
+    queue.reorder((job) => {
       let backMs = known.get(job.key);
       if (backMs === undefined) {
-        backMs = contentionOf(job.spec.model).putBackMs(job, servingOf(job.spec.model));
+        backMs = putBackMs(job);
         known.set(job.key, backMs);
       }
       return backMs;
-    };
+    });
   }
 
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
@@ -327,7 +369,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
-    (why.kind === 'hold' ? held : queue).push(job);
+    if (why.kind === 'hold') held.push(job);
+    else queue.push(job, putBackMs(job));
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
     countPlaces(job, why, 1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
@@ -403,12 +446,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (kept !== null) return kept;
     }
     contentionOf(job.spec.model).sent(job, nowMs);
+    placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
     const replica = route.id;
     const prediction = predictionOf(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
     affinity.sent(tracked, replica.index);
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
+    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === null) replica.breaker = { kind: 'half-open', trial: job.spec.jobId };
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
     if (known === null) remember(tracked, route, nowMs);
@@ -432,7 +477,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** With as long to wait as those that wait now. */
   function infeasible(job: PendingJob, nowMs: number): Refused {
-    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), servingOf(job.spec.model)) + nowMs - job.arrivedAtMs };
+    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), serving.count(job.spec.model)) + nowMs - job.arrivedAtMs };
   }
 
   /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
@@ -467,7 +512,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       spec.work === work &&
       spec.streaming === streaming;
     const { route } = known;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || replica.state !== 'up' || (loads[replica.index] as number) >= replica.spec.concurrencyMax) return null;
+    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomFor(job, replica, nowMs)) return null;
     known.left -= 1;
     return route;
   }
@@ -492,6 +537,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    const { model, infeasible } = job.spec;
+    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
@@ -520,7 +567,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= replica.spec.concurrencyMax || !mayServe(replica, job)) continue;
+      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -565,7 +612,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
     const point = targetPoint(belief, {
       arrivalsPerMs: forecast?.perMs ?? 0,
-      replicas: servingOf(model),
+      replicas: serving.count(model),
       promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
       prefillTokensMean: forecast?.prefillTokensMean ?? promptTokens,
       outputTokensMean,
@@ -641,10 +688,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
     replica.queue.remove(job, nowMs);
+    placesOf(job.spec.model).gave(job.spec.tenant);
     loads[replica.index] = (loads[replica.index] as number) - 1;
+    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === job.spec.jobId) replica.breaker = { kind: 'half-open', trial: null };
   }
 
-  /** Back from a replica that could not be reached, it goes to another one, as if it had just come but for the time that is gone. */
+  /** Back from a replica that could not be reached or has refused it, it goes to another one, as if it had just come but for the time that is gone. */
   function returned(jobId: JobId, nowMs: number): readonly Effect[] {
     const placement = placements.get(jobId);
     if (placement?.kind !== 'sent') return NO_EFFECTS;
@@ -652,11 +701,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid = [] } = job;
-    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: [...avoid, replica.spec.replicaId] };
+    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     contentionOf(spec.model).corrected(job, -workMs, nowMs);
-    if (!replicas.some((other) => mayServe(other, again))) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!isServed(again)) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return place(again, nowMs);
+  }
+
+  function avoidedOnce({ avoid = [] }: PendingJob, { spec: { replicaId } }: Replica): readonly ReplicaId[] {
+    return [...avoid, replicaId];
+  }
+
+  function isServed(job: Pick<PendingJob, 'spec' | 'avoid'>): boolean {
+    return replicas.some((replica) => serving.may(replica, job));
   }
 
   function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
@@ -672,6 +729,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    */
   function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
+    reorder(nowMs);
     if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
     if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
     return effects;
@@ -682,14 +740,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
    */
   function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+    /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const putBackMs = putBackOf();
-    const order = from.ordered(nowMs, putBackMs);
+    const order = from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
-      if (full.has(model)) continue;
+      if (full.has(model) || full.has(job.key)) continue;
       const placement = placements.get(jobId);
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
@@ -708,7 +766,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         effects.push(refuseQueued(job, placement.why, sending, nowMs));
         continue;
       }
-      if (sending.kind === 'place') full.add(model);
+      // Places that are kept from one tenant are there for another.
+      if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       // Where it stays in the same queue it keeps its place among equals.
       if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
@@ -793,19 +852,51 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
+    if (event.state === 'up' && replica.wasAway) replica.backAtMs = nowMs;
+    replica.wasAway = event.state !== 'up';
     replica.state = event.state;
+    if (event.state !== 'up') replica.saturated = null;
     if (event.state === 'down') affinity.lost(replica.index);
-    servingByModel.clear();
+    serving.changed();
     targets.clear();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
-    const orphaned = [...queue.all(), ...held.all()].filter((job) => servingOf(job.spec.model) === 0);
+    const orphaned = [...queue.all(), ...held.all()].filter((job) => serving.count(job.spec.model) === 0);
     for (const job of orphaned) {
       const placement = placements.get(job.spec.jobId);
       if (placement?.kind === 'queued') dequeue(job, placement.why, 'otherwise', nowMs);
       placements.delete(job.spec.jobId);
     }
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
+  }
+
+  /** It shuts nobody out whom no other could serve (`serving`), so no job is refused for it. */
+  function breaker(event: Extract<SchedulerEvent, { kind: 'replica-breaker' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined || replica.breaker.kind === event.state) return NO_EFFECTS;
+    // Who was sent on all the while, because there was nobody else, is not held back for having recovered.
+    if (event.state === 'closed' && replica.breaker.kind === 'half-open' && serving.isSpared(replica)) replica.backAtMs = nowMs;
+    replica.breaker = event.state === 'closed' ? { kind: 'closed' } : event.state === 'open' ? { kind: 'open', sinceMs: nowMs } : { kind: 'half-open', trial: null };
+    serving.changed();
+    targets.clear();
+    return sendQueued(nowMs, true);
+  }
+
+  /** The job that was refused counts no more: what is there without it the server could take. */
+  function saturated(event: Extract<SchedulerEvent, { kind: 'replica-saturated' }>, nowMs: number): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    const { saturated: known } = replica;
+    const lessRoom = known !== null && nowMs < known.untilMs ? known.room : Number.POSITIVE_INFINITY;
+    const lastsMs = Math.min(SATURATED_MS.max, Math.max(SATURATED_MS.min, event.retryAfterMs ?? SATURATED_MS.unsaid));
+    replica.saturated = { room: Math.max(1, Math.min(lessRoom, (loads[replica.index] as number) - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
+  }
+
+  function loaded(event: Extract<SchedulerEvent, { kind: 'replica-load' }>): void {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return;
+    replica.queue.load(event.running, event.waiting);
+    replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
   function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
@@ -842,8 +933,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return tick(nowMs);
         case 'replica-health':
           return health(event, nowMs);
+        case 'replica-breaker':
+          return breaker(event, nowMs);
+        case 'replica-saturated':
+          saturated(event, nowMs);
+          return NO_EFFECTS;
         case 'replica-load':
-          byId.get(event.replicaId)?.queue.load(event.running, event.waiting);
+          loaded(event);
           return NO_EFFECTS;
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
@@ -855,11 +951,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return unreachable(event);
       }
     },
-    snapshot() {
+    hasOther(jobId) {
+      const placement = placements.get(jobId);
+      return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
+    },
+    snapshot(nowMs) {
       return {
         replicas: replicas.map((replica) => ({
           replicaId: replica.spec.replicaId,
           state: replica.state,
+          breaker: replica.breaker.kind,
+          room: roomOf(replica, nowMs),
           controlled: replica.controlled,
           pointId: replica.demanded === null ? null : (replica.spec.belief.points[replica.demanded]?.id ?? null),
           why: replica.why,
@@ -887,9 +989,13 @@ function retryAfterOf(ms: number, count: number): number {
 const RETRY_AFTER_MS = { min: 500, max: 30_000 };
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 
-function mayServe({ state, spec }: Replica, { spec: { model }, avoid }: PendingJob): boolean {
-  return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
+/** A tenth at first, all of it at the end, in between as much as time has passed; never nothing. */
+function slowStartRoom(concurrencyMax: number, sinceMs: number, slowStartMs: number): number {
+  if (sinceMs >= slowStartMs) return concurrencyMax;
+  return Math.max(1, Math.ceil(concurrencyMax * Math.max(SLOW_START_SHARE_MIN, sinceMs / slowStartMs)));
 }
+
+const SLOW_START_SHARE_MIN = 0.1;
 
 function explain(plan: { readonly binding: Explanation['binding']; readonly bindingJobId: JobId | null; readonly slackMs: number }): Explanation {
   return {

@@ -13,7 +13,13 @@ export interface Telemetry {
   /** Refused before it became a job; `kind` from the closed list of refusals. */
   requestRefused(kind: string, requestId: string): void;
   upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
-  replicaHealth(replicaId: ReplicaId, state: 'up' | 'down', why: string): void;
+  /** Refused by a server that could not serve it now, and sent to another. */
+  requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
+  modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
+  replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down', why: string): void;
+  replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
+  /** It has refused a request because it has too many. */
+  replicaSaturated(replicaId: ReplicaId): void;
   /** Of one node's agent. */
   clockControlState(agent: string, state: string, why: string): void;
   replicaControl(replicaId: ReplicaId, controlled: boolean): void;
@@ -48,7 +54,11 @@ export function createTelemetry(log: Logger): Telemetry {
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
   const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests.', labels: ['direction'] });
   const upstreamFailures = registry.counter({ name: 'paceline_upstream_failures_total', help: 'Answers of model servers that failed.', labels: ['replica', 'phase'] });
+  const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
+  const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
+  const breakerChanges = registry.counter({ name: 'paceline_replica_breaker_changes_total', help: 'Times the breaker of a replica opened, half opened or closed.', labels: ['replica', 'state'] });
+  const saturations = registry.counter({ name: 'paceline_replica_saturated_total', help: 'Requests that a replica refused because it had too many (429, or 503 of an overloaded server).', labels: ['replica'] });
   const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
 
   const connectionsDropped = registry.counter({ name: 'paceline_connections_dropped_total', help: 'Connections closed before a request could be read.', labels: ['why'] });
@@ -59,6 +69,9 @@ export function createTelemetry(log: Logger): Telemetry {
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
   const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
+  const replicaState = registry.gauge({ name: 'paceline_replica_state', help: '1 for the state of each replica: up, draining or down.', labels: ['replica', 'state'] });
+  const replicaBreaker = registry.gauge({ name: 'paceline_replica_breaker', help: '1 for the state of its breaker: closed, open or half-open.', labels: ['replica', 'state'] });
+  const replicaRoom = registry.gauge({ name: 'paceline_replica_room', help: 'Requests that it may have at once now: its concurrency, or less while it starts slowly or is saturated.', labels: ['replica'] });
   const replicaRunning = registry.gauge({ name: 'paceline_replica_running_streams', help: 'Our requests that have their first token.', labels: ['replica'] });
   const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
   const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
@@ -96,10 +109,27 @@ export function createTelemetry(log: Logger): Telemetry {
       upstreamFailures.add([replicaId, phase]);
       log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
     },
+    requestRetried: ({ requestId, replicaId, statusCode }) => {
+      retries.add([replicaId]);
+      log.debug({ requestId, replicaId, statusCode }, `replica ${replicaId} refused a request; another one is asked`);
+    },
+    modelFellBack: ({ requestId, from, to }) => {
+      fallbacks.add([from, to]);
+      log.debug({ requestId, from, to }, `no replica of ${from} is up; ${to} is asked`);
+    },
     replicaHealth: (replicaId, state, why) => {
       healthChanges.add([replicaId, state]);
       if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
-      else log.warn({ replicaId, why }, `replica ${replicaId} is down`);
+      else log.warn({ replicaId, why }, `replica ${replicaId} is ${state}`);
+    },
+    replicaBreaker: (replicaId, state, why) => {
+      breakerChanges.add([replicaId, state]);
+      if (state === 'open') log.warn({ replicaId, why }, `the breaker of replica ${replicaId} is open: it gets requests only where no other serves their model`);
+      else log.info({ replicaId, why }, `the breaker of replica ${replicaId} is ${state}`);
+    },
+    replicaSaturated: (replicaId) => {
+      saturations.add([replicaId]);
+      log.debug({ replicaId }, `replica ${replicaId} is saturated`);
     },
     clockControlState: (agent, state, why) => {
       if (state === 'lost') {
@@ -123,12 +153,15 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState]) gauge.clear();
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
       for (const replica of now.snapshot.replicas) {
         const { replicaId } = replica;
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
+        replicaState.set([replicaId, replica.state], 1);
+        replicaBreaker.set([replicaId, replica.breaker], 1);
+        replicaRoom.set([replicaId], replica.room);
         replicaRunning.set([replicaId], replica.runningStreams);
         replicaWaiting.set([replicaId], replica.waitingPrompts);
         replicaControlled.set([replicaId], replica.controlled ? 1 : 0);

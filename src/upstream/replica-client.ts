@@ -5,6 +5,8 @@ import type { Socket } from 'node:net';
 import { buildConnector, Client, Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Usage } from '../core/job.ts';
+import type { Evidence, Verdict } from './evidence.ts';
+import { tellsOfOverload, verdictOf } from './evidence.ts';
 import type { SseScanner } from './sse-scanner.ts';
 import { createSseScanner } from './sse-scanner.ts';
 import { createTail } from './tail.ts';
@@ -19,6 +21,8 @@ export interface OutgoingRequest {
   readonly body: Buffer | null;
   /** The usage of a stream was asked for by us alone: the event that tells it is taken out. */
   readonly hideUsage: boolean;
+  /** Its answer should begin long before it ends: where nothing comes, that says something about the server. Default: false. */
+  readonly streams?: boolean;
 }
 
 /** Why there is no (whole) answer. `unreachable`: nothing was sent to a server, another replica may take it. */
@@ -72,6 +76,10 @@ export interface ReplicaClientOptions {
   readonly now: () => number;
   /** A connection could not be made or broke before an answer; probes should look at once. */
   readonly onTrouble?: (error: Error) => void;
+  /** What each request shows of the server's health; at most once that it works, and once that it does not. */
+  readonly onEvidence?: (evidence: Evidence) => void;
+  /** A stream that waits while for so long nothing has come from the server, on any request. */
+  readonly silentMs?: number;
 }
 
 interface Watched {
@@ -82,7 +90,10 @@ interface Watched {
 const IDLE_KEPT = 64;
 
 export function createReplicaClient(options: ReplicaClientOptions): ReplicaClient {
-  const { now } = options;
+  const { now, silentMs = Number.POSITIVE_INFINITY } = options;
+  const tell = options.onEvidence ?? (() => {});
+  /** When anything came from the server, on whatever request. */
+  let heardAtMs = Number.NEGATIVE_INFINITY;
   // Own timers instead of undici's: its 300 s for headers would end long answers without streaming (COMPLAINTS 27).
   const clientOptions = { connectTimeout: options.connectMs, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, allowH2: false };
   const probes = new Pool(options.origin, { ...clientOptions, connections: 2 });
@@ -94,7 +105,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   const authorization = options.apiKey === null ? [] : ['authorization', `Bearer ${options.apiKey}`];
   const watched = new Set<Watched>();
   // One timer for all calls: a late answer is a matter of minutes, a timer per piece of it is not worth its cost.
-  const sweepEveryMs = Math.max(10, Math.min(1_000, options.firstByteMs / 4, options.stallMs / 4));
+  const sweepEveryMs = Math.max(10, Math.min(1_000, options.firstByteMs / 4, options.stallMs / 4, silentMs / 4));
   const sweep = setInterval(() => {
     const nowMs = now();
     for (const call of watched) call.check(nowMs);
@@ -130,11 +141,36 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     let sending = true;
     let answering = false;
     let paused = false;
-    let movedAtMs = now();
+    const sentAtMs = now();
+    let movedAtMs = sentAtMs;
+    let verdict: Verdict = { kind: 'works' };
+    const toldOf = { answered: false, trouble: false };
     let scanner: SseScanner | null = null;
     let tail: Tail | null = null;
     let pieces: Buffer[] = [];
     let tokens = 0;
+
+    function works(): void {
+      if (toldOf.answered || verdict.kind !== 'works') return;
+      toldOf.answered = true;
+      tell({ kind: 'answered', sentAtMs });
+    }
+    function fails(why: string): void {
+      if (toldOf.trouble) return;
+      toldOf.trouble = true;
+      tell({ kind: 'failed', sentAtMs, why });
+    }
+    function judge(statusCode: number, headers: IncomingHttpHeaders): void {
+      verdict = verdictOf(statusCode, headers, Date.now());
+      if (verdict.kind === 'fails') fails(`it answered ${statusCode}`);
+      if (verdict.kind === 'saturated') tell({ kind: 'saturated', sentAtMs, retryAfterMs: verdict.retryAfterMs });
+    }
+    /** Whose status alone did not say it. */
+    function judgeWhole(): void {
+      if (verdict.kind === 'works') works();
+      else if (verdict.kind === 'unclear' && tail !== null && tellsOfOverload(tail.bytes())) tell({ kind: 'saturated', sentAtMs, retryAfterMs: null });
+      else if (verdict.kind === 'unclear') fails('it answered 503');
+    }
 
     /** Once: an answer that ends may still fail, where its owner throws. */
     function giveBack(): void {
@@ -156,6 +192,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       const bytes = pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces);
       pieces = [];
       movedAtMs = now();
+      works();
       if (scanner === null) {
         tail?.push(bytes);
         return bytes;
@@ -180,10 +217,12 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     }
     const watch: Watched = {
       check: (nowMs) => {
+        if (request.streams === true && !paused && nowMs - Math.max(movedAtMs, heardAtMs) >= silentMs) tell({ kind: 'silent', sentAtMs, why: `it has sent nothing for ${silentMs} ms, though a stream waits` });
         const limitMs = answering ? options.stallMs : options.firstByteMs;
         if (nowMs - movedAtMs < limitMs) return;
         // While paused it is the client who does not read; the owner of the request hears of it all the same.
         const error = new Error(answering ? `${paused ? 'the client took' : 'the server sent'} nothing for ${limitMs} ms` : `no answer within ${limitMs} ms`);
+        if (!paused) fails(error.message);
         fail('timeout', error);
         controller?.abort(error);
       },
@@ -199,6 +238,8 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         if (over || statusCode < 200) return;
         answering = true;
         movedAtMs = now();
+        heardAtMs = movedAtMs;
+        judge(statusCode, headers);
         const isEventStream = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
         const encoding = headers['content-encoding'];
         // What is compressed goes on as it is, unread.
@@ -210,6 +251,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       },
       onResponseData: (_controller, chunk) => {
         if (over) return;
+        heardAtMs = now();
         // undici parses a whole read of the socket before ticks run: all events in it become one write.
         if (pieces.push(chunk) === 1) process.nextTick(flush);
       },
@@ -220,12 +262,14 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         const rest = scanner?.rest();
         if (rest !== undefined && rest.length > 0) bytes = bytes === null ? rest : Buffer.concat([bytes, rest]);
         finish();
+        judgeWhole();
         sink.ended({ bytes, tokens, usage: scanner?.usage() ?? (tail === null ? null : usageIn(tail.bytes())), errorInside: scanner?.failed() ?? false, trailers });
       },
       onResponseError: (_controller, error) => {
         giveBack();
         if (over) return;
         if (!answering) options.onTrouble?.(error);
+        fails(error.message);
         fail(controller === null ? 'unreachable' : 'broken', error);
       },
     };

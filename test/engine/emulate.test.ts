@@ -2,7 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -50,4 +50,22 @@ test('says in one line, with exit code 2, what is wrong with how it was called',
   running.stderr?.on('data', (chunk: Buffer) => (errors += chunk.toString()));
   expect((await once(running, 'close'))[0]).toBe(2);
   expect(errors).toMatch(/^paceline: .*none\.json: cannot be read.*\n$/);
+});
+
+test('writes down what became of each request, by the id it came with', async () => {
+  writeFileSync(join(directory, 'profile.json'), JSON.stringify(fixtureProfile()));
+  const log = join(directory, 'requests.jsonl');
+  const running = emulate('--profile', join(directory, 'profile.json'), '--port', '0', '--device-dir', join(directory, 'devices'), '--model', 'm', '--request-log', log);
+  const [line] = (await once(createInterface({ input: running.stdout as NodeJS.ReadableStream }), 'line')) as [string];
+  const { url } = (JSON.parse(line) as { replicas: [{ url: string }] }).replicas[0];
+  const ask = (requestId: string, tokens: number, signal?: AbortSignal): Promise<Response> =>
+    fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'x-request-id': requestId }, body: JSON.stringify({ model: 'm', prompt: 'hi', max_tokens: tokens, ignore_eos: true, stream: true }), ...(signal === undefined ? {} : { signal }) });
+  await (await ask('whole', 3)).text();
+  const leaving = new AbortController();
+  const reader = (await ask('left', 100_000, leaving.signal)).body?.getReader();
+  await reader?.read();
+  leaving.abort();
+  const events = (): string[] => readFileSync(log, 'utf8').trim().split('\n').map((entry) => JSON.parse(entry) as { request_id: string; event: string; at_ms: number }).map(({ request_id: id, event }) => `${id} ${event}`);
+  while (events().length < 6) await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(events()).toEqual(['whole accepted', 'whole first-token', 'whole finished', 'left accepted', 'left first-token', 'left cancelled']);
 });

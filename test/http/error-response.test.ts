@@ -11,7 +11,7 @@ test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'headers-too-large', bytesMax: 1, headersMax: 1 }, 431, 'headers_too_large', []],
   [{ kind: 'request-timeout' }, 408, 'request_timeout', []],
   [{ kind: 'too-many-connections' }, 503, 'too_many_connections', RETRY_IN_1S],
-  [{ kind: 'unauthorized', message: 'x' }, 401, 'invalid_api_key', []],
+  [{ kind: 'unauthorized', message: 'x' }, 401, 'invalid_api_key', ['www-authenticate', 'Bearer']],
   [{ kind: 'unknown-route', method: 'GET', path: '/x' }, 404, 'unknown_url', []],
   [{ kind: 'unknown-model', model: 'x' }, 404, 'model_not_found', []],
   [{ kind: 'body-too-large', bytesMax: 1 }, 413, 'request_too_large', []],

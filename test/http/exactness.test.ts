@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { CorpusItem } from '../fixtures/corpus/corpus.ts';
 import { CORPUS, HUGE_STREAM } from '../fixtures/corpus/corpus.ts';
 import { eventually } from '../fixtures/gateway-under-test.ts';
+import { ENDPOINT_PATHS, EVENT, leavingBody, PHASES, STREAM_HEAD, writes } from '../fixtures/leaving.ts';
 import type { RawClient, RawResponse } from '../fixtures/raw-client.ts';
 import { headerOf, openRawClient, rawPost } from '../fixtures/raw-client.ts';
 import type { RawGateway } from '../fixtures/raw-gateway.ts';
@@ -12,16 +13,10 @@ import { startRawGateway } from '../fixtures/raw-gateway.ts';
 import type { RawAnswer } from '../fixtures/raw-upstream.ts';
 import { chunked } from '../fixtures/raw-upstream.ts';
 
-/** One path of each kind. */
-const ENDPOINT_PATHS = { chat: '/v1/chat/completions', completions: '/v1/completions', responses: '/v1/responses', embeddings: '/v1/embeddings', messages: '/v1/messages', prompt: '/v1/rerank', opaque: '/v1/images/generations' } as const;
-
 const CHAT = '/v1/chat/completions';
 const BODY = '{"model":"m","messages":[{"role":"user","content":"hi"}]}';
 /** It asks for the usage itself, so that nothing is taken out of what comes back. */
 const STREAM_BODY = '{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}';
-const EVENT = 'data: {"id":"e","choices":[{"index":0,"delta":{"content":"Oars"},"finish_reason":null}]}\n\n';
-const STREAM_HEAD = 'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n';
-
 let under: RawGateway;
 const clients: RawClient[] = [];
 beforeAll(async () => {
@@ -56,10 +51,6 @@ async function ask(answer: RawAnswer, body: string = BODY, headers: readonly str
 /** Of every connection a request came over, within a second. */
 function upstreamClosed(): Promise<void> {
   return eventually(() => under.upstream.requests.length > 0 && under.upstream.requests.every(({ socket }) => socket.destroyed), 1_000);
-}
-
-function writes(...parts: (string | Buffer)[]): RawAnswer {
-  return ({ socket }) => void socket.write(Buffer.concat(parts.map((part) => Buffer.from(part))));
 }
 
 function okJson(body: string, headers: readonly string[] = []): string {
@@ -669,24 +660,14 @@ test('a server that does nothing but say that it is at work is 504 in time', asy
 
 describe('a client that leaves', () => {
   const ENDPOINTS = Object.values(ENDPOINT_PATHS);
-  const bodyOf = (stream: boolean): string => JSON.stringify({ model: 'm', stream, messages: [{ role: 'user', content: 'hi' }], input: 'hi', prompt: 'hi' });
   const WAYS = { closing: ({ socket }: RawClient) => socket.destroy(), resetting: ({ socket }: RawClient) => socket.resetAndDestroy() } as const;
   const ways = ['closing', 'resetting'] as const;
-  const PHASES: readonly { readonly phase: string; readonly stream: boolean; readonly answer: RawAnswer; readonly bytes: number }[] = [
-    { phase: 'before the headers of an answer', stream: false, answer: () => {}, bytes: 0 },
-    { phase: 'before the headers of a stream', stream: true, answer: () => {}, bytes: 0 },
-    { phase: 'between the headers and the first event', stream: true, answer: writes(STREAM_HEAD), bytes: 1 },
-    { phase: 'in the middle of a stream', stream: true, answer: writes(STREAM_HEAD, `${EVENT.length.toString(16)}\r\n${EVENT}\r\n`), bytes: 300 },
-    { phase: 'in the middle of an event', stream: true, answer: writes(STREAM_HEAD, `${(EVENT.length + 10).toString(16)}\r\n${EVENT}${EVENT.slice(0, 10)}\r\n`), bytes: EVENT.length },
-    { phase: 'in the middle of an answer with a length', stream: false, answer: writes('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"half":'), bytes: 10 },
-    { phase: 'in the middle of an answer in chunks', stream: false, answer: writes('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{"half":\r\n'), bytes: 10 },
-  ];
   const cases = PHASES.flatMap((phase) => ENDPOINTS.flatMap((path) => ways.map((way) => ({ ...phase, path, way }))));
 
   test.each(cases)('$phase ($path, $way) frees the server within a second', async ({ stream, answer, bytes, path, way }) => {
     under.upstream.answer = answer;
     const leaving = await client();
-    leaving.write(rawPost(path, bodyOf(stream)));
+    leaving.write(rawPost(path, leavingBody(stream)));
     await eventually(() => under.upstream.requests.length === 1);
     await leaving.received(bytes);
     WAYS[way](leaving);
@@ -698,7 +679,7 @@ describe('a client that leaves', () => {
 
   test.each(ENDPOINTS.flatMap((path) => ways.map((way) => ({ path, way }))))('in the middle of its own body ($path, $way) leaves nothing behind', async ({ path, way }) => {
     const leaving = await client();
-    const request = rawPost(path, bodyOf(true));
+    const request = rawPost(path, leavingBody(true));
     leaving.write(request.subarray(0, request.length - 10));
     // The head has been read when what comes behind it is: a request on another connection is served meanwhile.
     expect((await ask(writes(okJson('{}')))).status).toBe(200);
@@ -709,16 +690,19 @@ describe('a client that leaves', () => {
     expect(under.upstream.requests).toHaveLength(1);
   });
 
-  test.each(ENDPOINTS.flatMap((path) => ways.map((way) => ({ path, way }))))('while its request is queued ($path, $way) is forgotten, and never sent on', async ({ path, way }) => {
+  test.each(ENDPOINTS.flatMap((path) => ways.flatMap((way) => [true, false].map((stream) => ({ path, way, stream })))))('while its request is queued ($path, $way, stream: $stream) is forgotten within a second, and never sent on', async ({ path, way, stream }) => {
     const narrow = await startRawGateway(() => {}, { replica: 'concurrencyMax: 1' });
     try {
       const first = await openRawClient(narrow.gateway.url);
-      first.write(rawPost(path, bodyOf(true)));
+      first.write(rawPost(path, leavingBody(true)));
       await eventually(() => narrow.upstream.requests.length === 1);
       const second = await openRawClient(narrow.gateway.url);
-      second.write(rawPost(path, bodyOf(true)));
+      second.write(rawPost(path, leavingBody(stream)));
       await eventually(() => narrow.gateway.events.filter(({ kind }) => kind === 'arrived').length === 2);
+      const inFlight = async (): Promise<number> => ((await (await fetch(`${narrow.gateway.adminUrl}/paceline/status`)).json()) as { inFlight: number }).inFlight;
+      expect(await inFlight()).toBe(2);
       WAYS[way](second);
+      await eventually(async () => (await inFlight()) === 1, 1_000);
       expect(await narrow.gateway.event('ended')).toMatchObject({ outcome: 'cancelled' });
       narrow.upstream.requests[0]?.socket.write(okJson('{"one":1}'));
       expect((await first.read()).body.toString()).toBe('{"one":1}');

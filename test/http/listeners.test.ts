@@ -533,7 +533,7 @@ test.each(['listen', 'admin'] as const)('a port of %s that is taken is told by i
   await new Promise((resolve) => free.close(resolve));
   const config = testConfig(`replicas:\n  - { id: a, url: '${upstream.url}', models: [m], profile: ${PROFILE} }`);
   const address = (name: string) => ({ host: '127.0.0.1', port: name === key ? port : other });
-  const starting = createGateway({ ...config, listen: { ...config.listen, address: { kind: 'port', ...address('listen') } }, admin: address('admin') });
+  const starting = createGateway({ ...config, listen: { ...config.listen, address: { kind: 'port', ...address('listen') } }, admin: { ...config.admin, ...address('admin') } });
   await expect(starting).rejects.toThrow(`${key}: EADDRINUSE: another process listens on 127.0.0.1:${port}; choose another with ${key}.port or --${key} HOST:PORT`);
   const again = createServer();
   again.listen(other, '127.0.0.1');

@@ -40,6 +40,50 @@ function sentBy(effects: readonly Effect[]): string | undefined {
   return effects.find((effect) => effect.kind === 'dispatch')?.jobId;
 }
 
+describe('a replica that comes back', () => {
+  const health = (state: 'up' | 'down' | 'draining') => ({ kind: 'replica-health', replicaId: R0, state }) as const;
+  /** Jobs that are sent, of as many as there could be room for. */
+  function roomAt(scheduler: Scheduler, nowMs: number): number {
+    let room = 0;
+    for (let index = 0; index < 20; index++) if (sentBy(scheduler.handle({ kind: 'arrived', job: job(`${nowMs} ${index}`, { slo: {}, promptTokens: 10 }) }, nowMs)) !== undefined) room += 1;
+    return room;
+  }
+  const backFor = (sinceMs: number, slowStartMs: number, concurrencyMax = 20): number => {
+    const scheduler = started({ slowStartMs, queuedMax: 100 }, [R0], concurrencyMax);
+    scheduler.handle(health('down'), 1_000);
+    scheduler.handle(health('up'), 2_000);
+    return roomAt(scheduler, 2_000 + sinceMs);
+  };
+
+  test.each([
+    { sinceMs: 0, room: 2 },
+    { sinceMs: 1_000, room: 2 },
+    { sinceMs: 5_000, room: 10 },
+    { sinceMs: 9_999, room: 20 },
+    { sinceMs: 10_000, room: 20 },
+  ])('has after $sinceMs ms of 10 s room for $room of 20', ({ sinceMs, room }) => expect(backFor(sinceMs, 10_000)).toBe(room));
+
+  test('has room for one at least, and for all where slow start is off', () => {
+    expect(backFor(0, 10_000, 3)).toBe(1);
+    expect(backFor(0, 0)).toBe(20);
+  });
+
+  test('is not slow where it was up when it was first looked at, nor where it is said to be up again and again', () => {
+    const scheduler = started({ slowStartMs: 10_000, queuedMax: 100 }, [R0], 20);
+    scheduler.handle(health('up'), 10);
+    expect(roomAt(scheduler, 20)).toBe(20);
+  });
+
+  test('takes up what waited for it as its share grows, at control periods', () => {
+    const scheduler = started({ slowStartMs: 10_000, queuedMax: 100 }, [R0], 20);
+    scheduler.handle(health('draining'), 1_000);
+    scheduler.handle(health('up'), 2_000);
+    expect(roomAt(scheduler, 2_000)).toBe(2);
+    expect(scheduler.handle({ kind: 'tick' }, 4_000).filter(({ kind }) => kind === 'dispatch')).toHaveLength(2);
+    expect(scheduler.snapshot(4_000).queued).toBe(16);
+  });
+});
+
 describe('an arrival', () => {
   test('is sent to a replica with what is predicted for it', () => {
     const [effect] = started().handle({ kind: 'arrived', job: job('a') }, 5);

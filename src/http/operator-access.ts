@@ -1,0 +1,33 @@
+// Who may ask what operators ask: whoever has the key, where one is configured; and no listener beyond this machine without one.
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { isIPv4, isIPv6 } from 'node:net';
+import type { Config } from '../config.ts';
+import { ConfigError } from '../config/config-problems.ts';
+
+export type OperatorAccess = Config['admin']['access'];
+
+/** What supervisors ask before anybody could give them a key; says no more than yes or no. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
+
+/** `authorization`: the header's value. */
+export function mayOperate(access: OperatorAccess, path: string, authorization: string | undefined): boolean {
+  if (access === null || OPEN_PATHS.has(path) || (access.metricsOpen && path === '/metrics')) return true;
+  const given = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
+  if (given === undefined) return false;
+  const digest = createHash('sha256').update(given).digest();
+  // All of them, each in the same time: neither which key nor how much of it was right can be told from the answer's delay.
+  let known = false;
+  for (const key of access.keySha256) known = timingSafeEqual(digest, Buffer.from(key, 'hex')) || known;
+  return known;
+}
+
+/** After all of `admin` is known, the command line's part too. */
+export function refuseOpenAdmin({ host, access }: Config['admin']): void {
+  if (access !== null || isLoopback(host)) return;
+  throw new ConfigError([`admin: listens on ${host}, which others than this machine can reach, and has no key; set admin.keyEnv or admin.keySha256, or listen on 127.0.0.1`]);
+}
+
+function isLoopback(host: string): boolean {
+  if (isIPv4(host)) return host.startsWith('127.');
+  return isIPv6(host) ? host === '::1' : host.toLowerCase() === 'localhost';
+}

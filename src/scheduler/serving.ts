@@ -1,0 +1,79 @@
+// Which replicas may be sent jobs of a model: those that are up and whose breaker lets them, and where it lets none the
+// one that has been shut out longest, for refusing everything ourselves would be worse than to try.
+import type { JobId, ReplicaId } from '../core/job.ts';
+import type { PendingJob } from '../core/tracked-job.ts';
+
+/** As the scheduler sees it. `trial`: the job that tries a half-open one. */
+export type Breaker =
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'open'; readonly sinceMs: number }
+  | { readonly kind: 'half-open'; readonly trial: JobId | null };
+
+/** What is asked of a replica; the scheduler changes it, and then says so. */
+export interface Servant {
+  readonly spec: { readonly replicaId: ReplicaId; readonly models: readonly string[] };
+  readonly state: 'up' | 'draining' | 'down';
+  readonly breaker: Breaker;
+}
+
+export interface Serving<Replica extends Servant> {
+  /** Whether it may have the job now, room aside. */
+  may(replica: Replica, job: Pick<PendingJob, 'spec' | 'avoid'>): boolean;
+  /** Replicas that jobs of a model go to. */
+  count(model: string): number;
+  /** Jobs are kept from it: for each of its models there are others. */
+  isSpared(replica: Replica): boolean;
+  /** Some replica came, went, or has another breaker. */
+  changed(): void;
+}
+
+/** Those of one model that are up and not to be avoided. */
+interface Standing<Replica> {
+  readonly closed: number;
+  readonly halfOpen: number;
+  readonly longestOpen: Replica | null;
+}
+
+export function createServing<Replica extends Servant>(replicas: readonly Replica[]): Serving<Replica> {
+  /** Emptied whenever something changes. */
+  const byModel = new Map<string, Standing<Replica>>();
+
+  function standingOf(model: string, avoid: readonly ReplicaId[] | undefined): Standing<Replica> {
+    const known = avoid === undefined ? byModel.get(model) : undefined;
+    if (known !== undefined) return known;
+    let closed = 0;
+    let halfOpen = 0;
+    let longestOpen: { readonly replica: Replica; readonly sinceMs: number } | null = null;
+    for (const replica of replicas) {
+      if (!isUp(replica, model, avoid)) continue;
+      const { breaker } = replica;
+      if (breaker.kind === 'closed') closed += 1;
+      else if (breaker.kind === 'half-open') halfOpen += 1;
+      else if (longestOpen === null || breaker.sinceMs < longestOpen.sinceMs) longestOpen = { replica, sinceMs: breaker.sinceMs };
+    }
+    const standing = { closed, halfOpen, longestOpen: longestOpen?.replica ?? null };
+    if (avoid === undefined) byModel.set(model, standing);
+    return standing;
+  }
+
+  return {
+    may(replica, { spec: { model }, avoid }) {
+      if (!isUp(replica, model, avoid)) return false;
+      const { breaker } = replica;
+      if (breaker.kind === 'closed') return true;
+      const { closed, halfOpen, longestOpen } = standingOf(model, avoid);
+      if (closed > 0) return breaker.kind === 'half-open' && breaker.trial === null;
+      return breaker.kind === 'half-open' || (halfOpen === 0 && longestOpen === replica);
+    },
+    count(model) {
+      const { closed, halfOpen, longestOpen } = standingOf(model, undefined);
+      return closed > 0 ? closed : halfOpen > 0 ? halfOpen : longestOpen === null ? 0 : 1;
+    },
+    isSpared: (replica) => replica.breaker.kind !== 'closed' && replica.spec.models.every((model) => standingOf(model, undefined).closed > 0),
+    changed: () => byModel.clear(),
+  };
+}
+
+function isUp({ state, spec }: Servant, model: string, avoid: readonly ReplicaId[] | undefined): boolean {
+  return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
+}

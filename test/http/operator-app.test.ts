@@ -1,0 +1,96 @@
+// The admin listener and its key: what is open, what is not, and that no listener beyond this machine is without one.
+import { createHash } from 'node:crypto';
+import { afterEach, describe, expect, test } from 'vitest';
+import { createGateway } from '../../src/gateway.ts';
+import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
+import { PROFILE, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
+import { startServed } from '../fixtures/served.ts';
+import { createStubUpstream } from '../fixtures/stub-upstream.ts';
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const thing of opened.splice(0).reverse()) await thing.close();
+});
+
+async function start(admin: string): Promise<GatewayUnderTest> {
+  const upstream = await createStubUpstream();
+  opened.push(upstream);
+  const gateway = await startGateway([upstream], { more: `admin: { port: 0, ${admin} }` });
+  opened.push(gateway);
+  return gateway;
+}
+
+async function ask(gateway: GatewayUnderTest, path: string, headers: Record<string, string> = {}): Promise<number> {
+  const answer = await fetch(`${gateway.adminUrl}${path}`, { headers });
+  await answer.arrayBuffer();
+  return answer.status;
+}
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+
+describe('with a key', () => {
+  test('all but health and readiness want it, routes that do not exist too', async () => {
+    const gateway = await start('keyEnv: OPERATOR_KEY');
+    for (const path of ['/healthz', '/readyz']) expect(await ask(gateway, path)).toBe(200);
+    for (const path of ['/metrics', '/paceline/status', '/paceline/anything', '/', '/healthz/', '//healthz', '/readyz/../metrics', '/HEALTHZ']) expect([path, await ask(gateway, path)]).toEqual([path, 401]);
+    for (const path of ['/metrics', '/paceline/status']) expect(await ask(gateway, path, bearer('sk-operator'))).toBe(200);
+    expect(await ask(gateway, '/paceline/anything', bearer('sk-operator'))).toBe(404);
+  });
+
+  test.each([
+    ['another key', bearer('sk-operator2')],
+    ['a beginning of it', bearer('sk-operato')],
+    ['its hash', bearer(sha256('sk-operator'))],
+    ['the key of a replica', bearer('sk-replica')],
+    ['an empty one', { authorization: 'Bearer ' }],
+    ['another scheme', { authorization: `Basic ${Buffer.from('sk-operator:').toString('base64')}` }],
+    ['no scheme', { authorization: 'sk-operator' }],
+    ['a header that tenants may use', { 'x-api-key': 'sk-operator' }],
+    ['a header that names another path', { 'x-original-url': '/healthz', 'x-rewrite-url': '/healthz' }],
+  ])('%s is 401, in the shape of all errors, and counted', async (_what, headers) => {
+    const gateway = await start('keyEnv: OPERATOR_KEY');
+    const answer = await fetch(`${gateway.adminUrl}/paceline/status`, { headers: headers as Record<string, string> });
+    expect(answer.status).toBe(401);
+    expect(await answer.json()).toMatchObject({ error: { type: 'invalid_request_error', code: 'invalid_api_key' } });
+    expect(answer.headers.get('www-authenticate')).toBe('Bearer');
+    const metrics = await (await fetch(`${gateway.adminUrl}/metrics`, { headers: bearer('sk-operator') })).text();
+    expect(metrics).toContain('paceline_requests_refused_total{kind="unauthorized"} 1');
+  });
+
+  test('several keys count while one is replaced', async () => {
+    const gateway = await start(`keyEnv: OPERATOR_KEY, keySha256: [${sha256('old')}, ${sha256('new')}]`);
+    for (const key of ['old', 'new', 'sk-operator']) expect(await ask(gateway, '/metrics', bearer(key))).toBe(200);
+    expect(await ask(gateway, '/metrics', bearer('older'))).toBe(401);
+  });
+
+  test('metrics may be open to scrapers, and the status stays closed', async () => {
+    const gateway = await start('keyEnv: OPERATOR_KEY, metricsOpen: true');
+    expect(await ask(gateway, '/metrics')).toBe(200);
+    expect(await ask(gateway, '/paceline/status')).toBe(401);
+  });
+
+  test("a tenant's listener does not know the operators' key or routes", async () => {
+    const gateway = await start('keyEnv: OPERATOR_KEY');
+    for (const path of ['/metrics', '/paceline/status', '/healthz']) expect((await fetch(`${gateway.url}${path}`, { headers: bearer('sk-operator') })).status).toBe(404);
+  });
+});
+
+describe('without a key', () => {
+  test('everything is open on a loopback address', async () => {
+    const gateway = await start('host: localhost');
+    for (const path of ['/metrics', '/paceline/status']) expect(await ask(gateway, path)).toBe(200);
+  });
+
+  test.each(['0.0.0.0', '"::"', '10.1.2.3', 'example.test', '127.example.test', '"::ffff:10.1.2.3"'])('an address such as %s is refused at the start, with the ways out', async (host) => {
+    const config = testConfig(`replicas: [{ id: r0, url: 'http://127.0.0.1:1', models: [m], profile: ${PROFILE} }]\nadmin: { host: ${host}, port: 0 }`);
+    await expect(createGateway(config)).rejects.toThrow(/^admin: listens on .*, which others than this machine can reach, and has no key; set admin\.keyEnv or admin\.keySha256, or listen on 127\.0\.0\.1$/);
+  });
+
+  test('an address of the command line is judged as one of the file', async () => {
+    const served = await startServed(['src/main.ts', 'serve', '--config', 'config/paceline.example.yaml', '--listen', '127.0.0.1:0', '--admin', '0.0.0.0:0']);
+    opened.push(served);
+    expect(await served.exited).toBe(2);
+    expect(served.stderr()).toMatch(/^paceline: admin: listens on 0\.0\.0\.0/);
+  });
+});
