@@ -111,7 +111,7 @@ export interface Config {
   readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
   /** The file that some of the keys come from. */
   readonly keysPath: string | null;
-  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
@@ -195,7 +195,7 @@ export function parsePolicy(text: string): PlannerPolicy | null {
 
 function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }, keys: readonly KeyRecord[]): Config {
   const { directory, environment } = source;
-  const { routing, attainmentTarget, controlPeriodMs } = raw.planner;
+  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs } = raw.planner;
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
@@ -227,7 +227,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     tenantsByKeySha256: tenantsByKey(raw, keys),
     keyExpiresAtUnixMs: new Map(keys.flatMap(({ sha256, expiresAt }) => (expiresAt === undefined ? [] : [[sha256, Date.parse(expiresAt)]]))),
     keysPath: raw.keysFile === undefined ? null : resolve(directory, raw.keysFile),
-    planner: { policy, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
     store: raw.store === undefined ? null : { redisUrl: raw.store.redisUrl ?? environment[raw.store.redisUrlEnv ?? ''] ?? '', fleet: raw.store.fleet },
     limits: raw.limits,
     timeouts: raw.timeouts,

@@ -129,6 +129,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     get retriesMax() {
       return live.config.upstream.retriesMax;
     },
+    prefixSeed: prefixSeedOf(config),
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
@@ -341,6 +342,15 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
     }
   }
   return beliefs;
+}
+
+/** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */
+function prefixSeedOf({ planner, replicas }: Config): (model: string, tenant: string) => string | null {
+  const { policy, routing = policy.kind === 'paceline' ? 'energy' : 'least-loaded', prefixAffinity } = planner;
+  if (prefixAffinity === 'off' || routing !== 'energy') return () => null;
+  const serving = new Map<string, number>();
+  for (const { models } of replicas) for (const model of models.keys()) serving.set(model, (serving.get(model) ?? 0) + 1);
+  return (model, tenant) => ((serving.get(model) ?? 0) < 2 ? null : prefixAffinity === 'per-tenant' ? `${model}\n${tenant}` : model);
 }
 
 function replicaOf(replicas: ReadonlyMap<ReplicaId, Replica>, replicaId: ReplicaId): Replica {

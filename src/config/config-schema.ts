@@ -193,6 +193,10 @@ export const configSchema = z.strictObject({
         .enum(['energy', 'least-loaded'])
         .optional()
         .describe("'energy': where the request costs least; 'least-loaded': fewest requests; default: energy under paceline, else least-loaded"),
+      prefixAffinity: z
+        .enum(['off', 'per-tenant', 'across-tenants'])
+        .default('per-tenant')
+        .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })

@@ -45,6 +45,8 @@ export interface ExchangeOptions {
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
   /** Where there is one model alone, requests of some endpoints need not name it. */
   readonly models: ModelNames;
+  /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */
+  readonly prefixSeed: (model: string, tenant: string) => string | null;
   /** Refusals by a server (429, 503) after which another replica is asked, per request. */
   readonly retriesMax: number;
   readonly slo: SloConfig;
@@ -126,7 +128,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (name) => prefixSeedOf(name, identity.tenant));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
       const name = request.model ?? modelOf(incoming.url) ?? options.models.sole(identity.tenant);
@@ -139,6 +141,11 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
       submit(job, { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false }, { body: reading.body, usageOptions: request.usageOptions });
     });
+
+    function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
+      const model = options.models.resolve(tenant, name);
+      return model === null ? null : options.prefixSeed(model, tenant.name);
+    }
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, asked: Asked, content: Content): void {
@@ -312,7 +319,7 @@ function flushHeaders(outgoing: ServerResponse): void {
 }
 
 function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;
   return {
@@ -323,6 +330,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
     ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
+    ...(prefix === undefined ? {} : { prefix }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
     work,
     streaming: stream && work === 'generate',
