@@ -13,6 +13,7 @@ import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
+import { createModelNames } from './http/model-names.ts';
 import { refuseOpenAdmin } from './http/operator-access.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
@@ -102,7 +103,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
-  const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  const models = createModelNames([...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))], config.models);
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -119,6 +120,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
+    retriesMax: config.upstream.retriesMax,
+    retried: telemetry.requestRetried,
+    fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
