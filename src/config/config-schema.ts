@@ -183,6 +183,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('precedence: request header, service_tier, tenant, model, default'),
+  keysFile: z.string().min(1).optional().describe('keys of the tenants, made by `paceline keys`, relative to this file; read again when it changes'),
   tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
   admission: z.strictObject({ ...admission, infeasible: admission.infeasible.unwrap().default('best-effort').describe(admission.infeasible.description ?? '') }).prefault({}),
   planner: z
@@ -192,6 +193,10 @@ export const configSchema = z.strictObject({
         .enum(['energy', 'least-loaded'])
         .optional()
         .describe("'energy': where the request costs least; 'least-loaded': fewest requests; default: energy under paceline, else least-loaded"),
+      prefixAffinity: z
+        .enum(['off', 'per-tenant', 'across-tenants'])
+        .default('per-tenant')
+        .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })

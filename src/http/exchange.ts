@@ -37,6 +37,7 @@ export interface AnswerSink {
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
 }
 
+/** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
@@ -44,6 +45,8 @@ export interface ExchangeOptions {
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
   /** Where there is one model alone, requests of some endpoints need not name it. */
   readonly models: ModelNames;
+  /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */
+  readonly prefixSeed: (model: string, tenant: string) => string | null;
   /** Refusals by a server (429, 503) after which another replica is asked, per request. */
   readonly retriesMax: number;
   readonly slo: SloConfig;
@@ -129,7 +132,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (name) => prefixSeedOf(name, identity.tenant));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
       const name = request.model ?? modelOf(incoming.url) ?? options.models.sole(identity.tenant);
@@ -142,6 +145,11 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
       submit(job, { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) });
     });
+
+    function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
+      const model = options.models.resolve(tenant, name);
+      return model === null ? null : options.prefixSeed(model, tenant.name);
+    }
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, content: Content, asked: Asked = { slo: job.slo, queueTimeoutMs: job.queueTimeoutMs, arrivedAtMs: now(), fallbacks: content.fallbacks, fellBack: false }): void {
@@ -314,7 +322,7 @@ function flushHeaders(outgoing: ServerResponse): void {
 }
 
 function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;
   return {
@@ -325,6 +333,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
     ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
+    ...(prefix === undefined ? {} : { prefix }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
     work,
     streaming: stream && work === 'generate',
@@ -335,6 +344,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
 export interface Access {
   readonly anonymous: TenantConfig | null;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
@@ -343,10 +353,12 @@ type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { re
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
   if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
-  return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
+  const hash = createHash('sha256').update(apiKey).digest('hex');
+  const tenant = tenantsByKeySha256.get(hash);
+  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
+  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
