@@ -266,7 +266,8 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         sink.ended({ bytes, tokens, usage: scanner?.usage() ?? (tail === null ? null : usageIn(tail.bytes())), errorInside: scanner?.failed() ?? false, trailers });
       },
       onResponseError: (_controller, error) => {
-        giveBack();
+        // Not at once: who hears of it may send the next request on the spot, and undici is not done with this client.
+        process.nextTick(giveBack);
         if (over) return;
         if (!answering) options.onTrouble?.(error);
         fails(error.message);
