@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
+import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { Prediction, RejectReason } from '../scheduler/events.ts';
 import { cut } from './cut.ts';
@@ -16,6 +18,7 @@ import { clientHeaders, clientTrailers, requestIdOf, serverHeaders } from './hea
 import { multipartFields } from './multipart.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { readSlo } from './slo.ts';
 
@@ -52,6 +55,8 @@ export interface ExchangeOptions {
   readonly models: readonly string[];
   readonly slo: SloConfig;
   readonly access: Access;
+  /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
+  readonly limiter: Limiter;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -119,15 +124,35 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      state = { kind: 'queued', jobId: job.jobId };
-      submit(job, { body: reading.body, usageOptions: request.usageOptions });
+      const content = { body: reading.body, usageOptions: request.usageOptions };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
+      else enqueue(job, content);
     });
+
+    /** Waits for a store at most as long as the config says, where there is one. */
+    function admit(job: JobSpec, tenant: TenantConfig, content: Content): void {
+      const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
+      options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
+        // It left meanwhile.
+        if (state.kind !== 'reading') return options.limiter.settle(jobId, null);
+        setRateLimitHeaders(outgoing, decision.standings);
+        if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
+        const { sloClass } = decision;
+        enqueue(sloClass === null ? job : { ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, content);
+      });
+    }
+
+    function enqueue(job: JobSpec, content: Content): void {
+      state = { kind: 'queued', jobId: job.jobId };
+      submit(job, content);
+    }
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, content: Content): void {
       const arrivedAtMs = now();
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
+          options.limiter.settle(job.jobId, null);
           if (state.kind !== 'queued') return;
           options.rejected(reason, job.sloClass);
           refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: job.model } : { kind: 'rejected', reason, retryAfterMs });
