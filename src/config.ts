@@ -87,6 +87,13 @@ export interface StoreConfig {
   readonly gatewaysExpected: number;
 }
 
+export interface ModelsConfig {
+  /** From another name of a model to the one that replicas serve. */
+  readonly aliases: ReadonlyMap<string, string>;
+  /** What stands in for a model that no replica serves now, in order. */
+  readonly fallbacks: ReadonlyMap<string, readonly string[]>;
+}
+
 export interface ListenConfig {
   readonly address: { readonly kind: 'port'; readonly host: string; readonly port: number } | { readonly kind: 'socket'; readonly path: string; readonly mode: number };
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
@@ -103,6 +110,8 @@ export interface Config {
   };
   readonly probes: NonNullable<RawConfig['probes']> | null;
   readonly replicas: readonly ReplicaConfig[];
+  readonly models: ModelsConfig;
+  readonly upstream: RawConfig['upstream'];
   readonly agents: readonly AgentConfig[];
   readonly slo: SloConfig;
   /** Who comes without a key, where there are no tenants: everybody. `null`: nobody. */
@@ -194,6 +203,8 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
       asksUsage: replica.asksUsage,
     })),
+    models: modelsOf(raw),
+    upstream: raw.upstream,
     passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
@@ -216,6 +227,35 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     health: raw.health,
     logging: raw.logging,
   };
+}
+
+function modelsOf({ models }: RawConfig): ModelsConfig {
+  const entries = Object.entries(models);
+  return {
+    aliases: new Map(entries.flatMap(([name, { aliasOf }]) => (aliasOf === undefined ? [] : [[name, aliasOf]]))),
+    fallbacks: new Map(entries.flatMap(([name, { fallbacks }]) => (fallbacks === undefined ? [] : [[name, fallbacks]]))),
+  };
+}
+
+/** Aliases and fallbacks name models of replicas, never each other: a name is resolved in one step. */
+function modelProblems({ models }: RawConfig, served: ReadonlySet<string>, places: Places): string[] {
+  const problems: string[] = [];
+  const there = `there are: ${[...served].join(', ')}`;
+  for (const [name, { aliasOf, fallbacks }] of Object.entries(models)) {
+    const at = ['models', name] as const;
+    if ((aliasOf === undefined) === (fallbacks === undefined)) {
+      problems.push(places.atKey(at, `got ${aliasOf === undefined ? 'neither' : 'both'}, want either aliasOf or fallbacks; an alias has those of its model`));
+      continue;
+    }
+    if (aliasOf !== undefined && served.has(name)) problems.push(places.atKey(at, 'a replica serves a model of this name; an alias is another one'));
+    if (aliasOf !== undefined && !served.has(aliasOf)) problems.push(places.at([...at, 'aliasOf'], `no replica serves '${aliasOf}'; ${there}`));
+    if (fallbacks !== undefined && !served.has(name)) problems.push(places.atKey(at, `no replica serves this model; ${there}`));
+    for (const [place, fallback] of (fallbacks ?? []).entries()) {
+      if (!served.has(fallback)) problems.push(places.at([...at, 'fallbacks', place], `no replica serves '${fallback}'; ${there}`));
+      else if (fallback === name || fallbacks?.indexOf(fallback) !== place) problems.push(places.at([...at, 'fallbacks', place], fallback === name ? 'it is the model itself' : `'${fallback}' is there already`));
+    }
+  }
+  return problems;
 }
 
 function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig): TenantConfig {
@@ -345,6 +385,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     wantClass(['slo', 'models', model], name);
     if (!models.has(model)) problems.push(places.atKey(['slo', 'models', model], `no replica serves this model; there are: ${[...models].join(', ')}`));
   }
+  problems.push(...modelProblems(raw, models, places));
   for (const [tier, name] of Object.entries(raw.slo.tiers)) wantClass(['slo', 'tiers', tier], name);
 
   const replicaId = wantUnique('the id');
@@ -378,7 +419,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     if (typeof atEnd === 'object') wantClass([...at, 'energyBudget', 'atEnd', 'class'], atEnd.class);
     for (const [tier, name] of Object.entries(tenant.tiers ?? {})) wantClass([...at, 'tiers', tier], name);
     for (const [place, model] of (tenant.models ?? []).entries()) {
-      if (!models.has(model)) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));
+      if (!models.has(model) && raw.models[model]?.aliasOf === undefined) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));
     }
     for (const [objective, bound] of Object.entries(tenant.bounds)) {
       if (bound?.min !== undefined && bound.max !== undefined && bound.min > bound.max) problems.push(places.at([...at, 'bounds', objective], `min ${bound.min} is above max ${bound.max}`));

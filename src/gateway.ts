@@ -14,6 +14,7 @@ import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
+import { createModelNames } from './http/model-names.ts';
 import { refuseOpenAdmin } from './http/operator-access.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
@@ -107,7 +108,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
-  const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  const models = createModelNames([...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))], config.models);
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -125,6 +126,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
+    retriesMax: config.upstream.retriesMax,
+    retried: telemetry.requestRetried,
+    fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
@@ -133,7 +137,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });
-  const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  let fleetLoad: FleetLoad | null = null;
+  try {
+    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  } catch (error) {
+    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
+    await closeParts();
+    throw error;
+  }
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({

@@ -87,7 +87,7 @@ const tenant = z.strictObject({
     })
     .optional(),
   class: label.optional().describe('class of its requests that say nothing'),
-  models: z.array(name).min(1).optional().describe('the only models it may use, and sees; default: all'),
+  models: z.array(name).min(1).optional().describe('the only names of models it may use, and sees; an alias brings its model with it, by that name; default: all'),
   tiers: tiers.optional(),
   bounds: z
     .strictObject({ ttftMs: bound.optional(), tpotMs: bound.optional(), e2eMs: bound.optional() })
@@ -167,6 +167,21 @@ export const configSchema = z.strictObject({
   replicas: z.array(replica).min(1),
   agent: agent.optional().describe('the agent on this node; without one the gateway proxies at default clocks'),
   agents: z.record(label, agent).optional().describe('instead of `agent`: one per node, by name'),
+  models: z
+    .record(
+      name,
+      z.strictObject({
+        aliasOf: name.optional().describe('a model of the replicas; requests for this name are requests for that'),
+        fallbacks: z.array(name).min(1).max(10).optional().describe('where no replica of this model is up, the first of these that has one; the answer names it in x-paceline-model'),
+      }),
+    )
+    .default({})
+    .describe('further names, and what stands in for a model; by name, each with either aliasOf or fallbacks'),
+  upstream: z
+    .strictObject({
+      retriesMax: z.int().min(0).max(20).default(2).describe('refusals (429, 503) of a request after which another replica is asked; then, or where there is none, the client gets the refusal as it is'),
+    })
+    .prefault({}),
   slo: z
     .strictObject({
       default: label.optional(),

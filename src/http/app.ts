@@ -7,11 +7,12 @@ import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
 import type { Access, Exchange } from './exchange.ts';
-import { mayUse, tenantOf } from './exchange.ts';
+import { tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
+import type { ModelNames } from './model-names.ts';
 
 export interface AppOptions {
-  readonly models: readonly string[];
+  readonly models: ModelNames;
   readonly access: Access;
   /** When the models were first offered, seconds since 1970; OpenAI's list has it. */
   readonly createdAtS: number;
@@ -67,14 +68,14 @@ export function createApp(options: AppOptions): App {
   app.get('/v1/models', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
-    return context.json({ object: 'list', data: options.models.filter((model) => mayUse(identity.tenant, model)).map(modelCard) });
+    return context.json({ object: 'list', data: options.models.listed(identity.tenant).map(modelCard) });
   });
   // Names of models have slashes in them.
   app.get('/v1/models/:model{.+}', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
     const model = context.req.param('model');
-    return options.models.includes(model) && mayUse(identity.tenant, model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
+    return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
   app.notFound((context) => {
     const { method, path } = context.req;

@@ -14,6 +14,9 @@ export interface Telemetry {
   /** Refused before it became a job; `kind` from the closed list of refusals. */
   requestRefused(kind: string, requestId: string): void;
   upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
+  /** Refused by a server that could not serve it now, and sent to another. */
+  requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
+  modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down', why: string): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
   /** It has refused a request because it has too many. */
@@ -56,6 +59,8 @@ export function createTelemetry(log: Logger): Telemetry {
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
   const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests.', labels: ['direction'] });
   const upstreamFailures = registry.counter({ name: 'paceline_upstream_failures_total', help: 'Answers of model servers that failed.', labels: ['replica', 'phase'] });
+  const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
+  const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
   const breakerChanges = registry.counter({ name: 'paceline_replica_breaker_changes_total', help: 'Times the breaker of a replica opened, half opened or closed.', labels: ['replica', 'state'] });
   const saturations = registry.counter({ name: 'paceline_replica_saturated_total', help: 'Requests that a replica refused because it had too many (429, or 503 of an overloaded server).', labels: ['replica'] });
@@ -112,6 +117,14 @@ export function createTelemetry(log: Logger): Telemetry {
     upstreamFailed: ({ requestId, replicaId, phase, error }) => {
       upstreamFailures.add([replicaId, phase]);
       log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
+    },
+    requestRetried: ({ requestId, replicaId, statusCode }) => {
+      retries.add([replicaId]);
+      log.debug({ requestId, replicaId, statusCode }, `replica ${replicaId} refused a request; another one is asked`);
+    },
+    modelFellBack: ({ requestId, from, to }) => {
+      fallbacks.add([from, to]);
+      log.debug({ requestId, from, to }, `no replica of ${from} is up; ${to} is asked`);
     },
     replicaHealth: (replicaId, state, why) => {
       healthChanges.add([replicaId, state]);
