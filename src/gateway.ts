@@ -9,6 +9,7 @@ import { openLimits } from './gateway-limits.ts';
 import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
 import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
+import { createReloads, restartKeys } from './config/reload.ts';
 import type { ReplicaId } from './core/job.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
@@ -49,6 +50,8 @@ export interface Gateway {
   readonly probesUrl: string | null;
   /** Takes a new certificate at once; without TLS there is none. */
   reloadCertificate(): void;
+  /** Takes over another configuration for the requests that come from now on, or nothing of it; whether it did. `read` may throw `ConfigError`. */
+  reload(read: () => Config): boolean;
   /** Is not ready from now on, serves on for `timeouts.readinessLagMs`, then accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
   close(): Promise<void>;
 }
@@ -108,7 +111,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
-  const models = createModelNames([...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))], config.models);
+  const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  /** What requests read; swapped as a whole by a reload. */
+  let live = { config, models: createModelNames(served, config.models) };
+  const reloads = createReloads({ now: () => new Date(), telemetry });
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -116,9 +122,19 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       const { models: names, asksUsage } = replicaOf(replicas, replicaId).config;
       return { model: names.get(model) ?? model, asksUsage };
     },
-    models,
-    slo: config.slo,
-    access: config,
+    get models() {
+      return live.models;
+    },
+    get slo() {
+      return live.config.slo;
+    },
+    get access() {
+      return live.config;
+    },
+    get retriesMax() {
+      return live.config.upstream.retriesMax;
+    },
+    prefixSeed: prefixSeedOf(config),
     limiter: tenantLimits.limiter,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
@@ -126,14 +142,17 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
-    retriesMax: config.upstream.retriesMax,
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
-    models,
-    access: config,
+    get models() {
+      return live.models;
+    },
+    get access() {
+      return live.config;
+    },
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
   });
@@ -160,6 +179,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       clockControl: clockControlState(),
       agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
+      config: reloads.state(),
       limits: tenantLimits.state(),
       draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
@@ -189,7 +209,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     await tenantLimits.ready();
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
-    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })));
+    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, get passThrough() { return live.config.passThrough; } })));
     listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
@@ -205,6 +225,13 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     adminUrl: admin.url,
     probesUrl: probes?.url ?? null,
     reloadCertificate: open.reloadCertificate,
+    reload: (read) =>
+      reloads.take(() => {
+        const next = read();
+        const bound = restartKeys(config, next);
+        if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
+        live = { config: next, models: createModelNames(served, next.models) };
+      }),
     close: async () => {
       phase = 'leaving';
       probes?.beat();
@@ -323,6 +350,15 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
     }
   }
   return beliefs;
+}
+
+/** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */
+function prefixSeedOf({ planner, replicas }: Config): (model: string, tenant: string) => string | null {
+  const { policy, routing = policy.kind === 'paceline' ? 'energy' : 'least-loaded', prefixAffinity } = planner;
+  if (prefixAffinity === 'off' || routing !== 'energy') return () => null;
+  const serving = new Map<string, number>();
+  for (const { models } of replicas) for (const model of models.keys()) serving.set(model, (serving.get(model) ?? 0) + 1);
+  return (model, tenant) => ((serving.get(model) ?? 0) < 2 ? null : prefixAffinity === 'per-tenant' ? `${model}\n${tenant}` : model);
 }
 
 function replicaOf(replicas: ReadonlyMap<ReplicaId, Replica>, replicaId: ReplicaId): Replica {

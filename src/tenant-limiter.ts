@@ -297,12 +297,6 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
   return {
     admit,
     settle,
-    renamed: (jobId, next) => {
-      const reservation = reservations.get(jobId);
-      if (reservation === undefined) return;
-      reservations.delete(jobId);
-      reservations.set(next, reservation);
-    },
     tenants: () =>
       [...accounts].map(([name, account]) => {
         const { tenant, ledger, answer } = account;

@@ -118,16 +118,6 @@ describe('one gateway alone', () => {
     expect(limiter.decided.at(-1)).toBe('energy class gateway');
   });
 
-  test('a request that goes on as another job is settled under its name', () => {
-    const [limiter, tenant] = [alone(), limitedTenant({ concurrencyMax: 1 })];
-    const [{ jobId }, { jobId: next }] = [decide(limiter, tenant), limitRequest(tenant)];
-    limiter.renamed(jobId, next);
-    limiter.settle(jobId, null);
-    expect(decide(limiter, tenant).kind).toBe('refused');
-    limiter.settle(next, null);
-    expect(decide(limiter, tenant).kind).toBe('admitted');
-  });
-
   test('tenants do not count against each other', () => {
     const limiter = alone();
     const [a, b] = ['a', 'b'].map((name) => limitedTenant({ requestsPerMinute: 1, concurrencyMax: 1 }, { name })) as [LimitedTenant, LimitedTenant];

@@ -191,6 +191,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('precedence: request header, service_tier, tenant, model, default'),
+  keysFile: z.string().min(1).optional().describe('keys of the tenants, made by `paceline keys`, relative to this file; read again when it changes'),
   tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
   admission: z.strictObject({ ...admission, infeasible: admission.infeasible.unwrap().default('best-effort').describe(admission.infeasible.description ?? '') }).prefault({}),
   planner: z
@@ -200,6 +201,10 @@ export const configSchema = z.strictObject({
         .enum(['energy', 'least-loaded'])
         .optional()
         .describe("'energy': where the request costs least; 'least-loaded': fewest requests; default: energy under paceline, else least-loaded"),
+      prefixAffinity: z
+        .enum(['off', 'per-tenant', 'across-tenants'])
+        .default('per-tenant')
+        .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })
@@ -273,10 +278,10 @@ export const configSchema = z.strictObject({
           failuresMax: z.int().min(1).max(1_000).default(5),
           windowMs: z.int().min(100).max(600_000).default(10_000),
           openMs: z.int().min(10).max(600_000).default(5_000).describe('until one request at a time tries it again; longer, up to 8 times, where that fails'),
-          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once'),
+          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once; want longer than the longest prompt takes'),
         })
         .prefault({})
-        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
+        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), at least a quarter of what came back, and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
       slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),

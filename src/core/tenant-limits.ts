@@ -71,8 +71,6 @@ export interface Limiter {
   admit(request: LimitRequest, done: (decision: LimitDecision) => void): void;
   /** Once for everything that was admitted; what comes twice, or was never admitted, is nothing. `null`: it was never worked on. */
   settle(jobId: JobId, spent: Spent | null): void;
-  /** The same request goes on as another job. */
-  renamed(jobId: JobId, next: JobId): void;
 }
 
 /** Whether there is anything to ask for. */

@@ -35,6 +35,8 @@ export interface Telemetry {
   certificateLoaded(certificate: { readonly certPath: string; readonly subject: string; readonly expiresAtUnixMs: number }): void;
   /** What is wrong with a new one; the old one stays. */
   certificateRefused(why: string): void;
+  /** No problems: the new one is in force. Else the old one stays. */
+  configReloaded(problems: readonly string[]): void;
   warning(message: string): void;
   /** The page for Prometheus. */
   render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
@@ -70,6 +72,9 @@ export function createTelemetry(log: Logger): Telemetry {
   const certificates = registry.counter({ name: 'paceline_tls_certificate_loads_total', help: 'Times the TLS certificate was read, by whether it could be used.', labels: ['result'] });
 
   const certificateExpiry = registry.gauge({ name: 'paceline_tls_certificate_expiry_timestamp_seconds', help: 'When the TLS certificate in use ends, seconds since 1970.' });
+  const configReloads = registry.counter({ name: 'paceline_config_reloads_total', help: 'Times the configuration was read again, by whether it was taken over.', labels: ['result'] });
+  const configGood = registry.gauge({ name: 'paceline_config_last_reload_successful', help: '1 while the newest configuration is in force, 0 while an older one is.' });
+  configGood.set([], 1);
   const fleetLoadUp = registry.gauge({ name: 'paceline_fleet_load_up', help: '1 while the load of other gateways is known through Redis.' });
   const storeUp = registry.gauge({ name: 'paceline_store_up', help: '1 while Redis keeps the limits of all gateways together.' });
   const limitDecisions = registry.counter({ name: 'paceline_limit_decisions_total', help: 'Decisions on requests of tenants with limits, by the limit that refused, and by where it was decided.', labels: ['limit', 'decision', 'scope'] });
@@ -161,6 +166,12 @@ export function createTelemetry(log: Logger): Telemetry {
     certificateRefused: (why) => {
       certificates.add(['refused']);
       log.error({ why }, 'the new TLS certificate is not usable; the old one stays');
+    },
+    configReloaded: (problems) => {
+      configReloads.add([problems.length === 0 ? 'taken' : 'refused']);
+      configGood.set([], problems.length === 0 ? 1 : 0);
+      if (problems.length === 0) log.info('the new configuration is in force');
+      else log.error({ problems }, 'the new configuration is not usable; the old one stays');
     },
     warning: (message) => log.warn(message),
     render: (now) => {
