@@ -1,12 +1,12 @@
 // Plays one schedule against real processes: the load, the faults beside it, and what is to be seen afterwards.
-import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { monotonicMs } from '../../src/engine/real-time.ts';
 import type { Seen } from './checking-client.ts';
 import { sendChecked } from './checking-client.ts';
 import type { FaultyServer, Mood } from './faulty-server.ts';
 import { createFaultyServer } from './faulty-server.ts';
-import type { Execution, Happened, Observation } from './invariants.ts';
+import { emulatedExecutions, executionsOf } from './executions.ts';
+import type { Happened, Observation } from './invariants.ts';
 import type { Node, Rig } from './rig.ts';
 import { getText, MODEL, signal, startRig, until, untilAllUp } from './rig.ts';
 import type { Fault, PlannedRequest, Schedule, TargetKind } from './schedule.ts';
@@ -93,7 +93,7 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
     requests: [...schedule.requests, ...tail],
     seen,
     tail: new Set(tail.map(({ id }) => id)),
-    executions: [...rig.nodes.flatMap((node, index) => emulatedExecutions(node, index)), ...stubExecutions(stub)],
+    executions: [...rig.nodes.flatMap(({ requestLog }, index) => emulatedExecutions(requestLog, `node-${index}`)), ...executionsOf(stub.notes.map((note) => ({ ...note, replica: STUB_ID })))],
     faults,
     replicaOf: new Map<string, { target: TargetKind; index: number }>([[STUB_ID, { target: 'stub', index: 0 }], ...rig.nodes.map((_, index) => [`node-${index}-0`, { target: 'replica' as const, index }] as const)]),
     held,
@@ -208,28 +208,4 @@ async function heldByServer(name: string, url: string): Promise<Observation['hel
   if (text === null) return [{ where: name, what: 'no answer', count: 1 }];
   const { running, waiting } = JSON.parse(text) as { running: number; waiting: number };
   return [{ where: name, what: 'running', count: running }, { where: name, what: 'waiting', count: waiting }];
-}
-
-function emulatedExecutions({ requestLog }: Node, index: number): Execution[] {
-  if (!existsSync(requestLog)) return [];
-  const notes = readFileSync(requestLog, 'utf8').split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as { request_id: string; replica: number; event: string; at_ms: number });
-  return executionsOf(notes.map(({ request_id: requestId, replica, event, at_ms: atMs }) => ({ requestId, replica: `node-${index}-${replica}`, kind: event, atMs })));
-}
-
-function stubExecutions({ notes }: FaultyServer): Execution[] {
-  return executionsOf(notes.map((note) => ({ ...note, replica: STUB_ID })));
-}
-
-/** One for each time a request was taken: what follows belongs to it until it is taken again. */
-export function executionsOf(notes: readonly { readonly requestId: string; readonly replica: string; readonly kind: string; readonly atMs: number }[]): Execution[] {
-  const executions: { requestId: string; replica: string; acceptedAtMs: number; firstTokenAtMs: number | null; end: Execution['end'] }[] = [];
-  for (const { requestId, replica, kind, atMs } of notes) {
-    const begins = kind === 'accepted' || kind === 'refused';
-    if (begins) executions.push({ requestId, replica, acceptedAtMs: atMs, firstTokenAtMs: null, end: null });
-    const current = executions.findLast((one) => one.requestId === requestId && one.replica === replica);
-    if (current === undefined) continue;
-    if (kind === 'first-token') current.firstTokenAtMs = atMs;
-    else if (kind !== 'accepted') current.end ??= { kind: kind as NonNullable<Execution['end']>['kind'], atMs };
-  }
-  return executions;
 }
