@@ -5,10 +5,13 @@ import { readFileSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import type { ReplicaId, Slo } from './core/job.ts';
+import type { LimitKind, LimitedTenant, LostWay } from './core/tenant-limits.ts';
 import type { Routing } from './core/routing.ts';
 import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
+import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
+import { storeOf, storeProblems } from './config/store-config.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
 import { BUILT_IN_CLASSES, configJsonSchema, configSchema, LISTEN_DEFAULT } from './config/config-schema.ts';
@@ -55,8 +58,7 @@ export interface TenantConfig {
   /** Its share of the fleet where all want more than there is, relative to the weights of the others. */
   readonly weight: number;
   readonly admission: AdmissionConfig;
-  /** Of all gateways together; `null`: none. */
-  readonly limits: { readonly requestsPerMinute: number | null; readonly tokensPerMinute: number | null; readonly concurrencyMax: number | null };
+  readonly limits: LimitedTenant['limits'];
   readonly energyBudget: { readonly joulesPerDay: number; readonly atEnd: 'refuse' | { readonly class: string } } | null;
 }
 
@@ -81,6 +83,16 @@ export interface ModelsConfig {
   readonly aliases: ReadonlyMap<string, string>;
   /** What stands in for a model that no replica serves now, in order. */
   readonly fallbacks: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Redis, and what the limits do without it. */
+export interface StoreConfig {
+  readonly target: RedisTarget;
+  readonly fleet: string;
+  /** What a request waits for it at most. */
+  readonly timeoutMs: number;
+  readonly whenLost: Readonly<Record<LimitKind, LostWay>>;
+  readonly gatewaysExpected: number;
 }
 
 export interface ListenConfig {
@@ -112,7 +124,7 @@ export interface Config {
   /** The file that some of the keys come from. */
   readonly keysPath: string | null;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
-  readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
+  readonly store: StoreConfig | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
   readonly limits: RawConfig['limits'];
@@ -133,7 +145,7 @@ export const ANONYMOUS: TenantConfig = {
   models: null,
   weight: 1,
   admission: { infeasible: 'best-effort', queueTimeoutMs: null, keepAliveMs: null },
-  limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null },
+  limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null, scope: 'fleet' },
   energyBudget: null,
 };
 
@@ -228,7 +240,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     keyExpiresAtUnixMs: new Map(keys.flatMap(({ sha256, expiresAt }) => (expiresAt === undefined ? [] : [[sha256, Date.parse(expiresAt)]]))),
     keysPath: raw.keysFile === undefined ? null : resolve(directory, raw.keysFile),
     planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
-    store: raw.store === undefined ? null : { redisUrl: raw.store.redisUrl ?? environment[raw.store.redisUrlEnv ?? ''] ?? '', fleet: raw.store.fleet },
+    store: raw.store === undefined ? null : storeOf(raw.store, source),
     limits: raw.limits,
     timeouts: raw.timeouts,
     health: raw.health,
@@ -282,7 +294,7 @@ function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig):
     models: tenant.models === undefined ? null : new Set(tenant.models),
     weight,
     admission: admissionOf(raw.admission, tenant.admission),
-    limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null },
+    limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null, scope: limits.scope },
     energyBudget: energyBudget ?? null,
   };
 }
@@ -419,8 +431,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   if (keyEnv !== undefined && !environment[keyEnv]) problems.push(places.at(['admin', 'keyEnv'], `the environment has no ${keyEnv}`));
   else if (keyEnv !== undefined && /\s/.test(environment[keyEnv] ?? '')) problems.push(places.at(['admin', 'keyEnv'], `${keyEnv} has blanks or line ends in it, which no Authorization header can hold`));
 
-  const redisUrlEnv = raw.store?.redisUrlEnv;
-  if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));
+  problems.push(...storeProblems(raw, places, environment));
 
   const tenantName = wantUnique('the name');
   const apiKey = wantUnique('the key with hash');

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
+import { openLimits } from './gateway-limits.ts';
 import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
 import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
@@ -101,8 +102,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
     demand: (demand) => clockControl?.demand(demand),
-    report: telemetry.jobReported,
+    report: (report) => {
+      telemetry.jobReported(report);
+      tenantLimits.reported(report);
+    },
   });
+  const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
@@ -130,6 +135,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       return live.config.upstream.retriesMax;
     },
     prefixSeed: prefixSeedOf(config),
+    limiter: tenantLimits.limiter,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
@@ -167,13 +173,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.get(id as ReplicaId)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), tenants: tenantLimits.tenants(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clockControlState(),
       agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
       config: reloads.state(),
+      limits: tenantLimits.state(),
       draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
@@ -188,7 +195,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clockControl?.close(), fleetLoad?.close()]);
+    await Promise.all([clockControl?.close(), fleetLoad?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
@@ -199,6 +206,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   let probes: ProbeListener | null = null;
   const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
+    await tenantLimits.ready();
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
     listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, get passThrough() { return live.config.passThrough; } })));
@@ -304,7 +312,7 @@ function refuseWithoutToken({ name, address }: AgentConfig): void {
 function openFleetLoad(config: Config, { now, runtime, telemetry, log }: Joined & { readonly log: Logger }): FleetLoad | null {
   if (config.store === null) return null;
   const options = {
-    url: config.store.redisUrl,
+    target: config.store.target,
     fleet: config.store.fleet,
     gatewayId: gatewayId(),
     read: () => new Map(runtime.snapshot().replicas.map(({ replicaId, runningStreams, waitingPrompts }) => [replicaId, { running: runningStreams, waiting: waitingPrompts }])),

@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
+import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import { cut } from './cut.ts';
@@ -17,6 +19,7 @@ import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
 import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
 import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { readSlo } from './slo.ts';
 import type { ServerRequest } from './upstream-request.ts';
@@ -51,6 +54,8 @@ export interface ExchangeOptions {
   readonly retriesMax: number;
   readonly slo: SloConfig;
   readonly access: Access;
+  /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
+  readonly limiter: Limiter;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -143,7 +148,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      submit(job, { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) });
+      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
+      else submit(job, content);
     });
 
     function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
@@ -151,18 +158,32 @@ export function createExchange(options: ExchangeOptions): Exchange {
       return model === null ? null : options.prefixSeed(model, tenant.name);
     }
 
+    /** Waits for a store at most as long as the config says, where there is one. */
+    function admit(job: JobSpec, tenant: TenantConfig, content: Content): void {
+      const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
+      options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
+        // It left meanwhile.
+        if (state.kind !== 'reading') return options.limiter.settle(jobId, null);
+        setRateLimitHeaders(outgoing, decision.standings);
+        if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
+        const { sloClass } = decision;
+        submit(sloClass === null ? job : { ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, content);
+      });
+    }
+
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, content: Content, asked: Asked = { slo: job.slo, queueTimeoutMs: job.queueTimeoutMs, arrivedAtMs: now(), fallbacks: content.fallbacks, fellBack: false }): void {
       state = { kind: 'queued', jobId: job.jobId };
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
-          if (state.kind !== 'queued') return;
+          if (state.kind !== 'queued') return options.limiter.settle(job.jobId, null);
           const [other, ...fallbacks] = reason === 'no-replica' && refusal === null ? asked.fallbacks : [];
           if (other !== undefined) {
             options.fellBack({ requestId, from: job.model, to: other });
             // Under its id: to whoever counts jobs it has not ended.
             return submit({ ...job, ...lessSpent(asked, now() - asked.arrivedAtMs), model: other }, content, { ...asked, fallbacks, fellBack: true });
           }
+          options.limiter.settle(job.jobId, null);
           options.rejected(reason, job.sloClass);
           if (refusal !== null) return passOn(refusal, asked);
           refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: content.name } : { kind: 'rejected', reason, retryAfterMs });
