@@ -138,13 +138,14 @@ describe('with Redis', () => {
     const [a] = [gateway(url, 'a'), gateway(url, 'c', { mine: { r0: [1, 0] } })];
     const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'ignore' });
     opened.push({ close: () => child.kill('SIGKILL') });
-    await eventually(() => a.peers['r0']?.[0] === 8);
+    // A process takes seconds to start on a busy machine.
+    await eventually(() => a.peers['r0']?.[0] === 8, 20_000);
     child.kill('SIGKILL');
     await once(child, 'exit');
     expect(await eventually(() => a.peers['r0']?.[0] === 1)).toBeLessThan(1_500);
     expect(a.peers).toEqual({ r0: [1, 0] });
     expect(a.states.map(({ kind }) => kind)).toEqual(['connected']);
-  });
+  }, 30_000);
 
   test('namesakes are two, and a restarted gateway does not count what its former self left', async () => {
     const { url } = await redis();
@@ -179,7 +180,7 @@ describe('without Redis', () => {
       process.kill(pid, 'SIGCONT');
       expect(await eventually(() => a.peers['r0']?.[0] === 2)).toBeLessThan(2_500);
     });
-    expect(waitedMs).toBeLessThan(100);
+    expect(waitedMs).toBeLessThan(500);
     expect(a.states.map(({ kind }) => kind)).toEqual(['connected', 'lost', 'connected']);
     expect(a.logged.filter((line) => line.includes('Redis is lost'))).toHaveLength(1);
     expect(connectionsIn(await inside.info('stats')) - connectionsBefore).toBeLessThan(20);
