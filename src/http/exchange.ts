@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
+import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import { cut } from './cut.ts';
@@ -17,6 +19,7 @@ import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
 import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
 import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { readSlo } from './slo.ts';
 import type { ServerRequest } from './upstream-request.ts';
@@ -37,6 +40,7 @@ export interface AnswerSink {
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
 }
 
+/** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
@@ -50,6 +54,8 @@ export interface ExchangeOptions {
   readonly retriesMax: number;
   readonly slo: SloConfig;
   readonly access: Access;
+  /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
+  readonly limiter: Limiter;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -96,10 +102,6 @@ type State =
 export function createExchange(options: ExchangeOptions): Exchange {
   const { runtime, now } = options;
   let jobs = 0;
-  const nextJobId = (): JobId => {
-    jobs += 1;
-    return `job-${jobs}` as JobId;
-  };
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
@@ -140,8 +142,12 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (model === null) return refuse({ kind: 'unknown-model', model: name });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
-      const job = jobOf(endpoint, request, { jobId: nextJobId(), model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      submit(job, { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false }, { body: reading.body, usageOptions: request.usageOptions });
+      jobs += 1;
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
+      const asked = { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false };
+      const content = { body: reading.body, usageOptions: request.usageOptions };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, asked, content);
+      else submit(job, asked, content);
     });
 
     function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
@@ -149,18 +155,34 @@ export function createExchange(options: ExchangeOptions): Exchange {
       return model === null ? null : options.prefixSeed(model, tenant.name);
     }
 
+    /** Waits for a store at most as long as the config says, where there is one. */
+    function admit(job: JobSpec, tenant: TenantConfig, asked: Asked, content: Content): void {
+      const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
+      options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
+        // It left meanwhile.
+        if (state.kind !== 'reading') return options.limiter.settle(jobId, null);
+        setRateLimitHeaders(outgoing, decision.standings);
+        if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
+        const { sloClass } = decision;
+        const slo = sloClass === null ? job.slo : (options.slo.classes[sloClass] ?? {});
+        submit(sloClass === null ? job : { ...job, sloClass, slo }, { ...asked, slo }, content);
+      });
+    }
+
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, asked: Asked, content: Content): void {
       state = { kind: 'queued', jobId: job.jobId };
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
-          if (state.kind !== 'queued') return;
+          if (state.kind !== 'queued') return options.limiter.settle(job.jobId, null);
           const [other, ...fallbacks] = reason === 'no-replica' && refusal === null ? asked.fallbacks : [];
           if (other !== undefined) {
             options.fellBack({ requestId, from: job.model, to: other });
             const spentMs = now() - asked.arrivedAtMs;
-            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), jobId: nextJobId(), model: other }, { ...asked, fallbacks, fellBack: true }, content);
+            // Under its id: to whoever counts jobs it has not ended.
+            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), model: other }, { ...asked, fallbacks, fellBack: true }, content);
           }
+          options.limiter.settle(job.jobId, null);
           options.rejected(reason, job.sloClass);
           if (refusal !== null) return passOn(refusal, asked);
           refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: asked.name } : { kind: 'rejected', reason, retryAfterMs });
@@ -342,6 +364,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
 export interface Access {
   readonly anonymous: TenantConfig | null;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
@@ -350,10 +373,12 @@ type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { re
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
   if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
-  return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
+  const hash = createHash('sha256').update(apiKey).digest('hex');
+  const tenant = tenantsByKeySha256.get(hash);
+  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
+  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }

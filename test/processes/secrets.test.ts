@@ -25,6 +25,7 @@ const SECRETS = {
   wrongRedis: 'redis-wrong-5e5e5e',
   operator: 'sk-operator-b52d88',
   agent: 'agent-token-0badcafe',
+  prompt: 'what the patient has, in 1 word',
 };
 const CHAT = '/v1/chat/completions';
 
@@ -83,7 +84,7 @@ logging: { level: debug }
     told.push(answer instanceof Error ? answer.message : `${answer.status} ${JSON.stringify([...answer.headers])} ${await answer.text().catch(String)}`);
   };
   const chat = (key: string, more: object = {}, headers: Record<string, string> = {}): Promise<void> =>
-    ask(`${served.url}${CHAT}`, { method: 'POST', headers: { authorization: `Bearer ${key}`, ...headers }, body: JSON.stringify({ model: 'm', ...more }) });
+    ask(`${served.url}${CHAT}`, { method: 'POST', headers: { authorization: `Bearer ${key}`, ...headers }, body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: SECRETS.prompt }], ...more }) });
   await chat(SECRETS.tenant);
   expect(told[0]).toMatch(/^200 /);
   expect(upstream.requests[0]?.headers.authorization).toBe(`Bearer ${SECRETS.replica}`);

@@ -38,7 +38,7 @@ async function statusOf(url: string): Promise<number> {
 const ask = (served: Served, body: object = {}): Promise<Response> => fetch(`${served.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify({ model: 'm', ...body }) });
 
 test('on SIGTERM it is not ready at once, serves on while that is noticed, then accepts nothing, ends its streams, gives the clocks back and exits with 0', async () => {
-  const { served, upstream, agent } = await start('readinessLagMs: 4000, drainMs: 20000');
+  const { served, upstream, agent } = await start('readinessLagMs: 6000, drainMs: 20000');
   let finish = (): void => {};
   upstream.answer = (_request, _incoming, outgoing) => {
     outgoing.writeHead(200, { 'content-type': 'text/event-stream' });

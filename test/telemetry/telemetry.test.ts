@@ -10,6 +10,7 @@ const NOW = {
     replicas: [{ replicaId: 'r0' as ReplicaId, state: 'up' as const, breaker: 'closed' as const, room: 5, controlled: true, pointId: 'c1290', why: { binding: 'ttft' as const }, waitingPrompts: 1, runningStreams: 4, stepTimeResidual: 1.05 }],
   },
   inFlight: 7,
+  tenants: [{ name: 'acme', joulesRemaining: 12.5, concurrent: 3 }],
   clockControl: 'held',
   agents: new Map([['node-a', { state: 'held' }], ['node-b', { state: 'lost' }]]),
   process: { eventLoopDelayS: { '0.5': 0.001, '0.99': 0.002, '1': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
