@@ -99,6 +99,8 @@ export interface Config {
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
+  /** `null`: no files and batches. */
+  readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } }) | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
   readonly limits: RawConfig['limits'];
@@ -182,6 +184,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
       asksUsage: replica.asksUsage,
     })),
+    batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
     passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
@@ -351,6 +354,11 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   const { keyEnv } = raw.admin;
   if (keyEnv !== undefined && !environment[keyEnv]) problems.push(places.at(['admin', 'keyEnv'], `the environment has no ${keyEnv}`));
   else if (keyEnv !== undefined && /\s/.test(environment[keyEnv] ?? '')) problems.push(places.at(['admin', 'keyEnv'], `${keyEnv} has blanks or line ends in it, which no Authorization header can hold`));
+
+  raw.passThrough.forEach((pattern, index) => {
+    const taken = /^\/v1\/(files|batches)(\/|$)/.test(pattern) || pattern === '/v1/*';
+    if (raw.batch !== undefined && taken) problems.push(places.at(['passThrough', index], `got '${pattern}', and with \`batch\` /v1/files and /v1/batches are the gateway's own; want only one of the two`));
+  });
 
   const redisUrlEnv = raw.store?.redisUrlEnv;
   if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));

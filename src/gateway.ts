@@ -9,6 +9,7 @@ import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
 import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
+import { openBatches } from './gateway-batches.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -102,6 +103,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
+  const batches = openBatches(config, { gatewayId: gatewayId(), snapshot: runtime.snapshot, warn: telemetry.warning });
+  const access = batches === null ? config : { ...config, tenantsByKeySha256: new Map([...config.tenantsByKeySha256, ...batches.tenantsByKeySha256]) };
+
   const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
   const exchange = createExchange({
     runtime,
@@ -112,7 +116,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     models,
     slo: config.slo,
-    access: config,
+    access,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
@@ -126,6 +130,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     access: config,
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
+    batches: batches?.service ?? null,
   });
   const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
   const clockControlState = (): string => clockControl?.state() ?? 'off';
@@ -152,6 +157,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
 
   async function closeParts(): Promise<void> {
+    await batches?.close();
     for (const { monitor, watch } of replicas.values()) {
       monitor.close();
       watch.close();
@@ -164,13 +170,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
 
   const { limits, timeouts } = config;
   const operatorListener = { key: 'admin', address: { kind: 'port', host: config.admin.host, port: config.admin.port }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
+  const shortCut = createShortCut({ exchange, passThrough: config.passThrough });
   const listeners: Listener[] = [];
   let probes: ProbeListener | null = null;
   const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
-    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, passThrough: config.passThrough })));
+    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, shortCut));
     listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
@@ -179,6 +186,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
+  batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 
   return {
@@ -190,6 +198,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       phase = 'leaving';
       probes?.beat();
       if (timeouts.readinessLagMs > 0) await delay(timeouts.readinessLagMs);
+      // What it has in flight is given back, and not refused by a gateway that drains.
+      await batches?.stop();
       phase = 'draining';
       await open.close(config.timeouts.drainMs);
       await closeParts();
