@@ -35,8 +35,10 @@ const DEAD = '(worker IS NULL OR worker NOT IN (SELECT id FROM workers WHERE ali
 type Row = Record<string, unknown>;
 
 /** Throws `BatchStoreError` where the file cannot be opened or is something else. */
-export function openSqliteStore(path: string): BatchStore {
+export function openSqliteStore(path: string, options: { readonly pagesMax?: number } = {}): BatchStore {
   const database = open(path);
+  // What a full disk does, without one.
+  if (options.pagesMax !== undefined) database.exec(`PRAGMA max_page_count = ${options.pagesMax}`);
   const statements = new Map<string, ReturnType<DatabaseSync['prepare']>>();
 
   function statement(sql: string): ReturnType<DatabaseSync['prepare']> {

@@ -18,13 +18,16 @@ export async function readUpload<Taken>(incoming: IncomingMessage, take: (bytes:
   const parts: Part<Taken>[] = [];
   const problems: string[] = [];
   try {
+    incoming.on('error', ignore);
     const parser = new Busboy({ headers: incoming.headers as never, limits: LIMITS });
+    parser.on('error', ignore);
     parser.on('field', (name, value, nameCut, valueCut) => {
       if (nameCut || valueCut) problems.push(`the field '${name}' is too long`);
       fields.set(name, value);
     });
     parser.on('file', (name, stream, filename) => {
       const readable = stream as unknown as Readable;
+      readable.on('error', ignore);
       if (name === 'file' && parts.length === 0) parts.push({ filename: filename || 'file', stream: readable, taken: taking(readable, take) });
       else {
         problems.push(name === 'file' ? 'file: got several, want one' : `the part '${name}' is a file; only 'file' may be one`);
@@ -52,3 +55,6 @@ function taking<Taken>(stream: Readable, take: (bytes: AsyncIterable<Buffer>) =>
   taken.catch(() => {});
   return taken;
 }
+
+/** Told by what waits for the form; unheard, the loss of a client would be an uncaught error here. */
+function ignore(): void {}

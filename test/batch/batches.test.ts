@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BatchClient } from '../fixtures/batch-client.ts';
 import { batchClient, chatLine, chatLines } from '../fixtures/batch-client.ts';
@@ -169,10 +170,14 @@ describe('files', () => {
     const socket = connect(Number(port), hostname);
     const head = `--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n`;
     socket.write(`POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 2000000\r\n\r\n${head}${'x'.repeat(900_000)}`);
-    // Until it counts: what is half-written is there, and in others' way.
-    await eventually(async () => (await client.upload('x'.repeat(600_000))).status === 429);
+    const store = new DatabaseSync(join(directory, 'b.sqlite'), { readOnly: true });
+    const count = (): unknown => store.prepare('SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes FROM files').get();
+    await eventually(() => (count() as { bytes: number }).bytes > 600_000);
+    expect((await client.upload('x'.repeat(600_000))).status).toBe(429);
     socket.destroy();
-    await eventually(async () => (await client.upload('x'.repeat(600_000))).status === 200);
+    await eventually(() => (count() as { files: number }).files === 0);
+    store.close();
+    expect((await client.upload('x'.repeat(600_000))).status).toBe(200);
   });
 
   test('that are no form, or a form without a file, are refused', async () => {
