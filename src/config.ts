@@ -125,6 +125,8 @@ export interface Config {
   readonly keysPath: string | null;
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: StoreConfig | null;
+  /** `null`: no files and batches. */
+  readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } }) | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
   readonly limits: RawConfig['limits'];
@@ -227,6 +229,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     })),
     models: modelsOf(raw),
     upstream: raw.upstream,
+    batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
     passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
@@ -432,6 +435,10 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   else if (keyEnv !== undefined && /\s/.test(environment[keyEnv] ?? '')) problems.push(places.at(['admin', 'keyEnv'], `${keyEnv} has blanks or line ends in it, which no Authorization header can hold`));
 
   problems.push(...storeProblems(raw, places, environment));
+  raw.passThrough.forEach((pattern, index) => {
+    const taken = /^\/v1\/(files|batches)(\/|$)/.test(pattern) || pattern === '/v1/*';
+    if (raw.batch !== undefined && taken) problems.push(places.at(['passThrough', index], `got '${pattern}', and with \`batch\` /v1/files and /v1/batches are the gateway's own; want only one of the two`));
+  });
 
   const tenantName = wantUnique('the name');
   const apiKey = wantUnique('the key with hash');

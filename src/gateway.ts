@@ -11,6 +11,7 @@ import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import type { ReplicaId } from './core/job.ts';
+import { openBatches } from './gateway-batches.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -112,8 +113,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
   const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  const batches = openBatches(config, { gatewayId: gatewayId(), snapshot: runtime.snapshot, warn: telemetry.warning });
+  const liveOf = (next: Config) => ({ config: next, models: createModelNames(served, next.models), access: batches === null ? next : batches.accessOf(next) });
   /** What requests read; swapped as a whole by a reload. */
-  let live = { config, models: createModelNames(served, config.models) };
+  let live = liveOf(config);
   const reloads = createReloads({ now: () => new Date(), telemetry });
   const exchange = createExchange({
     runtime,
@@ -129,7 +132,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       return live.config.slo;
     },
     get access() {
-      return live.config;
+      return live.access;
     },
     get retriesMax() {
       return live.config.upstream.retriesMax;
@@ -151,10 +154,11 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       return live.models;
     },
     get access() {
-      return live.config;
+      return live.access;
     },
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
+    batches: batches?.service ?? null,
   });
   let fleetLoad: FleetLoad | null = null;
   try {
@@ -190,6 +194,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
 
   async function closeParts(): Promise<void> {
+    await batches?.close();
     for (const { monitor, watch } of replicas.values()) {
       monitor.close();
       watch.close();
@@ -202,6 +207,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
 
   const { limits, timeouts } = config;
   const operatorListener = { key: 'admin', address: { kind: 'port', host: config.admin.host, port: config.admin.port }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
+  const shortCut = createShortCut({ exchange, get passThrough() { return live.config.passThrough; } });
   const listeners: Listener[] = [];
   let probes: ProbeListener | null = null;
   const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
@@ -209,7 +215,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     await tenantLimits.ready();
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
-    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, createShortCut({ exchange, get passThrough() { return live.config.passThrough; } })));
+    listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, shortCut));
     listeners.push(await listen(operatorApp, operatorListener));
   } catch (error) {
     await Promise.all(listeners.map((listener) => listener.close(0)));
@@ -218,6 +224,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
+  batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 
   return {
@@ -230,12 +237,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
         const next = read();
         const bound = restartKeys(config, next);
         if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
-        live = { config: next, models: createModelNames(served, next.models) };
+        live = liveOf(next);
       }),
     close: async () => {
       phase = 'leaving';
       probes?.beat();
       if (timeouts.readinessLagMs > 0) await delay(timeouts.readinessLagMs);
+      // What it has in flight is given back, and not refused by a gateway that drains.
+      await batches?.stop();
       phase = 'draining';
       await open.close(config.timeouts.drainMs);
       await closeParts();

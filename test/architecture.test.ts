@@ -23,6 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],
   agent: ['core', 'scheduler', 'frontier', 'telemetry'],
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
+  batch: ['core', 'scheduler', 'frontier', 'telemetry'],
   telemetry: ['core', 'scheduler', 'frontier'],
   probes: ['config'],
   config: ['core', 'scheduler', 'frontier', 'config.ts', 'store/redis-target.ts'],

@@ -237,6 +237,19 @@ export const configSchema = z.strictObject({
     .refine(({ redisUrl, redisUrlEnv, sentinel, cluster }) => [redisUrl, redisUrlEnv, sentinel, cluster].filter((way) => way !== undefined).length === 1, 'want either redisUrl or redisUrlEnv, or sentinel, or cluster; one of them')
     .optional()
     .describe('Redis, where several gateways stand in front of the same replicas; only requests of tenants with limits wait for it, briefly'),
+  batch: z
+    .strictObject({
+      store: z.strictObject({ sqlite: z.string().min(1).describe('path of the file, relative to this one; made where it is missing') }).default({ sqlite: 'paceline-batches.sqlite' }),
+      concurrencyMax: z.int().min(1).max(10_000).default(64).describe('lines of batches in flight from this gateway, however idle the fleet is or however near a window ends'),
+      requestsMax: z.int().min(1).max(1_000_000).default(50_000).describe('lines of one batch; more, and it fails'),
+      fileBytesMax: z.int().min(1_024).max(1_073_741_824).default(209_715_200).describe('of one file; more is 413'),
+      filesBytesMax: z.int().min(1_024).max(1_099_511_627_776).default(10_737_418_240).describe('of all files of all tenants; more is 429'),
+      filesMax: z.int().min(1).max(1_000_000).default(1_000).describe('of one tenant, its output files not refused; more is 429'),
+      batchesMax: z.int().min(1).max(10_000).default(100).describe('of one tenant in progress; more is 429'),
+      retentionDays: z.int().min(1).max(365).default(30).describe('files and batches are deleted after it'),
+    })
+    .optional()
+    .describe("OpenAI's /v1/files and /v1/batches: lines are sent while others leave room, and in time for the window's end; without it there are none"),
   passThrough: z
     .array(z.string().max(200).regex(/^(\/[A-Za-z0-9._~-]+)+(\/\*)?$/, 'want a path such as /v1/files, or /v1/files/* for all below it'))
     .max(100)

@@ -16,6 +16,7 @@ const BOUND: { readonly [Key in Exclude<keyof Config, LiveKey>]: string } = {
   agents: 'agent or agents',
   planner: 'planner',
   store: 'store',
+  batch: 'batch',
   limits: 'limits',
   timeouts: 'timeouts',
   health: 'health',

@@ -3,6 +3,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { Hono } from 'hono';
+import type { BatchRoutesService } from './batch-routes.ts';
+import { addBatchRoutes, batchMethods } from './batch-routes.ts';
 import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
@@ -18,6 +20,8 @@ export interface AppOptions {
   /** When the models were first offered, seconds since 1970; OpenAI's list has it. */
   readonly createdAtS: number;
   readonly refused: (kind: Refusal['kind'], requestId: string) => void;
+  /** `null`: there are no batches here, and their routes are unknown. */
+  readonly batches: BatchRoutesService | null;
 }
 
 export type App = Hono<{ Bindings: HttpBindings }>;
@@ -79,9 +83,10 @@ export function createApp(options: AppOptions): App {
     const model = context.req.param('model');
     return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
+  if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: options.access, refuse });
   app.notFound((context) => {
     const { method, path } = context.req;
-    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : null;
+    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : options.batches === null ? null : batchMethods(path);
     if (allowed === null) return refuse(context.env, { kind: 'unknown-route', method, path });
     if (method === 'OPTIONS') return context.body(null, 204, { allow: allowed });
     return refuse(context.env, { kind: 'wrong-method', method, path, allowed });

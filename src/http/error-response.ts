@@ -23,6 +23,10 @@ export type Refusal =
   | { readonly kind: 'rejected'; readonly reason: Exclude<RejectReason, 'unknown-model'>; readonly retryAfterMs: number | null }
   /** Of its tenant's limits. */
   | { readonly kind: 'limit'; readonly limit: LimitKind; readonly tenant: string; readonly allowed: number; readonly asked: number; readonly retryAfterMs: number | null }
+  | { readonly kind: 'no-such-object'; readonly object: 'File' | 'Batch'; readonly id: string }
+  | { readonly kind: 'batch-bound'; readonly what: 'files' | 'file bytes' | 'batches in progress'; readonly max: number }
+  | { readonly kind: 'conflict'; readonly message: string }
+  | { readonly kind: 'batch-store-lost' }
   | { readonly kind: 'upstream-unreachable' }
   /** `answering`: it broke off in the middle of its answer. */
   | { readonly kind: 'upstream-broken'; readonly answering: boolean }
@@ -42,6 +46,8 @@ export interface ErrorResponse {
 
 /** Of a replica that is down: probes come every second, so asking again sooner finds nothing new. */
 const NO_REPLICA_RETRY_MS = 1_000;
+/** Of a store that is away: what is mended in less is not seen by anybody. */
+const BATCH_STORE_RETRY_MS = 5_000;
 /** Of a full house: connections come and go by the second. */
 const CONNECTION_RETRY_MS = 1_000;
 
@@ -73,6 +79,15 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return rejected(refusal.reason, refusal.retryAfterMs);
     case 'limit':
       return overLimit(refusal);
+    case 'no-such-object':
+      return answer(404, 'invalid_request_error', null, `No such ${refusal.object} object: ${refusal.id}`, { param: 'id' });
+    case 'batch-bound':
+      // It becomes less only when somebody deletes something or a batch ends, which no short wait brings about.
+      return answer(429, 'rate_limit_error', 'batch_limit_exceeded', `There are as many ${refusal.what} as allowed: ${refusal.max}`, { headers: retryHeaders(null) });
+    case 'conflict':
+      return answer(409, 'invalid_request_error', null, refusal.message, { headers: retryHeaders(null) });
+    case 'batch-store-lost':
+      return answer(503, 'server_error', 'batch_store_unavailable', 'Files and batches cannot be reached now', { headers: retryHeaders(BATCH_STORE_RETRY_MS) });
     case 'upstream-unreachable':
       return answer(502, 'server_error', 'upstream_unreachable', 'The model server could not be reached', { headers: retryHeaders(NO_REPLICA_RETRY_MS) });
     case 'upstream-broken':

@@ -1,0 +1,109 @@
+// Joins files and batches with the gateway: where they are kept, who works on them, and how their lines come in again as requests.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createBatchRunner } from './batch/batch-runner.ts';
+import type { BatchService } from './batch/batch-service.ts';
+import { createBatchService } from './batch/batch-service.ts';
+import { BatchStoreError } from './batch/batch-store.ts';
+import { createLineClient } from './batch/line-client.ts';
+import { createLineCredentials } from './batch/line-credentials.ts';
+import { lineHeaders } from './batch/line-headers.ts';
+import { openSqliteStore } from './batch/sqlite-store.ts';
+import type { Config, TenantConfig } from './config.ts';
+import { ConfigError } from './config/config-problems.ts';
+import type { FleetSnapshot } from './scheduler/scheduler.ts';
+
+export interface GatewayBatches {
+  readonly service: BatchService;
+  /** Who may come, by a configuration that is in force from now on: its tenants, by their keys and by those that their lines come with. */
+  accessOf(config: Config): Pick<Config, 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs'>;
+  /** From here on lines are sent, to `serve`. */
+  start(serve: (incoming: IncomingMessage, outgoing: ServerResponse) => void): void;
+  /** No line is in flight then, and none is sent any more; routes are served still. */
+  stop(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface GatewayBatchesOptions {
+  readonly gatewayId: string;
+  readonly snapshot: () => FleetSnapshot;
+  readonly warn: (message: string) => void;
+}
+
+const DAY_MS = 86_400_000;
+
+/** `null` where none are configured. Throws `ConfigError` where their store cannot be opened. */
+export function openBatches(config: Config, { gatewayId, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
+  const { batch } = config;
+  if (batch === null) return null;
+  const store = openStore(batch.store.path);
+  const credentials = createLineCredentials<TenantConfig>();
+  // Of the day: what is kept is told of after a restart.
+  const now = (): number => Date.now();
+  let running: { close(): Promise<void>; wake(): void } | null = null;
+  const service = createBatchService({
+    store,
+    workerId: gatewayId,
+    bounds: { fileBytesMax: batch.fileBytesMax, filesBytesMax: batch.filesBytesMax, filesMax: batch.filesMax, activeBatchesMax: batch.batchesMax, retentionDays: batch.retentionDays },
+    now,
+    changed: () => running?.wake(),
+    warn,
+  });
+  return {
+    service,
+    accessOf({ anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }) {
+      const tenants = [anonymous, ...tenantsByKeySha256.values()].filter((tenant) => tenant !== null);
+      return { anonymous, keyExpiresAtUnixMs, tenantsByKeySha256: new Map([...tenantsByKeySha256, ...credentials.tenantsByKeySha256(tenants)]) };
+    },
+    start(serve) {
+      const client = createLineClient(serve, config.limits.bodyBytesMax);
+      const runner = createBatchRunner({
+        store,
+        client,
+        workerId: gatewayId,
+        concurrencyMax: batch.concurrencyMax,
+        lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
+        retentionMs: batch.retentionDays * DAY_MS,
+        fleet: () => fleetOf(snapshot()),
+        headers: (tenant, deadlineMs) => {
+          const known = credentials.of(tenant);
+          return { ...(known === null ? {} : { authorization: known.authorization }), ...lineHeaders(deadlineMs, known?.tenant.bounds ?? {}) };
+        },
+        warn,
+        now,
+      });
+      running = {
+        wake: runner.wake,
+        close: async () => {
+          await runner.close();
+          client.close();
+        },
+      };
+    },
+    stop,
+    close: async () => {
+      await stop();
+      await store.close();
+    },
+  };
+
+  async function stop(): Promise<void> {
+    const left = running;
+    running = null;
+    await left?.close();
+  }
+}
+
+function openStore(path: string): ReturnType<typeof openSqliteStore> {
+  try {
+    return openSqliteStore(path);
+  } catch (error) {
+    if (error instanceof BatchStoreError) throw new ConfigError([`batch.store: ${error.message}`]);
+    throw error;
+  }
+}
+
+function fleetOf({ replicas, queued }: FleetSnapshot): { readonly room: number; readonly running: number; readonly queued: number } {
+  const up = replicas.filter(({ state, breaker }) => state === 'up' && breaker !== 'open');
+  const sum = (of: (replica: (typeof up)[number]) => number): number => up.reduce((total, replica) => total + of(replica), 0);
+  return { room: sum(({ room }) => room), running: sum(({ runningStreams, waitingPrompts }) => runningStreams + waitingPrompts), queued };
+}
