@@ -1,7 +1,7 @@
 // What the engine behind a replica is told of a request's urgency, where it orders its own queue by a number in the body.
 import type { Slo } from '../core/job.ts';
 
-/** Which end of the numbers goes first: vLLM serves the lower, SGLang and Dynamo the higher. */
+/** Which end of the numbers goes first: vLLM serves the lower, SGLang the higher unless told otherwise. Dynamo reads `nvext`, not this. */
 export type EnginePriority = 'lower-first' | 'higher-first';
 
 /** Whole steps since a fixed instant: the same deadline is the same number at every gateway and on every day. */
