@@ -31,6 +31,8 @@ export interface ReplicaConfig {
   readonly apiKey: string | null;
   /** It understands `stream_options.include_usage`. */
   readonly asksUsage: boolean;
+  /** How its engine orders by a `priority` in the body; `null`: it is sent none of ours. */
+  readonly priority: 'lower-first' | 'higher-first' | null;
 }
 
 /** One node's daemon that sets clocks. */
@@ -226,6 +228,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       concurrencyMax: replica.concurrencyMax ?? null,
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
       asksUsage: replica.asksUsage,
+      priority: replica.priority ?? null,
     })),
     models: modelsOf(raw),
     upstream: raw.upstream,

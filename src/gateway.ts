@@ -122,8 +122,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
     upstream: (replicaId, model) => {
-      const { models: names, asksUsage } = replicaOf(replicas, replicaId).config;
-      return { model: names.get(model) ?? model, asksUsage };
+      const { models: names, asksUsage, priority } = replicaOf(replicas, replicaId).config;
+      return { model: names.get(model) ?? model, asksUsage, priority };
     },
     get models() {
       return live.models;

@@ -47,6 +47,10 @@ const replica = z.strictObject({
     .boolean()
     .default(true)
     .describe('ask it for the usage of every stream, and take the event that tells it out where the client did not ask; false for servers that know no stream_options'),
+  priority: z
+    .enum(['lower-first', 'higher-first'])
+    .optional()
+    .describe("its engine orders its queue by the body's `priority`: each request then gets its deadline as one, in place of the client's own; vLLM with --scheduling-policy priority: lower-first, SGLang with --enable-priority-scheduling: higher-first"),
 });
 
 const admission = {

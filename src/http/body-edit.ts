@@ -26,6 +26,12 @@ export function withUsageAsked(body: Buffer, given: Readonly<Record<string, unkn
   });
 }
 
+/** The body with that number as its only top-level `priority`. It must have parsed as a JSON object that has some key. */
+export function withPriority(body: Buffer, priority: number): Buffer {
+  const replaced = withValue(body, 'priority', () => Buffer.from(String(priority)));
+  return replaced === body ? withMember(body, `"priority":${priority}`) : replaced;
+}
+
 /** One member more at the end of an object. */
 function withMember(object: Buffer, member: string): Buffer {
   const end = object.lastIndexOf(0x7d);

@@ -12,6 +12,7 @@ import { cut } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
+import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
 import type { ModelNames } from './model-names.ts';
@@ -45,7 +46,7 @@ export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
   /** How a replica is spoken to: the name it knows the model by, and whether it may be asked for the usage of a stream. */
-  readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
+  readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean; readonly priority: EnginePriority | null };
   /** Where there is one model alone, requests of some endpoints need not name it. */
   readonly models: ModelNames;
   /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */

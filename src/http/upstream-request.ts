@@ -2,8 +2,10 @@
 // headers of our own.
 import type { IncomingMessage } from 'node:http';
 import type { Slo } from '../core/job.ts';
-import { withModelName, withUsageAsked } from './body-edit.ts';
+import { withModelName, withPriority, withUsageAsked } from './body-edit.ts';
 import type { Endpoint } from './endpoints.ts';
+import type { EnginePriority } from './engine-priority.ts';
+import { deadlineAtUnixMs, enginePriority } from './engine-priority.ts';
 import { serverHeaders } from './headers.ts';
 import { multipartFields } from './multipart.ts';
 import type { InferenceRequest } from './openai-request.ts';
@@ -31,7 +33,7 @@ export interface UpstreamRequestOptions {
   readonly slo: Slo;
   readonly spentMs: number;
   /** How the replica is spoken to. */
-  readonly upstream: { readonly model: string; readonly asksUsage: boolean };
+  readonly upstream: { readonly model: string; readonly asksUsage: boolean; readonly priority: EnginePriority | null };
 }
 
 export function upstreamRequest(incoming: IncomingMessage, options: UpstreamRequestOptions): ServerRequest {
@@ -39,13 +41,16 @@ export function upstreamRequest(incoming: IncomingMessage, options: UpstreamRequ
   const hideUsage = usageOptions !== false && upstream.asksUsage;
   // What a body was parsed as it is sent as, whatever its sender called it.
   const contentType = endpoint === 'opaque' ? (incoming.headers['content-type'] ?? 'application/octet-stream') : 'application/json';
-  const renamed = upstream.model === options.model ? body : withUpstreamModel(body, contentType, upstream.model);
-  const hasBody = renamed.length > 0 || incoming.method === 'POST';
+  const named = upstream.model === options.model ? body : withUpstreamModel(body, contentType, upstream.model);
+  // Asked for by the endpoints that generate; elsewhere servers refuse what they do not know.
+  const ordered = upstream.priority !== null && (endpoint === 'chat' || endpoint === 'completions' || endpoint === 'responses');
+  const edited = ordered ? withPriority(named, enginePriority(upstream.priority, deadlineAtUnixMs(options.slo, Date.now() - options.spentMs))) : named;
+  const hasBody = edited.length > 0 || incoming.method === 'POST';
   return {
     method: incoming.method ?? 'POST',
     path: options.path + queryOf(incoming.url),
     headers: serverHeaders(incoming.headers, options.requestId, hasBody ? contentType : null, options.slo, options.spentMs),
-    body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
+    body: hasBody ? (hideUsage ? withUsageAsked(edited, usageOptions) : edited) : null,
     hideUsage,
     streams,
   };
