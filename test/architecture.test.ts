@@ -25,7 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
   telemetry: ['core', 'scheduler', 'frontier'],
   probes: ['config'],
-  config: ['core', 'scheduler', 'frontier'],
+  config: ['core', 'scheduler', 'frontier', 'config.ts', 'store/redis-target.ts'],
   'agent-stand-in': ['engine', 'core'],
   loadgen: ['workload', 'core', 'random', 'statistics'],
 };

@@ -11,6 +11,7 @@ import { tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 import type { ModelNames } from './model-names.ts';
 
+/** Models and access may become others between two requests. */
 export interface AppOptions {
   readonly models: ModelNames;
   readonly access: Access;
@@ -26,17 +27,18 @@ export type ShortCut = (incoming: IncomingMessage, outgoing: ServerResponse) => 
 
 export interface ShortCutOptions {
   readonly exchange: Exchange;
-  /** Further paths that go on to the model servers; see `isAllowed`. */
+  /** Further paths that go on to the model servers; see `isAllowed`. Read for each request. */
   readonly passThrough: readonly string[];
 }
 
 /** Past Hono, for the requests that there are thousands of. */
-export function createShortCut({ exchange, passThrough }: ShortCutOptions): ShortCut {
+export function createShortCut(options: ShortCutOptions): ShortCut {
+  const { exchange } = options;
   return (incoming, outgoing) => {
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
     if (endpoint !== undefined) exchange(endpoint, path, incoming, outgoing);
-    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, passThrough)) exchange('opaque', path, incoming, outgoing);
+    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, options.passThrough)) exchange('opaque', path, incoming, outgoing);
     else return false;
     return true;
   };

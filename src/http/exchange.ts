@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
+import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import { cut } from './cut.ts';
@@ -17,6 +19,7 @@ import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
 import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
 import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { readSlo } from './slo.ts';
 import type { ServerRequest } from './upstream-request.ts';
@@ -37,6 +40,7 @@ export interface AnswerSink {
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
 }
 
+/** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
   readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
@@ -44,10 +48,14 @@ export interface ExchangeOptions {
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
   /** Where there is one model alone, requests of some endpoints need not name it. */
   readonly models: ModelNames;
+  /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */
+  readonly prefixSeed: (model: string, tenant: string) => string | null;
   /** Refusals by a server (429, 503) after which another replica is asked, per request. */
   readonly retriesMax: number;
   readonly slo: SloConfig;
   readonly access: Access;
+  /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
+  readonly limiter: Limiter;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -69,14 +77,18 @@ export type Exchange = (endpoint: Endpoint, path: string, incoming: IncomingMess
 interface Content {
   body: Buffer | null;
   readonly usageOptions: InferenceRequest['usageOptions'];
+  /** Of the model, as the client wrote it. */
+  readonly name: string;
+  /** Models that may stand in for it, in order. */
+  readonly fallbacks: readonly string[];
 }
 
-/** What was asked, whatever becomes of it: the name of the model in the body, what it may take, and since when. */
+/** What it may take, whatever becomes of it, and since when. */
 interface Asked {
-  readonly name: string;
   readonly slo: Slo;
+  readonly queueTimeoutMs: number | undefined;
   readonly arrivedAtMs: number;
-  /** Models that are left to stand in, in order. */
+  /** Those that are left. */
   readonly fallbacks: readonly string[];
   /** Another model than the one behind the name serves it. */
   readonly fellBack: boolean;
@@ -94,10 +106,6 @@ type State =
 export function createExchange(options: ExchangeOptions): Exchange {
   const { runtime, now } = options;
   let jobs = 0;
-  const nextJobId = (): JobId => {
-    jobs += 1;
-    return `job-${jobs}` as JobId;
-  };
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
@@ -129,7 +137,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (name) => prefixSeedOf(name, identity.tenant));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
       const name = request.model ?? modelOf(incoming.url) ?? options.models.sole(identity.tenant);
@@ -138,32 +146,54 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (model === null) return refuse({ kind: 'unknown-model', model: name });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
-      const job = jobOf(endpoint, request, { jobId: nextJobId(), model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      submit(job, { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false }, { body: reading.body, usageOptions: request.usageOptions });
+      jobs += 1;
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
+      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
+      else submit(job, content);
     });
 
+    function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
+      const model = options.models.resolve(tenant, name);
+      return model === null ? null : options.prefixSeed(model, tenant.name);
+    }
+
+    /** Waits for a store at most as long as the config says, where there is one. */
+    function admit(job: JobSpec, tenant: TenantConfig, content: Content): void {
+      const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
+      options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
+        // It left meanwhile.
+        if (state.kind !== 'reading') return options.limiter.settle(jobId, null);
+        setRateLimitHeaders(outgoing, decision.standings);
+        if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
+        const { sloClass } = decision;
+        submit(sloClass === null ? job : { ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, content);
+      });
+    }
+
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
-    function submit(job: JobSpec, asked: Asked, content: Content): void {
+    function submit(job: JobSpec, content: Content, asked: Asked = { slo: job.slo, queueTimeoutMs: job.queueTimeoutMs, arrivedAtMs: now(), fallbacks: content.fallbacks, fellBack: false }): void {
       state = { kind: 'queued', jobId: job.jobId };
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
-          if (state.kind !== 'queued') return;
+          if (state.kind !== 'queued') return options.limiter.settle(job.jobId, null);
           const [other, ...fallbacks] = reason === 'no-replica' && refusal === null ? asked.fallbacks : [];
           if (other !== undefined) {
             options.fellBack({ requestId, from: job.model, to: other });
-            const spentMs = now() - asked.arrivedAtMs;
-            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), jobId: nextJobId(), model: other }, { ...asked, fallbacks, fellBack: true }, content);
+            // Under its id: to whoever counts jobs it has not ended.
+            return submit({ ...job, ...lessSpent(asked, now() - asked.arrivedAtMs), model: other }, content, { ...asked, fallbacks, fellBack: true });
           }
+          options.limiter.settle(job.jobId, null);
           options.rejected(reason, job.sloClass);
           if (refusal !== null) return passOn(refusal, asked);
-          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: asked.name } : { kind: 'rejected', reason, retryAfterMs });
+          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: content.name } : { kind: 'rejected', reason, retryAfterMs });
         },
         dispatched: (replicaId, prediction) => {
           if (state.kind !== 'queued' || content.body === null) return;
-          const { body, usageOptions } = content;
+          const { body, usageOptions, name } = content;
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: asked.name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
+          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
           const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
@@ -295,7 +325,7 @@ function modelOf(url: string | undefined): string | null {
 }
 
 /** What a job may take that comes again, less what is gone; at least something, so that it is late and not without a limit. */
-function lessSpent({ queueTimeoutMs }: JobSpec, slo: Slo, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
+function lessSpent({ slo, queueTimeoutMs }: Asked, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
   const left = (ms: number): number => Math.max(1, ms - spentMs);
   return {
     slo: { ...slo, ...(slo.ttftMs === undefined ? {} : { ttftMs: left(slo.ttftMs) }), ...(slo.e2eMs === undefined ? {} : { e2eMs: left(slo.e2eMs) }) },
@@ -313,7 +343,7 @@ function flushHeaders(outgoing: ServerResponse): void {
 }
 
 function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;
   return {
@@ -324,6 +354,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
     ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
+    ...(prefix === undefined ? {} : { prefix }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
     work,
     streaming: stream && work === 'generate',
@@ -334,6 +365,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
 export interface Access {
   readonly anonymous: TenantConfig | null;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
@@ -342,10 +374,12 @@ type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { re
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
   if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
-  return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
+  const hash = createHash('sha256').update(apiKey).digest('hex');
+  const tenant = tenantsByKeySha256.get(hash);
+  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
+  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
