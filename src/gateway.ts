@@ -98,6 +98,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     queuedMax: config.limits.queuedMax,
     slowStartMs: config.health.slowStartMs,
   });
+  // Before anything that keeps a process alive: it refuses a store that is none.
+  const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
   const runtime: Runtime = createRuntime({
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
@@ -108,7 +110,6 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       tenantLimits.reported(report);
     },
   });
-  const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
