@@ -18,7 +18,8 @@ COPY --from=build /src/node_modules ./node_modules
 COPY --from=build /src/dist ./dist
 COPY package.json ./
 COPY config ./config
-USER node
-EXPOSE 8080 8081
+# By number: Kubernetes cannot tell of a name that it is not root. It is `node` in this image.
+USER 1000:1000
+EXPOSE 8080 8081 8082
 ENTRYPOINT ["node", "dist/main.js"]
 CMD ["serve", "--config", "/etc/paceline/paceline.yaml"]

@@ -1,10 +1,11 @@
-# Targets for people, each doing all its own set-up on a fresh machine: `make demo`, `make test`, `make test-clients`.
+# Targets for people, each doing all its own set-up on a fresh machine: `make demo`, `make test`, `make test-clients`,
+# `make test-deploy`.
 # The rest are their steps.
 
 SHELL := /bin/bash
 AGENT := agent/target/release/paceline-agent
 
-.PHONY: demo test test-clients deps agent check ts-test rust-test redis clean
+.PHONY: demo test test-clients test-deploy deps agent check ts-test rust-test redis clean
 
 demo: deps agent-if-possible
 	@npm run -s paceline -- demo $(if $(EXIT),--exit) $(DEMO_ARGS)
@@ -18,6 +19,14 @@ test-clients: deps
 	@test -x test/clients/.venv/bin/python || python3 -m venv test/clients/.venv
 	@test/clients/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r test/clients/python/requirements.txt
 	@test/clients/.venv/bin/python test/clients/python/checks.py
+
+# Deployment files by the tools of Kubernetes, Helm and Compose, built from the Go proxy; without them `make test` skips these.
+DEPLOY_CHECK := test/deploy/check
+test-deploy: deps redis
+	@command -v go >/dev/null || { echo 'make: go not found; the tools are built with it: install Go (https://go.dev/dl) and try again' >&2; exit 1; }
+	go build -C $(DEPLOY_CHECK) -o bin/deploy-check .
+	go build -C $(DEPLOY_CHECK) -o bin/helm helm.sh/helm/v3/cmd/helm
+	npx vitest run test/deploy
 
 # npm ci only when the lock file has changed since the last install.
 deps: node_modules/.package-lock.json
@@ -45,4 +54,4 @@ redis:
 	@bash test/ensure-redis.sh
 
 clean:
-	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv
+	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv test/deploy/check/bin

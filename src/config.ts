@@ -5,9 +5,13 @@ import { readFileSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import type { ReplicaId, Slo } from './core/job.ts';
+import type { LimitKind, LimitedTenant, LostWay } from './core/tenant-limits.ts';
 import type { Routing } from './core/routing.ts';
 import type { PlannerPolicy } from './scheduler/scheduler.ts';
+import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
+import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
+import { storeOf, storeProblems } from './config/store-config.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
 import { BUILT_IN_CLASSES, configJsonSchema, configSchema, LISTEN_DEFAULT } from './config/config-schema.ts';
@@ -54,8 +58,7 @@ export interface TenantConfig {
   /** Its share of the fleet where all want more than there is, relative to the weights of the others. */
   readonly weight: number;
   readonly admission: AdmissionConfig;
-  /** Of all gateways together; `null`: none. */
-  readonly limits: { readonly requestsPerMinute: number | null; readonly tokensPerMinute: number | null; readonly concurrencyMax: number | null };
+  readonly limits: LimitedTenant['limits'];
   readonly energyBudget: { readonly joulesPerDay: number; readonly atEnd: 'refuse' | { readonly class: string } } | null;
 }
 
@@ -75,6 +78,23 @@ export interface SloConfig {
   readonly tiers: Readonly<Record<string, string>>;
 }
 
+export interface ModelsConfig {
+  /** From another name of a model to the one that replicas serve. */
+  readonly aliases: ReadonlyMap<string, string>;
+  /** What stands in for a model that no replica serves now, in order. */
+  readonly fallbacks: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Redis, and what the limits do without it. */
+export interface StoreConfig {
+  readonly target: RedisTarget;
+  readonly fleet: string;
+  /** What a request waits for it at most. */
+  readonly timeoutMs: number;
+  readonly whenLost: Readonly<Record<LimitKind, LostWay>>;
+  readonly gatewaysExpected: number;
+}
+
 export interface ListenConfig {
   readonly address: { readonly kind: 'port'; readonly host: string; readonly port: number } | { readonly kind: 'socket'; readonly path: string; readonly mode: number };
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
@@ -91,14 +111,20 @@ export interface Config {
   };
   readonly probes: NonNullable<RawConfig['probes']> | null;
   readonly replicas: readonly ReplicaConfig[];
+  readonly models: ModelsConfig;
+  readonly upstream: RawConfig['upstream'];
   readonly agents: readonly AgentConfig[];
   readonly slo: SloConfig;
   /** Who comes without a key, where there are no tenants: everybody. `null`: nobody. */
   readonly anonymous: TenantConfig | null;
   /** By the SHA-256 of an API key, lower-case hex. */
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
-  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly attainmentTarget: number; readonly controlPeriodMs: number };
-  readonly store: { readonly redisUrl: string; readonly fleet: string } | null;
+  /** Of those of them that are not good for ever. */
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
+  /** The file that some of the keys come from. */
+  readonly keysPath: string | null;
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly store: StoreConfig | null;
   /** `null`: no files and batches. */
   readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } }) | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
@@ -121,7 +147,7 @@ export const ANONYMOUS: TenantConfig = {
   models: null,
   weight: 1,
   admission: { infeasible: 'best-effort', queueTimeoutMs: null, keepAliveMs: null },
-  limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null },
+  limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null, scope: 'fleet' },
   energyBudget: null,
 };
 
@@ -152,9 +178,26 @@ export function parseConfig(text: string, source: { readonly fileName: string; r
   }
   const parsed = configSchema.safeParse(content, { reportInput: true });
   if (!parsed.success) throw new ConfigError(parsed.error.issues.flatMap((issue) => issueLines(issue, places, knownKeys)));
-  const problems = [...listenProblems(parsed.data, places, source.directory), ...relationProblems(parsed.data, places, source.environment)];
+  const keys = keysOf(parsed.data, places, source.directory);
+  const problems = [...listenProblems(parsed.data, places, source.directory), ...relationProblems(parsed.data, places, source.environment), ...keys.problems];
   if (problems.length > 0) throw new ConfigError(problems);
-  return resolved(parsed.data, source);
+  return resolved(parsed.data, source, keys.records);
+}
+
+/** Those of the keys file that let somebody in now. */
+function keysOf(raw: RawConfig, places: Places, directory: string): { readonly records: readonly KeyRecord[]; readonly problems: readonly string[] } {
+  if (raw.keysFile === undefined) return { records: [], problems: raw.tenants.flatMap((tenant, index) => (tenant.apiKeySha256.length > 0 ? [] : [places.at(['tenants', index, 'apiKeySha256'], 'got none; nobody could come as this tenant. Name a keysFile, or a hash here')])) };
+  try {
+    const records = readKeys(resolve(directory, raw.keysFile));
+    const names = new Set(raw.tenants.map(({ name }) => name));
+    const hashes = new Set(raw.tenants.flatMap(({ apiKeySha256 }) => apiKeySha256));
+    const strangers = records.filter((key) => isGood(key, Date.now()) && !names.has(key.tenant)).map(({ id, tenant }) => places.at(['keysFile'], `${id} is of the tenant '${tenant}'; tenants has: ${[...names].join(', ') || 'none'}`));
+    const twice = records.filter(({ sha256 }) => hashes.has(sha256)).map(({ id }) => places.at(['keysFile'], `${id} stands in a tenant's apiKeySha256 as well`));
+    return { records, problems: [...strangers, ...twice] };
+  } catch (error) {
+    if (!(error instanceof KeysFileError)) throw error;
+    return { records: [], problems: [places.at(['keysFile'], error.message)] };
+  }
 }
 
 /** `paceline`, `max-clock` or `static:<id of an operating point>`; `null` for anything else. */
@@ -164,9 +207,9 @@ export function parsePolicy(text: string): PlannerPolicy | null {
   return pointId === undefined ? null : { kind: 'static', pointId };
 }
 
-function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }): Config {
+function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }, keys: readonly KeyRecord[]): Config {
   const { directory, environment } = source;
-  const { routing, attainmentTarget, controlPeriodMs } = raw.planner;
+  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs } = raw.planner;
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
@@ -185,6 +228,8 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       asksUsage: replica.asksUsage,
     })),
     batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
+    models: modelsOf(raw),
+    upstream: raw.upstream,
     passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
@@ -194,19 +239,52 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       tiers: raw.slo.tiers as Record<string, string>,
     },
     anonymous: raw.tenants.length > 0 ? null : { ...ANONYMOUS, admission: admissionOf(raw.admission, {}) },
-    tenantsByKeySha256: new Map(
-      raw.tenants.flatMap((tenant) => {
-        const resolvedTenant = resolvedTenantOf(tenant, raw);
-        return tenant.apiKeySha256.map((hash) => [hash, resolvedTenant] as const);
-      }),
-    ),
-    planner: { policy, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
-    store: raw.store === undefined ? null : { redisUrl: raw.store.redisUrl ?? environment[raw.store.redisUrlEnv ?? ''] ?? '', fleet: raw.store.fleet },
+    tenantsByKeySha256: tenantsByKey(raw, keys),
+    keyExpiresAtUnixMs: new Map(keys.flatMap(({ sha256, expiresAt }) => (expiresAt === undefined ? [] : [[sha256, Date.parse(expiresAt)]]))),
+    keysPath: raw.keysFile === undefined ? null : resolve(directory, raw.keysFile),
+    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    store: raw.store === undefined ? null : storeOf(raw.store, source),
     limits: raw.limits,
     timeouts: raw.timeouts,
     health: raw.health,
     logging: raw.logging,
   };
+}
+
+function modelsOf({ models }: RawConfig): ModelsConfig {
+  const entries = Object.entries(models);
+  return {
+    aliases: new Map(entries.flatMap(([name, { aliasOf }]) => (aliasOf === undefined ? [] : [[name, aliasOf]]))),
+    fallbacks: new Map(entries.flatMap(([name, { fallbacks }]) => (fallbacks === undefined ? [] : [[name, fallbacks]]))),
+  };
+}
+
+/** Aliases and fallbacks name models of replicas, never each other: a name is resolved in one step. */
+function modelProblems({ models }: RawConfig, served: ReadonlySet<string>, places: Places): string[] {
+  const problems: string[] = [];
+  const there = `there are: ${[...served].join(', ')}`;
+  for (const [name, { aliasOf, fallbacks }] of Object.entries(models)) {
+    const at = ['models', name] as const;
+    if ((aliasOf === undefined) === (fallbacks === undefined)) {
+      problems.push(places.atKey(at, `got ${aliasOf === undefined ? 'neither' : 'both'}, want either aliasOf or fallbacks; an alias has those of its model`));
+      continue;
+    }
+    if (aliasOf !== undefined && served.has(name)) problems.push(places.atKey(at, 'a replica serves a model of this name; an alias is another one'));
+    if (aliasOf !== undefined && !served.has(aliasOf)) problems.push(places.at([...at, 'aliasOf'], `no replica serves '${aliasOf}'; ${there}`));
+    if (fallbacks !== undefined && !served.has(name)) problems.push(places.atKey(at, `no replica serves this model; ${there}`));
+    for (const [place, fallback] of (fallbacks ?? []).entries()) {
+      if (!served.has(fallback)) problems.push(places.at([...at, 'fallbacks', place], `no replica serves '${fallback}'; ${there}`));
+      else if (fallback === name || fallbacks?.indexOf(fallback) !== place) problems.push(places.at([...at, 'fallbacks', place], fallback === name ? 'it is the model itself' : `'${fallback}' is there already`));
+    }
+  }
+  return problems;
+}
+
+function tenantsByKey(raw: RawConfig, keys: readonly KeyRecord[]): ReadonlyMap<string, TenantConfig> {
+  const tenants = raw.tenants.map((tenant) => ({ tenant, resolved: resolvedTenantOf(tenant, raw) }));
+  const byName = new Map(tenants.map(({ tenant, resolved: of }) => [tenant.name, of]));
+  const ofFile = keys.filter((key) => isGood(key, Date.now())).flatMap(({ sha256, tenant }) => [[sha256, byName.get(tenant)] as const]);
+  return new Map([...tenants.flatMap(({ tenant, resolved: of }) => tenant.apiKeySha256.map((hash) => [hash, of] as const)), ...ofFile.filter((entry): entry is readonly [string, TenantConfig] => entry[1] !== undefined)]);
 }
 
 function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig): TenantConfig {
@@ -219,7 +297,7 @@ function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig):
     models: tenant.models === undefined ? null : new Set(tenant.models),
     weight,
     admission: admissionOf(raw.admission, tenant.admission),
-    limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null },
+    limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null, scope: limits.scope },
     energyBudget: energyBudget ?? null,
   };
 }
@@ -336,6 +414,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     wantClass(['slo', 'models', model], name);
     if (!models.has(model)) problems.push(places.atKey(['slo', 'models', model], `no replica serves this model; there are: ${[...models].join(', ')}`));
   }
+  problems.push(...modelProblems(raw, models, places));
   for (const [tier, name] of Object.entries(raw.slo.tiers)) wantClass(['slo', 'tiers', tier], name);
 
   const replicaId = wantUnique('the id');
@@ -360,8 +439,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     if (raw.batch !== undefined && taken) problems.push(places.at(['passThrough', index], `got '${pattern}', and with \`batch\` /v1/files and /v1/batches are the gateway's own; want only one of the two`));
   });
 
-  const redisUrlEnv = raw.store?.redisUrlEnv;
-  if (redisUrlEnv !== undefined && !environment[redisUrlEnv]) problems.push(places.at(['store', 'redisUrlEnv'], `the environment has no ${redisUrlEnv}`));
+  problems.push(...storeProblems(raw, places, environment));
 
   const tenantName = wantUnique('the name');
   const apiKey = wantUnique('the key with hash');
@@ -369,13 +447,12 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     const at = ['tenants', index] as const;
     tenantName([...at, 'name'], tenant.name);
     tenant.apiKeySha256.forEach((hash, position) => apiKey([...at, 'apiKeySha256', position], hash));
-    if (tenant.apiKeySha256.length === 0) problems.push(places.at([...at, 'apiKeySha256'], 'got none; nobody could come as this tenant'));
     wantClass([...at, 'class'], tenant.class);
     const atEnd = tenant.energyBudget?.atEnd;
     if (typeof atEnd === 'object') wantClass([...at, 'energyBudget', 'atEnd', 'class'], atEnd.class);
     for (const [tier, name] of Object.entries(tenant.tiers ?? {})) wantClass([...at, 'tiers', tier], name);
     for (const [place, model] of (tenant.models ?? []).entries()) {
-      if (!models.has(model)) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));
+      if (!models.has(model) && raw.models[model]?.aliasOf === undefined) problems.push(places.at([...at, 'models', place], `no replica serves '${model}'; there are: ${[...models].join(', ')}`));
     }
     for (const [objective, bound] of Object.entries(tenant.bounds)) {
       if (bound?.min !== undefined && bound.max !== undefined && bound.min > bound.max) problems.push(places.at([...at, 'bounds', objective], `min ${bound.min} is above max ${bound.max}`));

@@ -14,8 +14,8 @@ import type { FleetSnapshot } from './scheduler/scheduler.ts';
 
 export interface GatewayBatches {
   readonly service: BatchService;
-  /** The keys that lines come with; the front door must know them beside those of the config. */
-  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  /** A configuration whose front door knows also the keys that lines come with. */
+  access(config: Config): Config;
   /** From here on lines are sent, to `serve`. */
   start(serve: (incoming: IncomingMessage, outgoing: ServerResponse) => void): void;
   /** No line is in flight then, and none is sent any more; routes are served still. */
@@ -25,6 +25,8 @@ export interface GatewayBatches {
 
 export interface GatewayBatchesOptions {
   readonly gatewayId: string;
+  /** As it was reloaded last. */
+  readonly live: () => Config;
   readonly snapshot: () => FleetSnapshot;
   readonly warn: (message: string) => void;
 }
@@ -32,12 +34,11 @@ export interface GatewayBatchesOptions {
 const DAY_MS = 86_400_000;
 
 /** `null` where none are configured. Throws `ConfigError` where their store cannot be opened. */
-export function openBatches(config: Config, { gatewayId, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
+export function openBatches(config: Config, { gatewayId, live, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
   const { batch } = config;
   if (batch === null) return null;
   const store = openStore(batch.store.path);
-  const tenants = new Map([config.anonymous, ...config.tenantsByKeySha256.values()].filter((tenant) => tenant !== null).map((tenant) => [tenant.name, tenant]));
-  const credentials = createLineCredentials(tenants.values());
+  const credentials = createLineCredentials<TenantConfig>(live);
   // Of the day: what is kept is told of after a restart.
   const now = (): number => Date.now();
   let running: { close(): Promise<void>; wake(): void } | null = null;
@@ -51,7 +52,7 @@ export function openBatches(config: Config, { gatewayId, snapshot, warn }: Gatew
   });
   return {
     service,
-    tenantsByKeySha256: credentials.tenantsByKeySha256,
+    access: credentials.added,
     start(serve) {
       const client = createLineClient(serve, config.limits.bodyBytesMax);
       const runner = createBatchRunner({
@@ -62,9 +63,9 @@ export function openBatches(config: Config, { gatewayId, snapshot, warn }: Gatew
         lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
         retentionMs: batch.retentionDays * DAY_MS,
         fleet: () => fleetOf(snapshot()),
-        headers: (tenant, deadlineMs) => {
-          const authorization = credentials.authorization(tenant);
-          return { ...(authorization === null ? {} : { authorization }), ...lineHeaders(deadlineMs, tenants.get(tenant)?.bounds ?? {}) };
+        headers: (name, deadlineMs) => {
+          const known = credentials.tenant(name);
+          return { ...(known === null ? {} : { authorization: known.authorization }), ...lineHeaders(deadlineMs, known?.tenant.bounds ?? {}) };
         },
         warn,
         now,

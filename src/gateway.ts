@@ -5,15 +5,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
 import { createClockControl } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
+import { openLimits } from './gateway-limits.ts';
 import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
 import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
+import { createReloads, restartKeys } from './config/reload.ts';
 import type { ReplicaId } from './core/job.ts';
 import { openBatches } from './gateway-batches.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
+import { createModelNames } from './http/model-names.ts';
 import { refuseOpenAdmin } from './http/operator-access.ts';
 import { createOperatorApp } from './http/operator-app.ts';
 import type { Listener } from './http/server.ts';
@@ -48,6 +51,8 @@ export interface Gateway {
   readonly probesUrl: string | null;
   /** Takes a new certificate at once; without TLS there is none. */
   reloadCertificate(): void;
+  /** Takes over another configuration for the requests that come from now on, or nothing of it; whether it did. `read` may throw `ConfigError`. */
+  reload(read: () => Config): boolean;
   /** Is not ready from now on, serves on for `timeouts.readinessLagMs`, then accepts nothing more, lets requests in flight end within `timeouts.drainMs`, gives the clocks back. */
   close(): Promise<void>;
 }
@@ -98,15 +103,20 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
     demand: (demand) => clockControl?.demand(demand),
-    report: telemetry.jobReported,
+    report: (report) => {
+      telemetry.jobReported(report);
+      tenantLimits.reported(report);
+    },
   });
+  const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
   const clockControl = openClockControl(config, { now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
-  const batches = openBatches(config, { gatewayId: gatewayId(), snapshot: runtime.snapshot, warn: telemetry.warning });
-  const access = batches === null ? config : { ...config, tenantsByKeySha256: new Map([...config.tenantsByKeySha256, ...batches.tenantsByKeySha256]) };
-
-  const models = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  /** What requests read; swapped as a whole by a reload. */
+  let live = { config, models: createModelNames(served, config.models) };
+  const reloads = createReloads({ now: () => new Date(), telemetry });
+  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning });
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -114,25 +124,49 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       const { models: names, asksUsage } = replicaOf(replicas, replicaId).config;
       return { model: names.get(model) ?? model, asksUsage };
     },
-    models,
-    slo: config.slo,
-    access,
+    get models() {
+      return live.models;
+    },
+    get slo() {
+      return live.config.slo;
+    },
+    get access() {
+      return batches?.access(live.config) ?? live.config;
+    },
+    get retriesMax() {
+      return live.config.upstream.retriesMax;
+    },
+    prefixSeed: prefixSeedOf(config),
+    limiter: tenantLimits.limiter,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
     draining,
     refused: telemetry.requestRefused,
     rejected: telemetry.jobRejected,
+    retried: telemetry.requestRetried,
+    fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
   });
   const app = createApp({
-    models,
-    access: config,
+    get models() {
+      return live.models;
+    },
+    get access() {
+      return live.config;
+    },
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
     batches: batches?.service ?? null,
   });
-  const fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  let fleetLoad: FleetLoad | null = null;
+  try {
+    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+  } catch (error) {
+    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
+    await closeParts();
+    throw error;
+  }
   const clockControlState = (): string => clockControl?.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
@@ -142,12 +176,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.get(id as ReplicaId)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), tenants: tenantLimits.tenants(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clockControlState(),
       agents: Object.fromEntries(agentStates()),
       fleetLoad: fleetLoad?.state() ?? null,
+      config: reloads.state(),
+      limits: tenantLimits.state(),
       draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
@@ -163,18 +199,19 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clockControl?.close(), fleetLoad?.close()]);
+    await Promise.all([clockControl?.close(), fleetLoad?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
 
   const { limits, timeouts } = config;
   const operatorListener = { key: 'admin', address: { kind: 'port', host: config.admin.host, port: config.admin.port }, tls: null, http2: false, limits: { ...limits, connectionsMax: OPERATOR_CONNECTIONS_MAX }, timeouts, telemetry } as const;
-  const shortCut = createShortCut({ exchange, passThrough: config.passThrough });
+  const shortCut = createShortCut({ exchange, get passThrough() { return live.config.passThrough; } });
   const listeners: Listener[] = [];
   let probes: ProbeListener | null = null;
   const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
+    await tenantLimits.ready();
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
     listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, shortCut));
@@ -194,6 +231,13 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     adminUrl: admin.url,
     probesUrl: probes?.url ?? null,
     reloadCertificate: open.reloadCertificate,
+    reload: (read) =>
+      reloads.take(() => {
+        const next = read();
+        const bound = restartKeys(config, next);
+        if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
+        live = { config: next, models: createModelNames(served, next.models) };
+      }),
     close: async () => {
       phase = 'leaving';
       probes?.beat();
@@ -276,7 +320,7 @@ function refuseWithoutToken({ name, address }: AgentConfig): void {
 function openFleetLoad(config: Config, { now, runtime, telemetry, log }: Joined & { readonly log: Logger }): FleetLoad | null {
   if (config.store === null) return null;
   const options = {
-    url: config.store.redisUrl,
+    target: config.store.target,
     fleet: config.store.fleet,
     gatewayId: gatewayId(),
     read: () => new Map(runtime.snapshot().replicas.map(({ replicaId, runningStreams, waitingPrompts }) => [replicaId, { running: runningStreams, waiting: waitingPrompts }])),
@@ -314,6 +358,15 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
     }
   }
   return beliefs;
+}
+
+/** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */
+function prefixSeedOf({ planner, replicas }: Config): (model: string, tenant: string) => string | null {
+  const { policy, routing = policy.kind === 'paceline' ? 'energy' : 'least-loaded', prefixAffinity } = planner;
+  if (prefixAffinity === 'off' || routing !== 'energy') return () => null;
+  const serving = new Map<string, number>();
+  for (const { models } of replicas) for (const model of models.keys()) serving.set(model, (serving.get(model) ?? 0) + 1);
+  return (model, tenant) => ((serving.get(model) ?? 0) < 2 ? null : prefixAffinity === 'per-tenant' ? `${model}\n${tenant}` : model);
 }
 
 function replicaOf(replicas: ReadonlyMap<ReplicaId, Replica>, replicaId: ReplicaId): Replica {

@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Comman
   emulate: () => import('./cli/emulate.ts'),
   simulate: () => import('./cli/simulate.ts'),
   bench: () => import('./cli/bench.ts'),
+  keys: () => import('./cli/keys.ts'),
   demo: () => import('./cli/demo.ts'),
 };
 

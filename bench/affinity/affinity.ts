@@ -1,7 +1,9 @@
 // npm run -s bench:affinity: what it is worth to know which replica has read a prompt's beginning before. The same requests,
 // machines and belief in every row; see ../results/affinity/README.md.
 //
-//   node bench/affinity/affinity.ts [--profiles a,b] [--loads low,middle,high] [--beliefs right,…] [--replicas 4] [--generated] [--json]
+// --kv-times 8: as if the servers had eight times the memory for keys and values, as some keep them in the host's.
+//
+//   node bench/affinity/affinity.ts [--profiles a,b] [--loads low,middle,high] [--beliefs right,…] [--replicas 4] [--requests 3000] [--kv-times 1] [--generated] [--json]
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
@@ -13,7 +15,7 @@ import { runReport } from '../../src/simulator/run-report.ts';
 import { simulate, type SimulationOptions } from '../../src/simulator/simulate.ts';
 import { BELIEFS, type Belief, fleetCapacityPerS, predictionOf, sharedOf } from '../energy/cell.ts';
 import { chosen, numberOf, refusing } from '../energy/options.ts';
-import { LOADS, type Load, played, type Source } from '../energy/workloads.ts';
+import { LOADS, type Load, type LoadedWorkload, type Source } from '../energy/workloads.ts';
 import { conversations } from './conversations.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -25,6 +27,12 @@ const VARIANTS = {
   'paceline, least-loaded': { policy: { kind: 'paceline' }, routing: 'least-loaded' },
   'paceline, with affinity': { policy: { kind: 'paceline' } },
 } as const satisfies Record<string, Pick<SimulationOptions, 'policy' | 'mechanisms' | 'routing'>>;
+
+interface Options {
+  readonly replicas: number;
+  readonly requests: number;
+  readonly seed: number;
+}
 
 interface Row {
   readonly profile: string;
@@ -59,8 +67,15 @@ function repeatedShare(requests: SimulationOptions['requests'], blockTokens = 51
   return all === 0 ? 0 : repeated / all;
 }
 
-function rowsOf(profile: string, model: PerformanceModel, source: Source, load: Load, belief: Belief, ratePerS: number, options: { readonly replicas: number; readonly seed: number }): readonly Row[] {
-  const workload = played(source, ratePerS);
+/** So many requests of the source from its start, at that rate: caches have to fill before they are worth anything. */
+function firstOf({ requests: all, recorded, leftOut, classes, lengthS }: Source, wanted: number, ratePerS: number): LoadedWorkload {
+  const speed = ratePerS / (all.length / lengthS);
+  const requests = all.slice(0, wanted).map((request) => ({ ...request, atMs: request.atMs / speed }));
+  return { recorded, requests, ratePerS, durationS: (requests.at(-1)?.atMs ?? 0) / 1000, leftOut, classes };
+}
+
+function rowsOf(profile: string, model: PerformanceModel, source: Source, load: Load, belief: Belief, ratePerS: number, options: Options): readonly Row[] {
+  const workload = firstOf(source, options.requests, ratePerS);
   const shared = sharedOf(model, workload, belief, { ...options, clairvoyantEffort: 0 });
   const feasible = feasibleAlone([createPhysics(model.profile, BELIEFS[belief].scale)], shared.requests, shared.classes);
   const cachedShareMost = repeatedShare(workload.requests);
@@ -107,17 +122,21 @@ async function main(): Promise<void> {
       loads: { type: 'string', default: Object.keys(LOADS).join(',') },
       beliefs: { type: 'string', default: 'right' },
       replicas: { type: 'string', default: '4' },
+      requests: { type: 'string', default: '3000' },
       seed: { type: 'string', default: '1' },
+      'kv-times': { type: 'string', default: '1' },
       generated: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   });
-  const options = { replicas: numberOf('replicas', values.replicas, { least: 1, most: 1000, whole: true }), seed: numberOf('seed', values.seed, { least: 0, most: 1e9, whole: true }) };
+  const options: Options = { requests: numberOf('requests', values.requests, { least: 1, most: 1e6, whole: true }), replicas: numberOf('replicas', values.replicas, { least: 1, most: 1000, whole: true }), seed: numberOf('seed', values.seed, { least: 0, most: 1e9, whole: true }) };
   const loads = chosen('loads', values.loads, Object.keys(LOADS) as Load[]);
   const beliefs = chosen('beliefs', values.beliefs, Object.keys(BELIEFS) as Belief[]);
+  const kvTimes = numberOf('kv-times', values['kv-times'], { least: 1, most: 1000, whole: true });
   const rows: Row[] = [];
   for (const profile of chosen('profiles', values.profiles, PROFILES)) {
-    const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profile}.json`)));
+    const own = loadProfile(join(ROOT, `config/profiles/${profile}.json`));
+    const model = createPerformanceModel({ ...own, serving: { ...own.serving, kvTokens: own.serving.kvTokens * kvTimes } });
     const source = await conversations(model, options.seed, values.generated);
     if (rows.length === 0 && !source.recorded) process.stderr.write('generated conversations\n');
     const capacityPerS = fleetCapacityPerS(model, source, { ...options, clairvoyantEffort: 0 });

@@ -102,7 +102,7 @@ function summary(results: Results): string {
   const lines: string[] = [];
   if (schedules !== null) {
     lines.push(`${schedules.schedules} schedules, ${schedules.faults} faults, ${schedules.requests} requests: ${schedules.violations.length} violations (target 0)`);
-    lines.push(`  clocks back at default within ${schedules.clocksBackMsMax?.toFixed(0) ?? '-'} ms after their holder or their agent was killed`);
+    lines.push(`  clocks back at default within ${schedules.clocksBackMsMax?.toFixed(0) ?? '-'} ms after their holders or their agent were killed (${schedules.clocksLowered} times)`);
   }
   if (cancellation !== null) {
     const closed = cancellation.phases.flatMap(({ closedMs }) => closedMs ?? []);

@@ -1,5 +1,5 @@
 // A model server that can be told to misbehave: garbage, resets, silence, single bytes, refusals. It numbers its tokens by
-// the request's id, and writes down what became of each request. Its probes are answered well whatever it does.
+// the request's id, and writes down what became of each request. Its probes are answered well as long as it lives.
 import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { monotonicMs } from '../../src/engine/real-time.ts';
 import type { RequestNote } from '../../src/engine/server.ts';
 import { stubToken } from './expected-text.ts';
+import { lastingPort } from './lasting-port.ts';
 
 export type Mood = 'well' | 'garbage' | 'reset' | 'hang' | 'slow' | 'refuse';
 
@@ -15,6 +16,10 @@ export interface FaultyServer {
   readonly url: string;
   readonly notes: readonly (Omit<RequestNote, 'kind'> & { readonly kind: RequestNote['kind'] | 'refused' | 'broken'; readonly atMs: number })[];
   mood: Mood;
+  /** Nobody listens, and what was under way is cut off. */
+  die(): Promise<void>;
+  /** At the same port again. */
+  revive(): Promise<void>;
   /** Requests whose connection is not closed and whose answer is not at its end. */
   open(): number;
   close(): Promise<void>;
@@ -142,18 +147,26 @@ export async function createFaultyServer(): Promise<FaultyServer> {
     }
   }
 
-  server.listen(0, '127.0.0.1');
+  server.listen(await lastingPort(), '127.0.0.1');
   await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  async function die(): Promise<void> {
+    const closed = once(server, 'close');
+    server.close();
+    for (const socket of sockets) socket.resetAndDestroy();
+    await closed;
+  }
   const stub: FaultyServer = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://127.0.0.1:${port}`,
     notes,
     mood: 'well',
-    open: () => open.size,
-    close: async () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await once(server, 'close');
+    die,
+    revive: async () => {
+      server.listen(port, '127.0.0.1');
+      await once(server, 'listening');
     },
+    open: () => open.size,
+    close: async () => void (server.listening && (await die())),
   };
   return stub;
 }

@@ -31,8 +31,8 @@ export interface Observation {
   readonly replicaOf: ReadonlyMap<string, { readonly target: TargetKind; readonly index: number }>;
   /** What the gateways and the servers held when all requests had ended, and time enough had passed. */
   readonly held: readonly { readonly where: string; readonly what: string; readonly count: number }[];
-  /** How long the devices took to be at their defaults after their holders or their agent had gone; `null`: longer than was waited. */
-  readonly clocks: readonly { readonly after: string; readonly tookMs: number | null }[];
+  /** How long the devices, of which so many were lowered, took to be at their defaults after their holders or their agent had gone; `null`: longer than was waited. */
+  readonly clocks: readonly { readonly after: string; readonly lowered: number; readonly tookMs: number | null }[];
   /** Gateways that did not see all replicas up again. */
   readonly notRecovered: readonly string[];
   readonly troubles: readonly string[];

@@ -16,7 +16,7 @@ const STUB_ID = 'stub';
 /** Short, so that a schedule takes seconds; each is well above what a busy machine adds. */
 const TIMEOUTS = { connectMs: 500, firstByteMs: 4_000, stallMs: 1_000, drainMs: 2_000 };
 const QUEUE_MS = 4_000;
-const HEALTH = { everyMs: 100, timeoutMs: 400, failuresMax: 2 };
+const HEALTH = { everyMs: 100, timeoutMs: 400, failuresMax: 2, slowStartMs: 500 };
 const TTL_MS = 500;
 /** In the queue, until the answer begins, its longest text on a slow server, silence in it; and what a starved machine adds. */
 const HUNG_AFTER_MS = QUEUE_MS + TIMEOUTS.firstByteMs + 3_000 + TIMEOUTS.stallMs + 4_000;
@@ -61,17 +61,23 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
   };
 
   const startedAtMs = monotonicMs();
-  const injected = schedule.faults.map(async (fault) => {
-    await delay(fault.atMs);
+  /** By target: on a busy machine what was killed may not be back when it is to be broken again. */
+  const mended = new Map<string, Promise<void>>();
+  const injectOne = async (fault: Fault, before: Promise<void> | undefined): Promise<void> => {
+    await Promise.all([delay(fault.atMs), before]);
     const fromMs = monotonicMs();
-    await inject(fault, rig, stub, (after, tookMs) => void clocks.push({ after, tookMs }));
+    await inject(fault, rig, stub, (after, back) => void clocks.push({ after, ...back }));
     faults.push({ target: fault.target, index: fault.index, kind: fault.kind, fromMs, toMs: monotonicMs() });
-  });
+  };
+  for (const fault of schedule.faults) {
+    const target = `${fault.target}-${fault.index}`;
+    mended.set(target, injectOne(fault, mended.get(target)));
+  }
   for (const request of schedule.requests) {
     await delay(Math.max(0, startedAtMs + request.atMs - monotonicMs()));
     send(request);
   }
-  await Promise.all(injected);
+  await Promise.all(mended.values());
   await allEnded(schedule.requests);
 
   const notRecovered: string[] = [];
@@ -82,8 +88,7 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
   const held = await whatIsHeld(rig, stub);
 
   for (const gateway of rig.gateways) gateway.kill();
-  const lockedMs = await untilDefault(rig.nodes);
-  clocks.push({ after: 'SIGKILL of all gateways', tookMs: lockedMs });
+  clocks.push({ after: 'SIGKILL of all gateways', ...(await untilDefault(rig.nodes)) });
   return {
     requests: [...schedule.requests, ...tail],
     seen,
@@ -100,7 +105,7 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
 }
 
 /** Resolves when it is over and what was broken is there again. */
-async function inject({ target, index, kind, lengthMs }: Fault, rig: Rig, stub: FaultyServer, onClocks: (after: string, tookMs: number | null) => void): Promise<void> {
+async function inject({ target, index, kind, lengthMs }: Fault, rig: Rig, stub: FaultyServer, onClocks: (after: string, back: Back) => void): Promise<void> {
   switch (target) {
     case 'replica': {
       const servers = (rig.nodes[index] as Node).servers;
@@ -109,6 +114,11 @@ async function inject({ target, index, kind, lengthMs }: Fault, rig: Rig, stub: 
       return slowed(servers.pid(), lengthMs);
     }
     case 'stub':
+      if (kind === 'kill') {
+        await stub.die();
+        await delay(lengthMs);
+        return stub.revive();
+      }
       stub.mood = kind as Mood;
       await delay(lengthMs);
       stub.mood = 'well';
@@ -120,10 +130,10 @@ async function inject({ target, index, kind, lengthMs }: Fault, rig: Rig, stub: 
       if (kind === 'freeze') return stopped(workerPid, lengthMs);
       if (kind === 'kill') node.agent.kill();
       else signal(workerPid, 'SIGKILL');
-      const afterMs = untilDefault([node]).then((tookMs) => onClocks(`agent-${index} ${kind}`, tookMs));
+      const told = untilDefault([node]).then((back) => onClocks(`agent-${index} ${kind}`, back));
       await delay(lengthMs);
       if (kind === 'kill') await node.agent.start();
-      await afterMs;
+      await told;
       return;
     }
     case 'redis':
@@ -160,15 +170,18 @@ async function slowed(pid: number, lengthMs: number): Promise<void> {
   }
 }
 
-/** Until every device has been at its default clock; `null` where that took too long. */
-async function untilDefault(nodes: readonly Node[]): Promise<number | null> {
+type Back = Omit<Observation['clocks'][number], 'after'>;
+
+/** Until every device has been at its default clock. */
+async function untilDefault(nodes: readonly Node[]): Promise<Back> {
   const fromMs = monotonicMs();
   const left = new Set(nodes.filter(({ agent }) => agent !== null).flatMap((node) => node.locksMhz().map((_, device) => ({ node, device }))));
+  const lowered = nodes.flatMap((node) => node.locksMhz()).filter((mhz) => mhz > 0).length;
   const done = await until(() => {
     for (const one of left) if (one.node.locksMhz()[one.device] === 0) left.delete(one);
     return left.size === 0;
   }, CLOCKS_MS);
-  return done ? monotonicMs() - fromMs : null;
+  return { lowered, tookMs: done ? monotonicMs() - fromMs : null };
 }
 
 /** Everything that counts requests, once it has had time to come to nothing. */

@@ -10,8 +10,9 @@ import type { Child } from '../../src/demo/children.ts';
 import { startChild } from '../../src/demo/children.ts';
 import type { DeviceStateFile } from '../../src/engine/device-file.ts';
 import { openDeviceStateFile } from '../../src/engine/device-file.ts';
-import { freePort, startRedis } from '../../test/fixtures/redis.ts';
+import { startRedis } from '../../test/fixtures/redis.ts';
 import type { RedisServer } from '../../test/fixtures/redis.ts';
+import { lastingPort } from './lasting-port.ts';
 
 export const ROOT = resolve(import.meta.dirname, '../..');
 export const AGENT_BINARY = join(ROOT, 'agent/target/release/paceline-agent');
@@ -123,7 +124,7 @@ export async function startRig(options: RigOptions): Promise<Rig> {
     const deviceDir = join(place, 'devices');
     const requestLog = join(directory, `requests-${index}.jsonl`);
     // One alone comes back where it was; several take what is free.
-    const port = replicas === 1 ? await freePort() : 0;
+    const port = replicas === 1 ? await lastingPort() : 0;
     let ready: { readonly replicas: Node['replicas'] } | null = null;
     const servers = part(`servers-${index}`, async () => {
       const started = child(`servers-${index}`, process.execPath, [MAIN, 'emulate', '--profile', resolve(ROOT, options.profile), '--replicas', String(replicas), '--port', String(port), '--device-dir', deviceDir, '--model', MODEL, '--request-log', requestLog]);
@@ -169,11 +170,11 @@ export async function startRig(options: RigOptions): Promise<Rig> {
     }
   }
 
-  const redisPort = await freePort();
+  const redisPort = await lastingPort();
   let redis = await startRedis({ port: redisPort });
 
   async function startGateway(index: number, nodes: readonly Node[]): Promise<Gateway> {
-    const [port, adminPort] = [await freePort(), await freePort()];
+    const [port, adminPort] = [await lastingPort(), await lastingPort()];
     const configFile = join(directory, `gateway-${index}.yaml`);
     const replica = { models: [MODEL], profile: resolve(ROOT, options.profile), ...options.replica };
     const emulated = nodes.flatMap((node, at) => node.replicas.map(({ url, devices }, number) => ({ id: `node-${at}-${number}`, url, ...replica, ...(node.agent === null ? {} : { devices, agent: `node-${at}` }) })));

@@ -1,5 +1,5 @@
 // Fault schedules one after the other, each with what it violated and how to play it again.
-import type { Outcome } from './checking-client.ts';
+import type { Outcome, Seen } from './checking-client.ts';
 import type { Violation } from './invariants.ts';
 import { violationsOf } from './invariants.ts';
 import { play } from './play.ts';
@@ -11,7 +11,8 @@ export interface SchedulesResult {
   readonly requests: number;
   readonly outcomes: Readonly<Partial<Record<Outcome['kind'], number>>>;
   readonly violations: readonly (Violation & { readonly replay: string })[];
-  /** Of the agents' promises that were put to the test: the slowest. */
+  /** How often clocks were lowered when their holders or their agent were killed, and the longest until they were back. */
+  readonly clocksLowered: number;
   readonly clocksBackMsMax: number | null;
 }
 
@@ -38,13 +39,18 @@ export async function runSchedules({ seed, schedules, only, onLine }: SchedulesO
     faults += schedule.faults.length;
     requests += observation.requests.length;
     violations.push(...found.map((violation) => ({ ...violation, replay })));
-    clocksBackMs.push(...observation.clocks.flatMap(({ tookMs }) => tookMs ?? []));
-    const counts = Map.groupBy(observation.seen, ({ outcome }) => outcome.kind);
-    for (const [kind, { length }] of counts) outcomes[kind] = (outcomes[kind] ?? 0) + length;
-    onLine(`${String(one).padStart(4)}  ${found.length === 0 ? 'holds   ' : 'VIOLATED'}  ${[...counts].map(([kind, { length }]) => `${length} ${kind}`).join(', ')}`);
+    clocksBackMs.push(...observation.clocks.flatMap(({ lowered, tookMs }) => (lowered === 0 || tookMs === null ? [] : tookMs)));
+    for (const { outcome } of observation.seen) outcomes[outcome.kind] = (outcomes[outcome.kind] ?? 0) + 1;
+    onLine(`${String(one).padStart(4)}  ${found.length === 0 ? 'holds   ' : 'VIOLATED'}  ${counted(observation.seen)}`);
     if (found.length > 0 || only !== null) onLine(`      ${schedule.routing}, ${schedule.concurrencyMax} at once; ${schedule.faults.map(describeFault).join('; ')}`);
     for (const { invariant, what } of found) onLine(`      ${invariant}: ${what}`);
     if (found.length > 0) onLine(`      again: ${replay}`);
   }
-  return { schedules: chosen.length, faults, requests, outcomes, violations, clocksBackMsMax: clocksBackMs.length === 0 ? null : Math.max(...clocksBackMs) };
+  return { schedules: chosen.length, faults, requests, outcomes, violations, clocksLowered: clocksBackMs.length, clocksBackMsMax: clocksBackMs.length === 0 ? null : Math.max(...clocksBackMs) };
+}
+
+/** Most frequent first; errors by their code. */
+function counted(seen: readonly Seen[]): string {
+  const counts = Map.groupBy(seen, ({ outcome }) => (outcome.kind === 'refused' || outcome.kind === 'broken-off' ? `${outcome.kind} (${outcome.code})` : outcome.kind));
+  return [...counts].sort(([, one], [, other]) => other.length - one.length).map(([kind, { length }]) => `${length} ${kind}`).join(', ');
 }

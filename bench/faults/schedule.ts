@@ -7,8 +7,8 @@ import { createRandom } from '../../src/random/random.ts';
 export const FAULT_KINDS = {
   /** Emulated model servers, as processes: SIGKILL and a new one at its end; SIGSTOP and SIGCONT; stopped most of the time. */
   replica: ['kill', 'hang', 'slow'],
-  /** The scriptable one, which goes on answering its probes meanwhile. */
-  stub: ['garbage', 'reset', 'hang', 'slow', 'refuse'],
+  /** The scriptable one, which goes on answering its probes meanwhile, but where it is dead. */
+  stub: ['garbage', 'reset', 'hang', 'slow', 'refuse', 'kill'],
   /** The sentinel with its worker, the worker alone, and the worker stopped. */
   agent: ['kill', 'kill-worker', 'freeze'],
   redis: ['kill', 'freeze'],
@@ -67,6 +67,8 @@ const LENGTH_MS = { min: 150, max: 1_500 };
 /** Between two faults of one target: it has come back in between. */
 const APART_MS = 300;
 const LEAVES_SHARE = 0.1;
+/** Of schedules in which, for a while, no model server is alive. */
+const BLACKOUT_SHARE = 0.2;
 /** So many that they fill a KV block: an emulated server's answers are then different for each. */
 const PROMPT_WORDS = 40;
 
@@ -90,14 +92,19 @@ function drawFaults(random: Random, shape: ScheduleShape): Fault[] {
   const counts: Readonly<Record<TargetKind, number>> = { replica: shape.replicas, stub: 1, agent: shape.agents, redis: 1, gateway: shape.gateways };
   const choices = (Object.keys(FAULT_KINDS) as TargetKind[]).flatMap((target) => FAULT_KINDS[target].map((kind) => ({ target, kind })));
   const wanted = between(random, shape.faults.min, shape.faults.max);
-  const faults: Fault[] = [];
+  const faults: Fault[] = random() < BLACKOUT_SHARE ? blackout(random, shape) : [];
   // Those that would fall upon one of the same target are drawn again; there are never so many that none fits.
-  for (let draw = 0; faults.length < wanted && draw < 20 * wanted; draw++) {
+  for (let draw = 0, before = faults.length; faults.length < before + wanted && draw < 20 * wanted; draw++) {
     const { target, kind } = pick(random, choices);
     const fault: Fault = { atMs: between(random, 200, shape.loadMs - 500), lengthMs: between(random, LENGTH_MS.min, LENGTH_MS.max), target, kind, index: between(random, 0, counts[target] - 1) };
     if (faults.every((other) => other.target !== target || other.index !== fault.index || apart(fault, other))) faults.push(fault);
   }
   return faults.toSorted((one, other) => one.atMs - other.atMs);
+}
+
+function blackout(random: Random, shape: ScheduleShape): Fault[] {
+  const fault = { atMs: between(random, 500, shape.loadMs - LENGTH_MS.max), lengthMs: between(random, 800, LENGTH_MS.max), kind: 'kill' };
+  return [{ ...fault, target: 'stub', index: 0 }, ...Array.from({ length: shape.replicas }, (_, index): Fault => ({ ...fault, target: 'replica', index }))];
 }
 
 function apart(one: Fault, other: Fault): boolean {

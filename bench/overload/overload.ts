@@ -15,9 +15,9 @@ const TARGET = 0.99;
 
 /** Each wants more than its share of what there is: offered is not in proportion to the weights. */
 const TENANTS = [
-  { tenant: 'bronze', weight: 1, offered: 0.2 },
-  { tenant: 'silver', weight: 2, offered: 0.34 },
-  { tenant: 'gold', weight: 3, offered: 0.46 },
+  { tenant: 'bronze', weight: 1, offered: 0.19 },
+  { tenant: 'silver', weight: 2, offered: 0.33 },
+  { tenant: 'gold', weight: 3, offered: 0.48 },
 ];
 
 await refusing(async () => {
@@ -42,7 +42,7 @@ await refusing(async () => {
   };
   const lengthS = numberOf('seconds', values.seconds, { least: 30, most: 7_200 });
   const times = numberOf('times', values.times, { least: 1, most: 10 });
-  const capacity = capacityPerS(fleet, CHAT, { target: TARGET, lengthS: 120 });
+  const capacity = capacityPerS(fleet, CHAT, { target: TARGET, lengthS: 240 });
   const ratePerS = times * capacity;
   const tenants = (infeasible: TenantLoad['infeasible']): TenantLoad[] => TENANTS.map(({ tenant, weight, offered }) => ({ tenant, weight, infeasible, slo: CHAT, ratePerS: offered * ratePerS, fromS: 0, untilS: lengthS }));
   const admission = play(fleet, tenants('refuse'));

@@ -56,7 +56,8 @@ export interface Fleet {
   readonly seed: number;
 }
 
-export function play(fleet: Fleet, loads: readonly TenantLoad[]): Played {
+/** Requests of the first `warmUpS` are played and not counted: the gateway has yet to learn what its profile has wrong. */
+export function play(fleet: Fleet, loads: readonly TenantLoad[], warmUpS = 0): Played {
   const { profile, model, replicas, truthTime, seed } = fleet;
   const requests = loads
     .flatMap((load, index) => {
@@ -76,17 +77,20 @@ export function play(fleet: Fleet, loads: readonly TenantLoad[]): Played {
     policy: { kind: 'paceline' },
     seed,
   });
-  const loadS = Math.max(...loads.map(({ untilS }) => untilS));
-  const met = run.reports.filter((report) => report.met ?? report.outcome === 'finished');
+  const counts = (jobId: string): boolean => (requests[Number(jobId)]?.atMs ?? 0) >= warmUpS * 1000;
+  const reports = run.reports.filter(({ jobId }) => counts(jobId));
+  const counted = requests.filter(({ atMs }) => atMs >= warmUpS * 1000);
+  const loadS = Math.max(...loads.map(({ untilS }) => untilS)) - warmUpS;
+  const met = reports.filter((report) => report.met ?? report.outcome === 'finished');
   const tokens = run.reports.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
   const tightestMs = Math.min(...loads.map(({ slo }) => slo.tpotMs ?? Number.POSITIVE_INFINITY));
   // Only what ended within the load: the bound is over its length, and what drains afterwards would be counted for nothing.
-  const inTheLoad = met.filter(({ jobId, e2eMs }) => (requests[Number(jobId)]?.atMs ?? 0) + e2eMs <= loadS * 1000);
+  const inTheLoad = met.filter(({ jobId, e2eMs }) => (requests[Number(jobId)]?.atMs ?? 0) + e2eMs <= (warmUpS + loadS) * 1000);
   const usefulMs = inTheLoad.reduce((sum, { promptTokens, outputTokens }) => sum + workMs(model, promptTokens, outputTokens), 0) * truthTime;
   return {
     tenants: [...new Map(loads.map((load) => [load.tenant, load])).values()].map(({ tenant, weight }) => {
-      const offered = requests.filter(({ load }) => load.tenant === tenant).length;
-      const admitted = run.reports.filter((report) => report.tenant === tenant);
+      const offered = counted.filter(({ load }) => load.tenant === tenant).length;
+      const admitted = reports.filter((report) => report.tenant === tenant);
       const metOfTenant = met.filter((report) => report.tenant === tenant);
       return {
         tenant,
@@ -98,12 +102,12 @@ export function play(fleet: Fleet, loads: readonly TenantLoad[]): Played {
         goodputTokensPerS: metOfTenant.reduce((sum, { outputTokens }) => sum + outputTokens, 0) / loadS,
       };
     }),
-    offered: requests.length,
-    admitted: run.reports.length,
-    attainment: met.length / Math.max(1, run.reports.length),
+    offered: counted.length,
+    admitted: reports.length,
+    attainment: met.length / Math.max(1, reports.length),
     goodputPerS: met.length / loadS,
     usefulShare: usefulMs / mostWorkMs(model, { replicas, tightestMs: tightestMs / truthTime, loadMs: loadS * 1000 }),
-    longestS: Math.max(0, ...run.reports.map(({ e2eMs }) => e2eMs)) / 1000,
+    longestS: Math.max(0, ...reports.map(({ e2eMs }) => e2eMs)) / 1000,
     joulesPerOutputToken: run.energyJ / Math.max(1, tokens),
   };
 }
@@ -134,10 +138,13 @@ function mostWorkMs(model: PerformanceModel, { replicas, tightestMs, loadMs }: {
   return replicas * loadMs * (1 - (Number.isFinite(tightestMs) ? steps(model).baseMs / tightestMs : 0));
 }
 
+const WARM_UP_S = 60;
+
 /** The highest rate at which the target is still attained by requests of one class when none is refused; to a percent. */
 export function capacityPerS(fleet: Fleet, slo: Slo, { target, lengthS }: { readonly target: number; readonly lengthS: number }): number {
-  const attains = (ratePerS: number): boolean => play(fleet, [{ tenant: 'all', weight: 1, infeasible: 'best-effort', slo, ratePerS, fromS: 0, untilS: lengthS }]).attainment >= target;
-  let low = 1;
+  const attains = (ratePerS: number): boolean => play(fleet, [{ tenant: 'all', weight: 1, infeasible: 'best-effort', slo, ratePerS, fromS: 0, untilS: lengthS }], WARM_UP_S).attainment >= target;
+  // From where there are enough requests to tell of a percent.
+  let low = 4;
   while (attains(2 * low)) low *= 2;
   let high = 2 * low;
   while (high / low > 1.01) {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { loadConfig, parsePolicy } from '../config.ts';
 import type { Config } from '../config.ts';
+import { watchFiles } from '../config/file-watch.ts';
 import { ConfigError } from '../config/config-problems.ts';
 import { createGateway } from '../gateway.ts';
 import { ProfileFileError } from '../profile-file.ts';
@@ -25,16 +26,35 @@ export const command = defineCommand({
     if (options.config === undefined) throw new UsageError('--config FILE is missing; see: paceline serve --help');
     // Signals are caught before anything is opened: one that comes early must still give the lease back.
     const signals = [once(process, 'SIGTERM'), once(process, 'SIGINT')];
-    const config = overridden(readConfig(options.config), options);
+    const path = options.config;
+    let config = overridden(readConfig(path), options);
     const gateway = await createGateway(config).catch(refuseUnusable);
-    // A terminal that closes takes its gateway with it; a supervisor that sends it means "read again", which without a certificate is nothing.
-    if (config.listen.tls !== null || !process.stdout.isTTY) process.on('SIGHUP', gateway.reloadCertificate);
+    const reload = (): void => {
+      let next = config;
+      watch.seen();
+      const taken = gateway.reload(() => {
+        next = overridden(loadConfig(path), options);
+        return next;
+      });
+      if (taken) config = next;
+    };
+    const watch = watchFiles(() => [path, ...(config.keysPath === null ? [] : [config.keysPath])], { everyMs: LOOK_EVERY_MS, changed: reload });
+    // A terminal that closes takes its gateway with it; a supervisor that sends it means "read again".
+    if (process.stdout.isTTY) signals.push(once(process, 'SIGHUP'));
+    else process.on('SIGHUP', () => {
+      reload();
+      gateway.reloadCertificate();
+    });
     process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl, ...(gateway.probesUrl === null ? {} : { probesUrl: gateway.probesUrl }) })}\n`);
     await Promise.race(signals);
+    watch.close();
     await gateway.close();
     return 0;
   },
 });
+
+/** How often files are looked at: an editor's two writes are one change, and a revoked key is soon of no use. */
+const LOOK_EVERY_MS = 1_000;
 
 function readConfig(path: string): Config {
   try {

@@ -76,6 +76,7 @@ const tenant = z.strictObject({
       requestsPerMinute: z.int().min(1).max(10_000_000).optional(),
       tokensPerMinute: z.int().min(1).max(10_000_000_000).optional().describe('of prompts and answers; what an answer may take is reserved, and what it did not take given back'),
       concurrencyMax: z.int().min(1).max(1_000_000).optional().describe('requests at once, those that wait included'),
+      scope: z.enum(['fleet', 'gateway']).default('fleet').describe("'gateway': of each gateway by itself, without asking the store"),
     })
     .prefault({})
     .describe('of all gateways together where there is a store; over them is 429'),
@@ -86,7 +87,7 @@ const tenant = z.strictObject({
     })
     .optional(),
   class: label.optional().describe('class of its requests that say nothing'),
-  models: z.array(name).min(1).optional().describe('the only models it may use, and sees; default: all'),
+  models: z.array(name).min(1).optional().describe('the only names of models it may use, and sees; an alias brings its model with it, by that name; default: all'),
   tiers: tiers.optional(),
   bounds: z
     .strictObject({ ttftMs: bound.optional(), tpotMs: bound.optional(), e2eMs: bound.optional() })
@@ -108,6 +109,13 @@ const agent = z.strictObject({
   watchdogMs: z.int().min(200).max(60_000).optional().describe('zeusd only: no GPU is slow for longer than this unless asked for again; default 2000'),
   lowestClockMhz: z.int().min(1).max(10_000).optional().describe('zeusd only: an idle GPU may go down to it; default: it stays at the demanded clock'),
 });
+
+const redisNodes = z
+  .array(z.string().regex(/^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\]):\d{1,5}$/, 'want host:port, such as 10.0.0.7:6379'))
+  .min(1)
+  .max(32);
+
+const lostWay = z.enum(['open', 'closed', 'local-share']);
 
 const POLICY_WANTED = "want 'paceline', 'max-clock' or 'static:' and the id of an operating point";
 
@@ -159,6 +167,21 @@ export const configSchema = z.strictObject({
   replicas: z.array(replica).min(1),
   agent: agent.optional().describe('the agent on this node; without one the gateway proxies at default clocks'),
   agents: z.record(label, agent).optional().describe('instead of `agent`: one per node, by name'),
+  models: z
+    .record(
+      name,
+      z.strictObject({
+        aliasOf: name.optional().describe('a model of the replicas; requests for this name are requests for that'),
+        fallbacks: z.array(name).min(1).max(10).optional().describe('where no replica of this model is up, the first of these that has one; the answer names it in x-paceline-model'),
+      }),
+    )
+    .default({})
+    .describe('further names, and what stands in for a model; by name, each with either aliasOf or fallbacks'),
+  upstream: z
+    .strictObject({
+      retriesMax: z.int().min(0).max(20).default(2).describe('refusals (429, 503) of a request after which another replica is asked; then, or where there is none, the client gets the refusal as it is'),
+    })
+    .prefault({}),
   slo: z
     .strictObject({
       default: label.optional(),
@@ -168,6 +191,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('precedence: request header, service_tier, tenant, model, default'),
+  keysFile: z.string().min(1).optional().describe('keys of the tenants, made by `paceline keys`, relative to this file; read again when it changes'),
   tenants: z.array(tenant).default([]).describe("none: open access, everybody is 'anonymous'"),
   admission: z.strictObject({ ...admission, infeasible: admission.infeasible.unwrap().default('best-effort').describe(admission.infeasible.description ?? '') }).prefault({}),
   planner: z
@@ -177,6 +201,10 @@ export const configSchema = z.strictObject({
         .enum(['energy', 'least-loaded'])
         .optional()
         .describe("'energy': where the request costs least; 'least-loaded': fewest requests; default: energy under paceline, else least-loaded"),
+      prefixAffinity: z
+        .enum(['off', 'per-tenant', 'across-tenants'])
+        .default('per-tenant')
+        .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })
@@ -185,11 +213,30 @@ export const configSchema = z.strictObject({
     .strictObject({
       redisUrl: z.string().min(1).optional().describe('redis://host:port; with a password use redisUrlEnv'),
       redisUrlEnv: z.string().min(1).optional().describe('environment variable that holds the URL'),
-      fleet: label.default('default').describe('gateways of one name share what they have sent where'),
+      sentinel: z
+        .strictObject({
+          name: name.describe('of the group of servers that they watch'),
+          nodes: redisNodes,
+          passwordEnv: z.string().min(1).optional().describe("environment variable that holds the Sentinels' own password"),
+        })
+        .optional()
+        .describe('instead of a URL: Sentinels that know which server is the one to write to'),
+      cluster: z.strictObject({ nodes: redisNodes }).optional().describe('instead of a URL: some nodes of a Redis Cluster'),
+      usernameEnv: z.string().min(1).optional().describe('with sentinel or cluster; a URL has it inside'),
+      passwordEnv: z.string().min(1).optional().describe('with sentinel or cluster; a URL has it inside'),
+      tls: z.boolean().default(false).describe('with sentinel or cluster; a URL says rediss://'),
+      caFile: z.string().min(1).optional().describe("PEM: who signed the server's certificate, relative to this file; default: whom Node trusts"),
+      fleet: label.default('default').describe('gateways of one name share their limits, and what they have sent where'),
+      timeoutMs: z.int().min(1).max(1_000).default(20).describe('what a request of a tenant with limits waits for Redis at most; then what `whenLost` says'),
+      whenLost: z
+        .union([lostWay, z.strictObject({ requests: lostWay.default('local-share'), tokens: lostWay.default('local-share'), concurrency: lostWay.default('local-share'), energy: lostWay.default('local-share') })])
+        .default('local-share')
+        .describe("limits without an answer of Redis, all or each: 'open' lets everything through, 'closed' nothing, 'local-share' each gateway its part"),
+      gatewaysExpected: z.int().min(1).max(64).default(1).describe('how many gateways share a limit at least, where Redis is lost; it tells how many there are as long as it is there'),
     })
-    .refine((store) => (store.redisUrl === undefined) !== (store.redisUrlEnv === undefined), 'want either redisUrl or redisUrlEnv')
+    .refine(({ redisUrl, redisUrlEnv, sentinel, cluster }) => [redisUrl, redisUrlEnv, sentinel, cluster].filter((way) => way !== undefined).length === 1, 'want either redisUrl or redisUrlEnv, or sentinel, or cluster; one of them')
     .optional()
-    .describe('Redis, where several gateways stand in front of the same replicas; requests never wait for it'),
+    .describe('Redis, where several gateways stand in front of the same replicas; only requests of tenants with limits wait for it, briefly'),
   batch: z
     .strictObject({
       store: z.strictObject({ sqlite: z.string().min(1).describe('path of the file, relative to this one; made where it is missing') }).default({ sqlite: 'paceline-batches.sqlite' }),
@@ -244,10 +291,10 @@ export const configSchema = z.strictObject({
           failuresMax: z.int().min(1).max(1_000).default(5),
           windowMs: z.int().min(100).max(600_000).default(10_000),
           openMs: z.int().min(10).max(600_000).default(5_000).describe('until one request at a time tries it again; longer, up to 8 times, where that fails'),
-          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once'),
+          silentMs: timeoutMs.default(30_000).describe('nothing came from a replica for so long, though a stream waits for it: opens at once; want longer than the longest prompt takes'),
         })
         .prefault({})
-        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
+        .describe('so many failures of requests within a window (connections that break, timeouts, 500, 502, 504, no HTTP), at least a quarter of what came back, and a replica gets none while others serve its model; 429 and an overloaded 503 are no failures'),
       slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),

@@ -3,7 +3,7 @@
 // prompt that is shorter somewhere is cheaper there, and routing weighs that against all else.
 import { CANDIDATES_MAX, PREFIX } from './limits.ts';
 import type { JobOutcome, JobSpec, Usage } from './job.ts';
-import { createPrefixIndex, type PrefixIndex } from './prefix-index.ts';
+import { createBelievedCache, type BelievedCache } from './believed-cache.ts';
 import type { PendingJob, TrackedJob } from './tracked-job.ts';
 
 /** Replicas go by their place in the list. */
@@ -27,7 +27,7 @@ export interface PrefixAffinity {
 }
 
 interface Belief {
-  readonly index: PrefixIndex;
+  readonly cache: BelievedCache;
   readonly kvTokens: number;
   trust: number;
   seen: number;
@@ -41,11 +41,11 @@ const TRUST = { prior: 0.5, belief: 2, rate: 0.05 };
  * What is believed to be held is drawn in where most of it turns out to be gone, and let out where there was more than believed;
  * the memory is also needed for what runs, and other gateways fill it.
  */
-const CAPACITY = { drawnIn: 0.97, letOut: 1.01, leastShare: 0.05, goneShare: 0.5 };
+const CAPACITY = { drawnIn: 0.9, letOut: 1.02, leastShare: 0.05, goneShare: 0.5 };
 
 export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enabled: boolean): PrefixAffinity {
   const entriesMax = Math.min(PREFIX.entriesPerReplicaMax, Math.max(64, Math.floor(PREFIX.entriesMax / Math.max(1, kvTokensOfReplicas.length))));
-  const beliefs = kvTokensOfReplicas.map((kvTokens): Belief => ({ index: createPrefixIndex(kvTokens, entriesMax), kvTokens, trust: TRUST.prior, seen: 0, capacityTokens: kvTokens }));
+  const beliefs = kvTokensOfReplicas.map((kvTokens): Belief => ({ cache: createBelievedCache(kvTokens, entriesMax), kvTokens, trust: TRUST.prior, seen: 0, capacityTokens: kvTokens }));
   const large = beliefs.length > CANDIDATES_MAX;
   /** Of a large fleet: by block, who was sent it last, the latest first. The least lately sent block is the first. */
   const holdersOf = new Map<number, readonly number[]>();
@@ -86,7 +86,7 @@ export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enab
   function cachedTokens(job: Pick<PendingJob, 'spec' | 'promptTokens'>, replica: number): number {
     const { prefix } = job.spec;
     const belief = beliefs[replica] as Belief;
-    return !enabled || prefix === undefined ? 0 : expected(job, belief, belief.index.hits(prefix.blocks));
+    return !enabled || prefix === undefined ? 0 : expected(job, belief, belief.cache.hits(prefix.blocks));
   }
 
   function learn(belief: Belief, claimedTokens: number, cachedTokens: number, blockTokens: number): void {
@@ -98,7 +98,7 @@ export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enab
     const more = cachedTokens >= claimedTokens + blockTokens;
     if (!gone && !more) return;
     belief.capacityTokens = Math.min(belief.kvTokens, Math.max(CAPACITY.leastShare * belief.kvTokens, belief.capacityTokens * (gone ? CAPACITY.drawnIn : CAPACITY.letOut)));
-    belief.index.resize(belief.capacityTokens);
+    belief.cache.resize(belief.capacityTokens);
   }
 
   return {
@@ -113,10 +113,10 @@ export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enab
       const { prefix } = job.spec;
       if (!enabled || prefix === undefined) return;
       const belief = beliefs[replica] as Belief;
-      job.prefixHits = belief.index.hits(prefix.blocks);
+      job.prefixHits = belief.cache.hits(prefix.blocks);
       job.cachedTokens = expected(job, belief, job.prefixHits);
       job.prefilledTokens = job.cachedTokens;
-      belief.index.keep(prefix.blocks, prefix.blockShare * job.promptTokens);
+      belief.cache.keep(prefix.blocks, prefix.blockShare * job.promptTokens);
       noteHolder(prefix.blocks, replica);
     },
     ended(job, replica, outcome, usage) {
@@ -126,14 +126,14 @@ export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enab
       const promptTokens = usage?.promptTokens ?? job.promptTokens;
       if (usage !== undefined && promptTokens > 0) learn(belief, Math.min(promptTokens - 1, job.prefixHits * prefix.blockShare * promptTokens), usage.cachedTokens, prefix.blockShare * promptTokens);
       // Let go before its first token it may never have been read; what has run to its end is the last that was used.
-      if (outcome !== 'finished' && job.firstTokenAtMs === null) belief.index.drop(prefix.blocks, job.prefixHits);
-      else belief.index.keep(prefix.blocks, prefix.blockShare * promptTokens);
+      if (outcome !== 'finished' && job.firstTokenAtMs === null) belief.cache.drop(prefix.blocks, job.prefixHits);
+      else belief.cache.keep(prefix.blocks, prefix.blockShare * promptTokens);
     },
     returned({ spec: { prefix }, prefixHits }, replica) {
-      if (prefix !== undefined) beliefs[replica]?.index.drop(prefix.blocks, prefixHits);
+      if (prefix !== undefined) beliefs[replica]?.cache.drop(prefix.blocks, prefixHits);
     },
     lost(replica) {
-      beliefs[replica]?.index.clear();
+      beliefs[replica]?.cache.clear();
     },
     trust: (replica) => beliefs[replica]?.trust ?? 0,
   };

@@ -1,5 +1,5 @@
 // How many tokens is a prompt of so many bytes? A ratio learnt from `usage`, per key (model and tenant): languages, code
-// and chat templates differ. What a prefix cache saves is not reckoned with: the whole prompt is taken to be prefilled, which errs to the safe side.
+// and chat templates differ. What of them is cached is another question (`prefix-affinity.ts`).
 import { LEARNT_KEYS_MAX } from './limits.ts';
 
 export interface PromptEstimator {

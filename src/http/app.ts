@@ -9,11 +9,13 @@ import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
 import type { Access, Exchange } from './exchange.ts';
-import { mayUse, tenantOf } from './exchange.ts';
+import { tenantOf } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
+import type { ModelNames } from './model-names.ts';
 
+/** Models and access may become others between two requests. */
 export interface AppOptions {
-  readonly models: readonly string[];
+  readonly models: ModelNames;
   readonly access: Access;
   /** When the models were first offered, seconds since 1970; OpenAI's list has it. */
   readonly createdAtS: number;
@@ -29,17 +31,18 @@ export type ShortCut = (incoming: IncomingMessage, outgoing: ServerResponse) => 
 
 export interface ShortCutOptions {
   readonly exchange: Exchange;
-  /** Further paths that go on to the model servers; see `isAllowed`. */
+  /** Further paths that go on to the model servers; see `isAllowed`. Read for each request. */
   readonly passThrough: readonly string[];
 }
 
 /** Past Hono, for the requests that there are thousands of. */
-export function createShortCut({ exchange, passThrough }: ShortCutOptions): ShortCut {
+export function createShortCut(options: ShortCutOptions): ShortCut {
+  const { exchange } = options;
   return (incoming, outgoing) => {
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
     if (endpoint !== undefined) exchange(endpoint, path, incoming, outgoing);
-    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, passThrough)) exchange('opaque', path, incoming, outgoing);
+    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, options.passThrough)) exchange('opaque', path, incoming, outgoing);
     else return false;
     return true;
   };
@@ -71,16 +74,16 @@ export function createApp(options: AppOptions): App {
   app.get('/v1/models', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
-    return context.json({ object: 'list', data: options.models.filter((model) => mayUse(identity.tenant, model)).map(modelCard) });
+    return context.json({ object: 'list', data: options.models.listed(identity.tenant).map(modelCard) });
   });
   // Names of models have slashes in them.
   app.get('/v1/models/:model{.+}', (context) => {
     const identity = tenantOf(context.env.incoming.headers, options.access);
     if (identity.kind === 'unauthorized') return refuse(context.env, identity);
     const model = context.req.param('model');
-    return options.models.includes(model) && mayUse(identity.tenant, model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
+    return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
-  if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: options.access, refuse });
+  if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: () => options.access, refuse });
   app.notFound((context) => {
     const { method, path } = context.req;
     const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : options.batches === null ? null : batchMethods(path);

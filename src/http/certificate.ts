@@ -1,8 +1,9 @@
 // The certificate of a listener: read and checked as a pair with its key, and read again when the files change.
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
+import { watchFiles } from '../config/file-watch.ts';
 
 export interface CertificatePaths {
   readonly certPath: string;
@@ -40,19 +41,14 @@ export interface CertificateWatch {
   close(): void;
 }
 
-/**
- * Looks every `everyMs` whether the files are others. Their times and sizes are compared, no events are waited for:
- * those are lost where a directory is swapped under a link, which is how Kubernetes replaces secrets.
- */
+/** Looks every `everyMs` whether the files are others. */
 export function watchCertificate(
   paths: CertificatePaths,
   options: { readonly everyMs: number; readonly changed: (certificate: Certificate) => void; readonly broken: (why: string) => void },
 ): CertificateWatch {
-  let seen = fingerprint(paths);
-
   function reload(): void {
-    // Taken before the files are read: what changes in between is found by the next look.
-    seen = fingerprint(paths);
+    // Before the files are read: what changes in between is found by the next look.
+    watch.seen();
     let certificate: Certificate;
     try {
       certificate = readCertificate(paths);
@@ -63,20 +59,8 @@ export function watchCertificate(
     options.changed(certificate);
   }
 
-  const look = setInterval(() => {
-    if (fingerprint(paths) !== seen) reload();
-  }, options.everyMs);
-  look.unref();
-  return { reload, close: () => clearInterval(look) };
-}
-
-function fingerprint({ certPath, keyPath }: CertificatePaths): string {
-  return [certPath, keyPath]
-    .map((path) => {
-      const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
-      return stats === undefined ? 'none' : `${stats.dev}:${stats.ino}:${stats.mtimeNs}:${stats.size}`;
-    })
-    .join(' ');
+  const watch = watchFiles(() => [paths.certPath, paths.keyPath], { everyMs: options.everyMs, changed: reload });
+  return { reload, close: watch.close };
 }
 
 function read(name: 'certFile' | 'keyFile', path: string): string {

@@ -1,6 +1,7 @@
 // The one place where anything that goes wrong becomes a status and a body, in OpenAI's error shape or Anthropic's.
 import type { ServerResponse } from 'node:http';
 import { STATUS_CODES } from 'node:http';
+import type { LimitKind } from '../core/tenant-limits.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import type { Dialect } from './endpoints.ts';
@@ -24,6 +25,8 @@ export type Refusal =
   | { readonly kind: 'batch-bound'; readonly what: 'files' | 'file bytes' | 'batches in progress'; readonly max: number }
   | { readonly kind: 'conflict'; readonly message: string }
   | { readonly kind: 'batch-store-lost' }
+  /** Of its tenant's limits. */
+  | { readonly kind: 'limit'; readonly limit: LimitKind; readonly tenant: string; readonly allowed: number; readonly asked: number; readonly retryAfterMs: number | null }
   | { readonly kind: 'upstream-unreachable' }
   /** `answering`: it broke off in the middle of its answer. */
   | { readonly kind: 'upstream-broken'; readonly answering: boolean }
@@ -83,6 +86,8 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(409, 'invalid_request_error', null, refusal.message, { headers: retryHeaders(null) });
     case 'batch-store-lost':
       return answer(503, 'server_error', 'batch_store_unavailable', 'Files and batches cannot be reached now', { headers: retryHeaders(BATCH_STORE_RETRY_MS) });
+    case 'limit':
+      return overLimit(refusal);
     case 'upstream-unreachable':
       return answer(502, 'server_error', 'upstream_unreachable', 'The model server could not be reached', { headers: retryHeaders(NO_REPLICA_RETRY_MS) });
     case 'upstream-broken':
@@ -171,6 +176,24 @@ function rejected(reason: Exclude<RejectReason, 'unknown-model'>, retryAfterMs: 
     default:
       return unreachable(reason);
   }
+}
+
+const LIMIT_UNITS: Readonly<Record<LimitKind, string>> = { requests: 'requests per minute', tokens: 'tokens per minute', concurrency: 'requests at once', energy: 'joules per day (UTC)' };
+
+/** In OpenAI's words, whose SDKs and users know them: a rate that is reached, or a quota that is spent. */
+function overLimit({ limit, tenant, allowed, asked, retryAfterMs }: Extract<Refusal, { kind: 'limit' }>): ErrorResponse {
+  const dropped = ['x-llm-d-request-dropped-reason', 'rejected-saturated'];
+  const what = `${allowed} ${LIMIT_UNITS[limit]}`;
+  if (limit === 'energy') {
+    // It will not be there for hours: an SDK that comes back within a minute only loads us.
+    const back = retryAfterMs === null ? [] : retryHeaders(retryAfterMs).slice(2);
+    return answer(429, 'insufficient_quota', 'insufficient_quota', `The energy budget of '${tenant}' is spent: ${what}`, { headers: [...dropped, 'x-should-retry', 'false', ...back] });
+  }
+  if (retryAfterMs === null) {
+    return answer(429, limit, 'rate_limit_exceeded', `Request too large for '${tenant}': it may take ${asked} tokens, prompt and answer, and the limit is ${what}, so it can never be admitted; ask for fewer (max_completion_tokens)`, { headers: [...dropped, ...retryHeaders(null)] });
+  }
+  const asks = limit === 'tokens' ? `, and this request may take ${asked}` : '';
+  return answer(429, limit, 'rate_limit_exceeded', `Rate limit reached for '${tenant}': ${what}${asks}; try again in ${(Math.ceil(retryAfterMs) / 1_000).toString()} s`, { headers: [...dropped, ...retryHeaders(retryAfterMs)] });
 }
 
 /** The SDKs obey these; without a time to come back at, coming back makes no sense. */

@@ -3,21 +3,27 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
+import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
-import type { Prediction, RejectReason } from '../scheduler/events.ts';
+import type { RejectReason } from '../scheduler/events.ts';
 import { cut } from './cut.ts';
 import type { Refusal } from './error-response.ts';
-import { withModelName, withUsageAsked } from './body-edit.ts';
 import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
-import { clientHeaders, clientTrailers, requestIdOf, serverHeaders } from './headers.ts';
-import { multipartFields } from './multipart.ts';
+import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import type { ModelNames } from './model-names.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
+import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
+import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { readSlo } from './slo.ts';
+import type { ServerRequest } from './upstream-request.ts';
+import { queryOf, upstreamRequest } from './upstream-request.ts';
 
 /** A request under way to a replica. */
 export interface Call {
@@ -34,24 +40,22 @@ export interface AnswerSink {
   failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
 }
 
-export interface ServerRequest {
-  readonly method: string;
-  readonly path: string;
-  readonly headers: readonly string[];
-  readonly body: Buffer | null;
-  readonly hideUsage: boolean;
-  readonly streams: boolean;
-}
-
+/** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
-  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned'>;
+  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
   /** How a replica is spoken to: the name it knows the model by, and whether it may be asked for the usage of a stream. */
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean };
-  /** Names of all models that are served; where there is one alone, requests of some endpoints need not name it. */
-  readonly models: readonly string[];
+  /** Where there is one model alone, requests of some endpoints need not name it. */
+  readonly models: ModelNames;
+  /** What the beginnings of a tenant's prompts are told apart by; `null` where they do not matter. */
+  readonly prefixSeed: (model: string, tenant: string) => string | null;
+  /** Refusals by a server (429, 503) after which another replica is asked, per request. */
+  readonly retriesMax: number;
   readonly slo: SloConfig;
   readonly access: Access;
+  /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
+  readonly limiter: Limiter;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -59,6 +63,10 @@ export interface ExchangeOptions {
   readonly draining: () => boolean;
   readonly refused: (kind: Refusal['kind'], requestId: string) => void;
   readonly rejected: (reason: RejectReason, sloClass: string) => void;
+  /** Another replica is asked, for the server said it could not serve the request now. */
+  readonly retried: (retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }) => void;
+  /** Another model is asked, for no replica of the one wanted is up. */
+  readonly fellBack: (fallback: { readonly requestId: string; readonly from: string; readonly to: string }) => void;
   readonly failed: (failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }) => void;
 }
 
@@ -71,10 +79,23 @@ interface Content {
   readonly usageOptions: InferenceRequest['usageOptions'];
 }
 
+/** What was asked, whatever becomes of it: the name of the model in the body, what it may take, and since when. */
+interface Asked {
+  readonly name: string;
+  readonly slo: Slo;
+  readonly arrivedAtMs: number;
+  /** Models that are left to stand in, in order. */
+  readonly fallbacks: readonly string[];
+  /** Another model than the one behind the name serves it. */
+  readonly fellBack: boolean;
+}
+
 type State =
   | { readonly kind: 'reading' }
   | { readonly kind: 'queued'; readonly jobId: JobId }
   | { readonly kind: 'sent'; readonly jobId: JobId; readonly call: Call }
+  /** The server said "not now", and another replica may have it once that is read. */
+  | { readonly kind: 'refused'; readonly jobId: JobId; readonly call: Call; readonly refused: RefusedAnswer }
   | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly trailersOf: IncomingHttpHeaders | null }
   | { readonly kind: 'over' };
 
@@ -87,6 +108,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
     let state: State = { kind: 'reading' };
     /** A replica it was sent to could not be reached. */
     let unreached = false;
+    let retries = 0;
+    /** What the last server that refused it said. */
+    let refusal: RefusedAnswer | null = null;
 
     const refuse = (refusal: Refusal): void => {
       state = { kind: 'over' };
@@ -97,7 +121,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     outgoing.once('close', () => {
       const left = state;
       state = { kind: 'over' };
-      if (left.kind === 'sent' || left.kind === 'answering') left.call.abort();
+      if (left.kind === 'sent' || left.kind === 'refused' || left.kind === 'answering') left.call.abort();
       if (left.kind !== 'reading' && left.kind !== 'over') runtime.ended(left.jobId, 'cancelled', null);
     });
 
@@ -109,75 +133,131 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (state.kind !== 'reading') return;
       if (reading.kind === 'too-large') return refuse({ kind: 'body-too-large', bytesMax: options.bodyBytesMax });
       if (reading.kind === 'encoded') return refuse({ kind: 'body-encoded', encoding: reading.encoding });
-      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type']);
+      const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (name) => prefixSeedOf(name, identity.tenant));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
-      const model = request.model ?? soleModel(incoming.url, options.models.filter((served) => mayUse(identity.tenant, served)));
-      if (model === null) return refuse({ kind: 'bad-request', param: 'model', message: 'several models are served here: name one, in the body or as ?model=' });
-      if (!mayUse(identity.tenant, model)) return refuse({ kind: 'unknown-model', model });
+      const name = request.model ?? modelOf(incoming.url) ?? options.models.sole(identity.tenant);
+      if (name === null) return refuse({ kind: 'bad-request', param: 'model', message: 'several models are served here: name one, in the body or as ?model=' });
+      const model = options.models.resolve(identity.tenant, name);
+      if (model === null) return refuse({ kind: 'unknown-model', model: name });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      state = { kind: 'queued', jobId: job.jobId };
-      submit(job, { body: reading.body, usageOptions: request.usageOptions });
+      const asked = { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false };
+      const content = { body: reading.body, usageOptions: request.usageOptions };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, asked, content);
+      else submit(job, asked, content);
     });
 
+    function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
+      const model = options.models.resolve(tenant, name);
+      return model === null ? null : options.prefixSeed(model, tenant.name);
+    }
+
+    /** Waits for a store at most as long as the config says, where there is one. */
+    function admit(job: JobSpec, tenant: TenantConfig, asked: Asked, content: Content): void {
+      const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
+      options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
+        // It left meanwhile.
+        if (state.kind !== 'reading') return options.limiter.settle(jobId, null);
+        setRateLimitHeaders(outgoing, decision.standings);
+        if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
+        const { sloClass } = decision;
+        const slo = sloClass === null ? job.slo : (options.slo.classes[sloClass] ?? {});
+        submit(sloClass === null ? job : { ...job, sloClass, slo }, { ...asked, slo }, content);
+      });
+    }
+
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
-    function submit(job: JobSpec, content: Content): void {
-      const arrivedAtMs = now();
+    function submit(job: JobSpec, asked: Asked, content: Content): void {
+      state = { kind: 'queued', jobId: job.jobId };
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
-          if (state.kind !== 'queued') return;
+          if (state.kind !== 'queued') return options.limiter.settle(job.jobId, null);
+          const [other, ...fallbacks] = reason === 'no-replica' && refusal === null ? asked.fallbacks : [];
+          if (other !== undefined) {
+            options.fellBack({ requestId, from: job.model, to: other });
+            const spentMs = now() - asked.arrivedAtMs;
+            // Under its id: to whoever counts jobs it has not ended.
+            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), model: other }, { ...asked, fallbacks, fellBack: true }, content);
+          }
+          options.limiter.settle(job.jobId, null);
           options.rejected(reason, job.sloClass);
-          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: job.model } : { kind: 'rejected', reason, retryAfterMs });
+          if (refusal !== null) return passOn(refusal, asked);
+          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: asked.name } : { kind: 'rejected', reason, retryAfterMs });
         },
         dispatched: (replicaId, prediction) => {
           if (state.kind !== 'queued' || content.body === null) return;
-          const upstream = options.upstream(replicaId, job.model);
-          const { usageOptions } = content;
-          const hideUsage = usageOptions !== false && upstream.asksUsage;
-          const contentType = contentTypeFor(endpoint, incoming.headers);
-          const renamed = upstream.model === job.model ? content.body : withUpstreamModel(content.body, contentType, upstream.model);
-          const hasBody = renamed.length > 0 || incoming.method === 'POST';
-          const request = {
-            method: incoming.method ?? 'POST',
-            path: path + queryOf(incoming.url),
-            headers: serverHeaders(incoming.headers, requestId, hasBody ? contentType : null, job.slo, now() - arrivedAtMs),
-            body: hasBody ? (hideUsage ? withUsageAsked(renamed, usageOptions) : renamed) : null,
-            hideUsage,
-            streams: job.streaming,
-          };
-          const call = options.send(replicaId, request, sinkFor(job, replicaId, prediction, { arrivedAtMs, hideUsage, content }));
+          const { body, usageOptions } = content;
+          // Of what the request may take, what is left now, at whichever try.
+          const spentMs = now() - asked.arrivedAtMs;
+          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: asked.name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
+          const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
       });
     }
 
-    function sinkFor(job: JobSpec, replicaId: ReplicaId, prediction: Prediction, { arrivedAtMs, hideUsage, content }: { readonly arrivedAtMs: number; readonly hideUsage: boolean; readonly content: Content }): AnswerSink {
+    /** Status and headers, and whether what follows is a stream in which an error could be told. */
+    function begin({ statusCode, headers, streams, hideUsage, replicaId, prediction, model }: AnswerHead, { arrivedAtMs }: Asked): boolean {
+      // What may yet be taken out makes the answer shorter than its server said; what is no content has no length.
+      const lengthKept = !(streams && hideUsage) && statusCode !== 204;
+      const processingMs = streams ? null : now() - arrivedAtMs;
+      outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs, lengthKept, model }));
+      // An error can be told in the stream where it is readable text that may become longer.
+      return streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
+    }
+
+    /** What a server said who refused it, whole, after no other could be found: its words, not ours. */
+    function passOn(refused: RefusedAnswer, asked: Asked): void {
+      state = { kind: 'over' };
+      begin(refused.head, asked);
+      outgoing.end(refused.bytes());
+      cutIfUnread(outgoing, options.stallMs);
+    }
+
+    function sinkFor(job: JobSpec, asked: Asked, to: Pick<AnswerHead, 'replicaId' | 'prediction' | 'hideUsage' | 'model'>, content: Content): AnswerSink {
       const { jobId } = job;
+      const { replicaId } = to;
+
+      function answer(head: AnswerHead, call: Call): void {
+        content.body = null;
+        const eventStream = begin(head, asked);
+        const { headers, statusCode } = head;
+        state = { kind: 'answering', jobId, call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
+        // Most servers send headers with the first piece; where they come alone they are not held back either.
+        process.nextTick(flushHeaders, outgoing);
+      }
+
+      function mayAskAnother(statusCode: number): boolean {
+        const inTime = asked.slo.e2eMs === undefined || now() - asked.arrivedAtMs < asked.slo.e2eMs;
+        return isRefusal(statusCode) && retries < options.retriesMax && inTime && runtime.hasOther(jobId);
+      }
+
       return {
         answered: (statusCode, headers, streams) => {
           if (state.kind !== 'sent') return;
-          content.body = null;
+          const { call } = state;
           // The client's key was never sent, so a refused key is the gateway's own, and not for the client to mend.
           if (statusCode === 401 || statusCode === 403) {
-            state.call.abort();
+            content.body = null;
+            call.abort();
             options.failed({ requestId, replicaId, phase: 'before-answer', error: new Error(`the model server answered ${statusCode}: check replicas[].apiKeyEnv`) });
             refuse({ kind: 'upstream-refused-us' });
             return runtime.ended(jobId, 'failed', null);
           }
-          // What may yet be taken out makes the answer shorter than its server said; what is no content has no length.
-          const lengthKept = !(streams && hideUsage) && statusCode !== 204;
-          // An error can be told in the stream where it is readable text that may become longer.
-          const eventStream = streams && headers['content-encoding'] === undefined && (headers['content-length'] === undefined || !lengthKept);
-          const processingMs = streams ? null : now() - arrivedAtMs;
-          outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs, lengthKept }));
-          state = { kind: 'answering', jobId, call: state.call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
-          // Most servers send headers with the first piece; where they come alone they are not held back either.
-          process.nextTick(flushHeaders, outgoing);
+          const head = { statusCode, headers, streams, ...to };
+          if (mayAskAnother(statusCode)) state = { kind: 'refused', jobId, call, refused: createRefusedAnswer(head) };
+          else answer(head, call);
         },
-        data: (bytes, tokens) => {
+        data: (received, tokens) => {
+          let bytes = received;
+          if (state.kind === 'refused') {
+            if (state.refused.push(bytes)) return;
+            bytes = state.refused.bytes();
+            answer(state.refused.head, state.call);
+          }
           if (state.kind !== 'answering') return;
           const { call } = state;
           if (!outgoing.write(bytes)) {
@@ -186,7 +266,19 @@ export function createExchange(options: ExchangeOptions): Exchange {
           }
           if (tokens > 0 && job.streaming) runtime.tokens(jobId, tokens);
         },
-        ended: ({ bytes, tokens, usage, errorInside, trailers }) => {
+        ended: ({ bytes: last, tokens, usage, errorInside, trailers }) => {
+          let bytes = last;
+          if (state.kind === 'refused') {
+            if (state.refused.push(last)) {
+              refusal = state.refused;
+              retries += 1;
+              options.retried({ requestId, replicaId, statusCode: refusal.head.statusCode });
+              state = { kind: 'queued', jobId };
+              return runtime.returned(jobId);
+            }
+            bytes = state.refused.bytes();
+            answer(state.refused.head, state.call);
+          }
           if (state.kind !== 'answering') return;
           const outcome = state.succeeded && !errorInside ? 'finished' : 'failed';
           const passing = state.trailersOf === null ? null : clientTrailers(state.trailersOf, trailers);
@@ -199,20 +291,22 @@ export function createExchange(options: ExchangeOptions): Exchange {
           runtime.ended(jobId, outcome, usage);
         },
         failed: (failure) => {
-          if (state.kind !== 'sent' && state.kind !== 'answering') return;
+          if (state.kind !== 'sent' && state.kind !== 'refused' && state.kind !== 'answering') return;
           const left = state;
           options.failed({ requestId, replicaId, phase: left.kind === 'sent' ? 'before-answer' : 'mid-answer', error: failure.error });
+          // Nothing else is tried again. A connection that was kept open and closes before a byte of the answer may have been closed
+          // before the request came, or by a server that died of it: nobody can tell, and twice the work is worse than an error.
           if (failure.kind === 'unreachable') {
             unreached = true;
             state = { kind: 'queued', jobId };
             return runtime.returned(jobId);
           }
-          const refusal: Refusal = { kind: `upstream-${failure.kind}`, answering: left.kind === 'answering' };
-          if (left.kind === 'sent') refuse(refusal);
+          const broken: Refusal = { kind: `upstream-${failure.kind}`, answering: left.kind !== 'sent' };
+          if (left.kind !== 'answering') refuse(broken);
           else {
             state = { kind: 'over' };
             // A cut connection is the only way left to say that an answer with a length is not whole.
-            if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(refusal, dialectOf(path))}`);
+            if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(broken, dialectOf(path))}`);
             else cut(outgoing);
             cutIfUnread(outgoing, options.stallMs);
           }
@@ -223,31 +317,19 @@ export function createExchange(options: ExchangeOptions): Exchange {
   };
 }
 
-/** What a body was parsed as it is sent as, whatever its sender called it. */
-function contentTypeFor(endpoint: Endpoint, headers: IncomingHttpHeaders): string {
-  return endpoint === 'opaque' ? (headers['content-type'] ?? 'application/octet-stream') : 'application/json';
-}
-
-/** In the words of the body's own type; a body that is neither names its model nowhere. */
-function withUpstreamModel(body: Buffer, contentType: string, model: string): Buffer {
-  const fields = multipartFields(body, contentType, 'model');
-  if (fields.length > 0) {
-    const parts = fields.flatMap(({ start }, index) => [body.subarray(fields[index - 1]?.end ?? 0, start), Buffer.from(model)]);
-    return Buffer.concat([...parts, body.subarray(fields.at(-1)?.end)]);
-  }
-  return /^application\/json\b/i.test(contentType) ? withModelName(body, model) : body;
-}
-
-/** The model of a request whose body names none. */
-function soleModel(url: string | undefined, models: readonly string[]): string | null {
+/** Of a request whose body names none. */
+function modelOf(url: string | undefined): string | null {
   const named = new URLSearchParams(queryOf(url)).get('model');
-  if (named !== null && named !== '') return named;
-  return models.length === 1 ? (models[0] as string) : null;
+  return named === '' ? null : named;
 }
 
-function queryOf(url = ''): string {
-  const at = url.indexOf('?');
-  return at < 0 ? '' : url.slice(at);
+/** What a job may take that comes again, less what is gone; at least something, so that it is late and not without a limit. */
+function lessSpent({ queueTimeoutMs }: JobSpec, slo: Slo, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
+  const left = (ms: number): number => Math.max(1, ms - spentMs);
+  return {
+    slo: { ...slo, ...(slo.ttftMs === undefined ? {} : { ttftMs: left(slo.ttftMs) }), ...(slo.e2eMs === undefined ? {} : { e2eMs: left(slo.e2eMs) }) },
+    ...(queueTimeoutMs === undefined ? {} : { queueTimeoutMs: left(queueTimeoutMs) }),
+  };
 }
 
 /** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
@@ -260,7 +342,7 @@ function flushHeaders(outgoing: ServerResponse): void {
 }
 
 function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, maxOutputTokens, stream } = request;
+  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;
   return {
@@ -271,6 +353,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
     ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
     promptBytes,
     ...(promptTokens === null ? {} : { promptTokens }),
+    ...(prefix === undefined ? {} : { prefix }),
     ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
     work,
     streaming: stream && work === 'generate',
@@ -281,6 +364,7 @@ function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 
 export interface Access {
   readonly anonymous: TenantConfig | null;
   readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
+  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
 }
 
 type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
@@ -289,15 +373,12 @@ type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { re
  * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
  * whoever comes is let in and no key is looked at.
  */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256 }: Access): Identity {
+export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
   if (anonymous !== null) return { kind: 'known', tenant: anonymous };
   const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
   if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const tenant = tenantsByKeySha256.get(createHash('sha256').update(apiKey).digest('hex'));
-  return tenant === undefined ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
-}
-
-/** What a tenant may not use is to it as if it were not there. */
-export function mayUse({ models }: TenantConfig, model: string): boolean {
-  return models === null || models.has(model);
+  const hash = createHash('sha256').update(apiKey).digest('hex');
+  const tenant = tenantsByKeySha256.get(hash);
+  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
+  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }

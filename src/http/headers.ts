@@ -46,9 +46,10 @@ export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, c
 /** Headers of the answer: the server's that pass, and ours. `processingMs` only where the whole answer is known by now. */
 export function clientHeaders(
   headers: IncomingHttpHeaders,
-  ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null; readonly lengthKept: boolean },
+  ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null; readonly lengthKept: boolean; /** Where it is another than the one asked for. */ readonly model: string | null },
 ): string[] {
   const out = ['x-request-id', ours.requestId, 'x-paceline-replica', ours.replicaId, 'x-paceline-predicted-ttft-ms', rounded(ours.prediction.ttftMs)];
+  if (ours.model !== null) out.push('x-paceline-model', ours.model);
   if (ours.prediction.slackMs !== null) out.push('x-paceline-slack-ms', rounded(ours.prediction.slackMs));
   if (ours.processingMs !== null) out.push('openai-processing-ms', rounded(ours.processingMs));
   for (const name of TO_CLIENT) {

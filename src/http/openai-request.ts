@@ -1,7 +1,9 @@
 // Reads from the body of an OpenAI request what a decision needs, and nothing more: the body itself goes on as it came.
+import type { PromptPrefix } from '../core/job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { Endpoint } from './endpoints.ts';
 import { multipartFields } from './multipart.ts';
+import { promptPrefix } from './prompt-prefix.ts';
 
 export interface InferenceRequest {
   /** `null` where none is named, which only some endpoints allow. */
@@ -13,6 +15,8 @@ export interface InferenceRequest {
   readonly promptBytes: number;
   /** Where the prompt came as token ids. */
   readonly promptTokens: number | null;
+  /** Where it was asked for and there is one. */
+  readonly prefix?: PromptPrefix;
   /** What the body has for `stream_options`, where its stream tells no usage unless it is asked to; else `false`. */
   readonly usageOptions: Json | null | undefined | false;
 }
@@ -23,7 +27,8 @@ export type RequestReading =
 
 type Json = Readonly<Record<string, unknown>>;
 
-export function readInferenceRequest(endpoint: Endpoint, body: Buffer, contentType = 'application/json'): RequestReading {
+/** `prefixSeed`: asks for the prompt's beginning to be hashed on top of it; `null` where it does not matter. */
+export function readInferenceRequest(endpoint: Endpoint, body: Buffer, contentType = 'application/json', prefixSeed: (model: string) => string | null = () => null): RequestReading {
   if (endpoint === 'opaque') return { kind: 'ok', request: readOpaque(body, contentType) };
   let json: unknown;
   try {
@@ -36,13 +41,16 @@ export function readInferenceRequest(endpoint: Endpoint, body: Buffer, contentTy
   if (model === null && endpoint !== 'prompt') return bad('model', 'you must provide a model parameter');
   if (model !== null && (typeof model !== 'string' || model === '')) return bad('model', 'model: want a non-empty string');
   if (serviceTier !== null && typeof serviceTier !== 'string') return bad('service_tier', 'service_tier: want a string');
-  const size = promptSize(endpoint, json);
-  if (size === null) return bad('tools', 'tools: nested too deeply');
+  const tools = endpoint === 'chat' || endpoint === 'responses' || endpoint === 'messages' ? toolsText(json['tools']) : null;
+  if (tools === false) return bad('tools', 'tools: nested too deeply');
+  const size = promptSize(endpoint, json, tools);
+  const seed = model === null ? null : prefixSeed(model);
+  const prefix = seed === null ? null : promptPrefix(endpoint, json, size, tools, seed);
   const stream = json['stream'] === true;
   return {
     kind: 'ok',
     // Anthropic's tiers are other ones, and theirs to judge.
-    request: { model, stream, serviceTier: endpoint === 'messages' ? null : serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size, usageOptions: stream ? usageOptions(endpoint, json) : false },
+    request: { model, stream, serviceTier: endpoint === 'messages' ? null : serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size, ...(prefix === null ? {} : { prefix }), usageOptions: stream ? usageOptions(endpoint, json) : false },
   };
 }
 
@@ -85,19 +93,18 @@ interface PromptSize {
   readonly promptTokens: number | null;
 }
 
-/** `null` where the tools cannot be written out again. */
-function promptSize(endpoint: Endpoint, json: Json): PromptSize | null {
+function promptSize(endpoint: Endpoint, json: Json, tools: string | null): PromptSize {
   switch (endpoint) {
     case 'chat':
-      return withTools(textBytes(json['messages']), json['tools']);
+      return withTools(textBytes(json['messages']), tools);
     case 'responses':
-      return withTools(textBytes(json['input']) + textBytes(json['instructions']), json['tools']);
+      return withTools(textBytes(json['input']) + textBytes(json['instructions']), tools);
     case 'completions':
       return ofPrompt(json['prompt']);
     case 'embeddings':
       return ofPrompt(json['input']);
     case 'messages':
-      return withTools(textBytes(json['messages']) + textBytes(json['system']), json['tools']);
+      return withTools(textBytes(json['messages']) + textBytes(json['system']), tools);
     case 'prompt':
       return { promptBytes: PROMPT_KEYS.reduce((sum, key) => sum + textBytes(json[key]), 0), promptTokens: null };
     case 'opaque':
@@ -129,14 +136,18 @@ function textBytes(value: unknown, depth = 0): number {
   return sum;
 }
 
-/** Chat templates write the tools into the prompt, much as they stand in the body. */
-function withTools(textBytes: number, tools: unknown): PromptSize | null {
-  if (!Array.isArray(tools) || tools.length === 0) return { promptBytes: textBytes, promptTokens: null };
+function withTools(textBytes: number, tools: string | null): PromptSize {
+  return { promptBytes: textBytes + (tools === null ? 0 : Buffer.byteLength(tools)), promptTokens: null };
+}
+
+/** Chat templates write the tools into the prompt, much as they stand in the body; `null` without any, `false` where they cannot be written out again. */
+function toolsText(tools: unknown): string | null | false {
+  if (!Array.isArray(tools) || tools.length === 0) return null;
   try {
-    return { promptBytes: textBytes + Buffer.byteLength(JSON.stringify(tools)), promptTokens: null };
+    return JSON.stringify(tools);
   } catch (error) {
     // `JSON.parse` takes any depth, `JSON.stringify` recurses: a few kilobytes of `[[[…` overflow its stack.
-    if (error instanceof RangeError) return null;
+    if (error instanceof RangeError) return false;
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 // Who may ask what operators ask: whoever has the key, where one is configured; and no listener beyond this machine without one.
 import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import { isIPv4, isIPv6 } from 'node:net';
 import type { Config } from '../config.ts';
 import { ConfigError } from '../config/config-problems.ts';
@@ -9,10 +10,10 @@ export type OperatorAccess = Config['admin']['access'];
 /** What supervisors ask before anybody could give them a key; says no more than yes or no. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
 
-/** `authorization`: the header's value. */
-export function mayOperate(access: OperatorAccess, path: string, authorization: string | undefined): boolean {
-  if (access === null || OPEN_PATHS.has(path) || (access.metricsOpen && path === '/metrics')) return true;
-  const given = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
+export function mayOperate(access: OperatorAccess, path: string, headers: IncomingHttpHeaders): boolean {
+  if (OPEN_PATHS.has(path) || (access?.metricsOpen === true && path === '/metrics')) return true;
+  if (access === null) return !isOfAnotherSite(headers);
+  const given = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
   if (given === undefined) return false;
   const digest = createHash('sha256').update(given).digest();
   // All of them, each in the same time: neither which key nor how much of it was right can be told from the answer's delay.
@@ -25,6 +26,11 @@ export function mayOperate(access: OperatorAccess, path: string, authorization: 
 export function refuseOpenAdmin({ host, access }: Config['admin']): void {
   if (access !== null || isLoopback(host)) return;
   throw new ConfigError([`admin: listens on ${host}, which others than this machine can reach, and has no key; set admin.keyEnv or admin.keySha256, or listen on 127.0.0.1`]);
+}
+
+/** A page in an operator's browser reaches this machine's ports too; it cannot leave out what the browser says of it. */
+function isOfAnotherSite({ origin, 'sec-fetch-site': site }: IncomingHttpHeaders): boolean {
+  return origin !== undefined || (site !== undefined && site !== 'none' && site !== 'same-origin');
 }
 
 function isLoopback(host: string): boolean {

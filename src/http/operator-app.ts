@@ -24,10 +24,10 @@ export function createOperatorApp(options: OperatorAppOptions): App {
   // Before all routes, so that one that comes later is closed too.
   app.use(async (context, next) => {
     const { headers } = context.env.incoming;
-    if (mayOperate(options.access, context.req.path, headers.authorization)) return next();
+    if (mayOperate(options.access, context.req.path, headers)) return next();
     const requestId = requestIdOf(headers);
     options.refused('unauthorized', requestId);
-    return refusalResponse({ kind: 'unauthorized', message: "This listener wants the operators' key, as Authorization: Bearer KEY; /healthz and /readyz are open" }, requestId);
+    return refusalResponse({ kind: 'unauthorized', message: `This listener wants ${options.access === null ? 'to be asked by no page of another site' : "the operators' key, as Authorization: Bearer KEY"}; /healthz and /readyz are open` }, requestId);
   });
   app.get('/healthz', (context) => context.json({ status: 'ok' }));
   app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));

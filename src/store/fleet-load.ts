@@ -9,13 +9,13 @@
 //   (the model servers' own metrics still show it), which `state()` and the log say.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { ReplicaId } from '../core/job.ts';
 import type { ReplicaLoads } from './peer-loads.ts';
 import { GATEWAYS_MAX, REPLICAS_MAX, createPeerLoads, publishedText } from './peer-loads.ts';
-import type { RedisAddress } from './redis-url.ts';
-import { parseRedisUrl } from './redis-url.ts';
+import type { RedisTarget } from './redis-target.ts';
+import type { RedisConnection } from './redis-connection.ts';
+import { messageOf, openRedis, shownRedis } from './redis-connection.ts';
 
 export type FleetLoadState =
   | { readonly kind: 'connecting'; readonly sinceMs: number }
@@ -25,7 +25,7 @@ export type FleetLoadState =
   | { readonly kind: 'closed'; readonly sinceMs: number };
 
 export interface FleetLoadOptions {
-  readonly url: string;
+  readonly target: RedisTarget;
   /** Gateways of one name share their load. */
   readonly fleet: string;
   /** For people; two gateways of the same id are still counted as two. */
@@ -57,9 +57,6 @@ export class FleetLoadError extends Error {
 const EVERY_MS_DEFAULT = 250;
 /** A Redis on the same network answers in under a millisecond; one that needs longer is no help in routing. */
 const COMMAND_MS_MAX = 200;
-const CONNECT_MS_MAX = 1_000;
-/** What a connection that we gave up gets for closing itself before it is cut: a frozen peer never answers a FIN. */
-const DISCONNECT_MS_MAX = 20;
 const RETRY_MS = { first: 100, max: 2_000 };
 /** Of the whole hash, after the last beat of the last gateway. */
 const HASH_LIFE_MS = 60_000;
@@ -76,7 +73,7 @@ export function createFleetLoad(options: FleetLoadOptions): FleetLoad {
   for (const [key, value] of Object.entries({ fleet, gatewayId })) {
     if (!NAME.test(value)) throw new FleetLoadError(`${key}: got '${value}', want 1 to 64 of A-Z a-z 0-9 . _ : -`);
   }
-  const address = parseRedisUrl(options.url);
+  const shown = shownRedis(options.target);
   // The braces keep it on one shard of a cluster whatever else is added; the number is the format's.
   const key = `paceline:{${fleet}}:load:1`;
   // Of this process: a gateway that was restarted does not continue, nor does a namesake overwrite, another one's field.
@@ -92,11 +89,12 @@ export function createFleetLoad(options: FleetLoadOptions): FleetLoad {
   let lastError: string | null = null;
   let toldOfBounds = false;
 
-  const redis = connect(address, `paceline-${gatewayId}`, () => {
+  const retryStrategy = (): number | null => {
     if (state.kind === 'closed') return null;
     // Half of it at random: the gateways of a fleet lose Redis together and should not come back together.
     return Math.min(RETRY_MS.max, RETRY_MS.first * 2 ** Math.min(failures++, 10)) * (0.5 + Math.random() / 2);
-  });
+  };
+  const redis = openRedis(options.target, { connectionName: `paceline-${gatewayId}`, retryStrategy, commandMsMax: COMMAND_MS_MAX });
   // Its listeners may log no error object: ioredis puts a command and its arguments, the password's too, on it.
   redis.on('error', (error: NodeJS.ErrnoException) => (lastError = messageOf(error)));
   redis.on('close', () => lost(lastError ?? 'the connection closed'));
@@ -115,14 +113,14 @@ export function createFleetLoad(options: FleetLoadOptions): FleetLoad {
   function lost(why: string): void {
     if (state.kind === 'lost' || state.kind === 'closed') return;
     become({ kind: 'lost', sinceMs: now(), why });
-    log.warn({ redis: address.shown, fleet, why }, 'the load of other gateways is unknown: Redis is lost; it counts as zero until Redis is back');
+    log.warn({ redis: shown, fleet, why }, 'the load of other gateways is unknown: Redis is lost; it counts as zero until Redis is back');
   }
   function connected(): void {
     failures = 0;
     lastError = null;
     if (state.kind === 'connected' || state.kind === 'closed') return;
     become({ kind: 'connected', sinceMs: now(), gateways: 0 });
-    log.info({ redis: address.shown, fleet }, 'the load of other gateways is known');
+    log.info({ redis: shown, fleet }, 'the load of other gateways is known');
   }
 
   /** Also without an answer: silence is what makes a peer vanish. */
@@ -180,32 +178,8 @@ export function createFleetLoad(options: FleetLoadOptions): FleetLoad {
   };
 }
 
-/** Nothing is kept for later and nothing is sent twice: what could not be said now is out of date then. */
-function connect({ host, port, tls, username, password }: RedisAddress, connectionName: string, retryStrategy: () => number | null): Redis {
-  return new Redis({
-    host,
-    port,
-    ...(tls ? { tls: {} } : {}),
-    ...(username === null ? {} : { username }),
-    ...(password === null ? {} : { password }),
-    connectionName,
-    // RESP2 needs no HELLO, which old servers and proxies do not know, and its answers are flat.
-    protocol: 2,
-    disableClientInfo: true,
-    // A server that is still loading says so to every command, which is as good as being lost.
-    enableReadyCheck: false,
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: COMMAND_MS_MAX,
-    connectTimeout: CONNECT_MS_MAX,
-    disconnectTimeout: DISCONNECT_MS_MAX,
-    retryStrategy,
-  });
-}
-
 /** Never rejects. */
-async function ask(redis: Redis, { key, field, text, rubbish }: { readonly key: string; readonly field: string; readonly text: string; readonly rubbish: readonly string[] }): Promise<Exchange> {
+async function ask(redis: RedisConnection, { key, field, text, rubbish }: { readonly key: string; readonly field: string; readonly text: string; readonly rubbish: readonly string[] }): Promise<Exchange> {
   // HRANDFIELD (Redis 6.2) is an HGETALL with a bound: up to that many fields it answers all of them.
   const pipeline = redis.pipeline().hset(key, field, text).pexpire(key, HASH_LIFE_MS).hrandfield(key, GATEWAYS_MAX, 'WITHVALUES');
   // Last, for it is the one whose answer nobody needs. A gateway that was only paused writes its field anew.
@@ -220,9 +194,4 @@ async function ask(redis: Redis, { key, field, text, rubbish }: { readonly key: 
   } catch (error) {
     return { kind: 'failed', why: messageOf(error as Error) };
   }
-}
-
-/** Where several addresses were tried, the error that sums them up has no message of its own. */
-function messageOf(error: NodeJS.ErrnoException): string {
-  return error.message === '' ? (error.code ?? error.name) : error.message;
 }

@@ -2,6 +2,7 @@
 // where a log line is worded. Labels come from closed lists; ids stand in logs only.
 import type { Logger } from 'pino';
 import type { ReplicaId } from '../core/job.ts';
+import type { LimitKind, LimitScope } from '../core/tenant-limits.ts';
 import type { JobReport, RejectReason } from '../scheduler/events.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
 import type { ProcessReading } from './process-reading.ts';
@@ -13,6 +14,9 @@ export interface Telemetry {
   /** Refused before it became a job; `kind` from the closed list of refusals. */
   requestRefused(kind: string, requestId: string): void;
   upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
+  /** Refused by a server that could not serve it now, and sent to another. */
+  requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
+  modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down', why: string): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
   /** It has refused a request because it has too many. */
@@ -22,14 +26,20 @@ export interface Telemetry {
   replicaControl(replicaId: ReplicaId, controlled: boolean): void;
   /** The store logs it itself, with the reason. */
   fleetLoadState(kind: string): void;
+  /** Whether Redis keeps the limits; logged there, with the reason. */
+  storeUp(up: boolean): void;
+  /** `limit` is what refused, 'energy' where it changed the class, else 'none'. */
+  limitDecided(limit: LimitKind | 'none', decision: 'admitted' | 'refused' | 'class', scope: LimitScope): void;
   /** Closed before a request could be read from it; those answered with 503 count as refused requests. */
   connectionDropped(why: 'connections-max' | 'tls-handshake'): void;
   certificateLoaded(certificate: { readonly certPath: string; readonly subject: string; readonly expiresAtUnixMs: number }): void;
   /** What is wrong with a new one; the old one stays. */
   certificateRefused(why: string): void;
+  /** No problems: the new one is in force. Else the old one stays. */
+  configReloaded(problems: readonly string[]): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
 }
 
 /** Bounds of OpenTelemetry's gen_ai.server.* histograms, seconds; so that dashboards made for those fit. */
@@ -51,6 +61,8 @@ export function createTelemetry(log: Logger): Telemetry {
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
   const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests.', labels: ['direction'] });
   const upstreamFailures = registry.counter({ name: 'paceline_upstream_failures_total', help: 'Answers of model servers that failed.', labels: ['replica', 'phase'] });
+  const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
+  const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
   const breakerChanges = registry.counter({ name: 'paceline_replica_breaker_changes_total', help: 'Times the breaker of a replica opened, half opened or closed.', labels: ['replica', 'state'] });
   const saturations = registry.counter({ name: 'paceline_replica_saturated_total', help: 'Requests that a replica refused because it had too many (429, or 503 of an overloaded server).', labels: ['replica'] });
@@ -60,7 +72,14 @@ export function createTelemetry(log: Logger): Telemetry {
   const certificates = registry.counter({ name: 'paceline_tls_certificate_loads_total', help: 'Times the TLS certificate was read, by whether it could be used.', labels: ['result'] });
 
   const certificateExpiry = registry.gauge({ name: 'paceline_tls_certificate_expiry_timestamp_seconds', help: 'When the TLS certificate in use ends, seconds since 1970.' });
+  const configReloads = registry.counter({ name: 'paceline_config_reloads_total', help: 'Times the configuration was read again, by whether it was taken over.', labels: ['result'] });
+  const configGood = registry.gauge({ name: 'paceline_config_last_reload_successful', help: '1 while the newest configuration is in force, 0 while an older one is.' });
+  configGood.set([], 1);
   const fleetLoadUp = registry.gauge({ name: 'paceline_fleet_load_up', help: '1 while the load of other gateways is known through Redis.' });
+  const storeUp = registry.gauge({ name: 'paceline_store_up', help: '1 while Redis keeps the limits of all gateways together.' });
+  const limitDecisions = registry.counter({ name: 'paceline_limit_decisions_total', help: 'Decisions on requests of tenants with limits, by the limit that refused, and by where it was decided.', labels: ['limit', 'decision', 'scope'] });
+  const energyLeft = registry.gauge({ name: 'paceline_tenant_energy_remaining_joules', help: "What is left of the day's energy budget, as far as this gateway knows.", labels: ['tenant'] });
+  const tenantConcurrent = registry.gauge({ name: 'paceline_tenant_requests_in_flight', help: 'Requests of tenants with limits, through this gateway.', labels: ['tenant'] });
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
   const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
@@ -104,6 +123,14 @@ export function createTelemetry(log: Logger): Telemetry {
       upstreamFailures.add([replicaId, phase]);
       log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
     },
+    requestRetried: ({ requestId, replicaId, statusCode }) => {
+      retries.add([replicaId]);
+      log.debug({ requestId, replicaId, statusCode }, `replica ${replicaId} refused a request; another one is asked`);
+    },
+    modelFellBack: ({ requestId, from, to }) => {
+      fallbacks.add([from, to]);
+      log.debug({ requestId, from, to }, `no replica of ${from} is up; ${to} is asked`);
+    },
     replicaHealth: (replicaId, state, why) => {
       healthChanges.add([replicaId, state]);
       if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
@@ -126,6 +153,8 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),
     fleetLoadState: (kind) => fleetLoadUp.set([], kind === 'connected' ? 1 : 0),
+    storeUp: (up) => storeUp.set([], up ? 1 : 0),
+    limitDecided: (limit, decision, scope) => limitDecisions.add([limit, decision, scope]),
     connectionDropped: (why) => connectionsDropped.add([why]),
     certificateLoaded: ({ certPath, subject, expiresAtUnixMs }) => {
       certificates.add(['loaded']);
@@ -138,9 +167,19 @@ export function createTelemetry(log: Logger): Telemetry {
       certificates.add(['refused']);
       log.error({ why }, 'the new TLS certificate is not usable; the old one stays');
     },
+    configReloaded: (problems) => {
+      configReloads.add([problems.length === 0 ? 'taken' : 'refused']);
+      configGood.set([], problems.length === 0 ? 1 : 0);
+      if (problems.length === 0) log.info('the new configuration is in force');
+      else log.error({ problems }, 'the new configuration is not usable; the old one stays');
+    },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState, energyLeft, tenantConcurrent]) gauge.clear();
+      for (const { name, joulesRemaining, concurrent } of now.tenants) {
+        tenantConcurrent.set([name], concurrent);
+        if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
+      }
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
       for (const replica of now.snapshot.replicas) {

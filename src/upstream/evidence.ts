@@ -38,7 +38,7 @@ export function verdictOf(statusCode: number, headers: IncomingHttpHeaders, nowU
 }
 
 /** Words of vLLM, SGLang, TGI, Triton and llama.cpp where they have no place left; "Loading model" is none of them. */
-const OVERLOAD = /overload|saturat|capacity|too many|queue (is )?full|queue size|queue length|rate.?limit|no (free )?slots?|server (is )?busy/i;
+const OVERLOAD = /overload|saturat|capacity|too many|queue (is )?full|queue size|queue length|rate.?limit|no (free )?slots?\b|server (is )?busy/i;
 
 export function tellsOfOverload(body: Buffer): boolean {
   return OVERLOAD.test(body.toString('latin1', 0, 4_096));

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { createGateway } from '../../src/gateway.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { PROFILE, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
+import { openRawClient } from '../fixtures/raw-client.ts';
 import { startServed } from '../fixtures/served.ts';
 import { createStubUpstream } from '../fixtures/stub-upstream.ts';
 
@@ -24,6 +25,10 @@ async function ask(gateway: GatewayUnderTest, path: string, headers: Record<stri
   const answer = await fetch(`${gateway.adminUrl}${path}`, { headers });
   await answer.arrayBuffer();
   return answer.status;
+}
+
+async function statusOf(gateway: GatewayUnderTest, headers: Record<string, string> = {}): Promise<unknown> {
+  return (await fetch(`${gateway.adminUrl}/paceline/status`, { headers })).json();
 }
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
@@ -58,6 +63,16 @@ describe('with a key', () => {
     expect(metrics).toContain('paceline_requests_refused_total{kind="unauthorized"} 1');
   });
 
+  test('nobody drains a replica without it', async () => {
+    const gateway = await start('keyEnv: OPERATOR_KEY');
+    const drain = async (headers: Record<string, string>): Promise<number> => (await fetch(`${gateway.adminUrl}/paceline/replicas/r0/drain`, { method: 'POST', headers })).status;
+    expect(await drain({})).toBe(401);
+    expect(await drain(bearer('sk-replica'))).toBe(401);
+    expect(await statusOf(gateway, bearer('sk-operator'))).toMatchObject({ replicas: [{ state: 'up' }] });
+    expect(await drain(bearer('sk-operator'))).toBe(200);
+    expect(await statusOf(gateway, bearer('sk-operator'))).not.toMatchObject({ replicas: [{ state: 'up' }] });
+  });
+
   test('several keys count while one is replaced', async () => {
     const gateway = await start(`keyEnv: OPERATOR_KEY, keySha256: [${sha256('old')}, ${sha256('new')}]`);
     for (const key of ['old', 'new', 'sk-operator']) expect(await ask(gateway, '/metrics', bearer(key))).toBe(200);
@@ -80,6 +95,17 @@ describe('without a key', () => {
   test('everything is open on a loopback address', async () => {
     const gateway = await start('host: localhost');
     for (const path of ['/metrics', '/paceline/status']) expect(await ask(gateway, path)).toBe(200);
+  });
+
+  test.each([{ origin: 'https://evil.test' }, { origin: 'null' }, { 'sec-fetch-site': 'cross-site' }, { 'sec-fetch-site': 'same-site' }])("a page in an operator's browser (%o) reads nothing and drains nothing", async (headers) => {
+    const gateway = await start('host: 127.0.0.1');
+    const client = await openRawClient(gateway.adminUrl);
+    for (const request of ['GET /paceline/status', 'GET /metrics', 'POST /paceline/replicas/r0/drain']) {
+      client.write(`${request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n${Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`);
+      expect((await client.read()).status).toBe(401);
+    }
+    client.socket.destroy();
+    expect(await statusOf(gateway)).toMatchObject({ replicas: [{ replicaId: 'r0', state: 'up' }] });
   });
 
   test.each(['0.0.0.0', '"::"', '10.1.2.3', 'example.test', '127.example.test', '"::ffff:10.1.2.3"'])('an address such as %s is refused at the start, with the ways out', async (host) => {

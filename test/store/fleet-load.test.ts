@@ -8,6 +8,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { ReplicaId } from '../../src/core/job.ts';
 import type { FleetLoad, FleetLoadOptions, FleetLoadState } from '../../src/store/fleet-load.ts';
 import { createFleetLoad } from '../../src/store/fleet-load.ts';
+import { singleRedis } from '../../src/store/redis-connection.ts';
 import type { ReplicaLoads } from '../../src/store/peer-loads.ts';
 import type { RedisServer } from '../fixtures/redis.ts';
 import { freePort, startRedis } from '../fixtures/redis.ts';
@@ -48,7 +49,7 @@ function gateway(url: string, gatewayId: string, options: Partial<FleetLoadOptio
   const log = (...line: unknown[]): void => void logged.push(JSON.stringify(line));
   const mine = { value: options.mine ?? {} };
   const fleetLoad = createFleetLoad({
-    url, fleet: 'test', gatewayId,
+    target: singleRedis(url), fleet: 'test', gatewayId,
     read: () => new Map(Object.entries(mine.value).map(([replicaId, [running, waiting]]) => [replicaId as ReplicaId, { running, waiting }])),
     onPeers: (loads) => {
       const plain = asPlain(loads);
@@ -133,7 +134,7 @@ describe('with Redis', () => {
     const { url } = await redis();
     const program = `
       const { createFleetLoad } = await import(${JSON.stringify(join(process.cwd(), 'src/store/fleet-load.ts'))});
-      createFleetLoad({ url: ${JSON.stringify(url)}, fleet: 'test', gatewayId: 'b', read: () => new Map([['r0', { running: 7, waiting: 2 }]]), onPeers: () => {}, log: console });`;
+      createFleetLoad({ target: { kind: 'single', ca: null, url: ${JSON.stringify(url)} }, fleet: 'test', gatewayId: 'b', read: () => new Map([['r0', { running: 7, waiting: 2 }]]), onPeers: () => {}, log: console });`;
     const [a] = [gateway(url, 'a'), gateway(url, 'c', { mine: { r0: [1, 0] } })];
     const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'ignore' });
     opened.push({ close: () => child.kill('SIGKILL') });
@@ -260,7 +261,7 @@ describe('without Redis', () => {
   });
 
   test.each([
-    { options: { url: 'redis://u:secret@host:port' }, says: "redis url 'redis://***@host:port': not a URL" },
+    { options: { target: singleRedis('redis://u:secret@host:port') }, says: "redis url 'redis://***@host:port': not a URL" },
     { options: { fleet: 'a b' }, says: "fleet: got 'a b', want 1 to 64" },
     { options: { gatewayId: '' }, says: "gatewayId: got '', want 1 to 64" },
   ])('wrong options are refused at once: $says', ({ options, says }) => {

@@ -10,6 +10,7 @@ const NOW = {
     replicas: [{ replicaId: 'r0' as ReplicaId, state: 'up' as const, breaker: 'closed' as const, room: 5, controlled: true, pointId: 'c1290', why: { binding: 'ttft' as const }, waitingPrompts: 1, runningStreams: 4, stepTimeResidual: 1.05 }],
   },
   inFlight: 7,
+  tenants: [{ name: 'acme', joulesRemaining: 12.5, concurrent: 3 }],
   clockControl: 'held',
   agents: new Map([['node-a', { state: 'held' }], ['node-b', { state: 'lost' }]]),
   process: { eventLoopDelayS: { '0.5': 0.001, '0.99': 0.002, '1': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
@@ -65,4 +66,18 @@ test('labels are escaped, and a list of them that is not closed ends in other', 
   const page = registry.render();
   expect(page).toContain('x_total{a="quote \\" backslash \\\\ line \\n"} 1');
   expect(page).toContain('x_total{a="other"} 1001');
+});
+
+test('what becomes of a breaker is logged with its reason, and counted', () => {
+  const lines: string[] = [];
+  const telemetry = createTelemetry(pino({ level: 'info' }, { write: (line: string) => void lines.push(line) }));
+  for (const state of ['open', 'half-open', 'closed'] as const) telemetry.replicaBreaker('r0' as ReplicaId, state, `why ${state}`);
+  telemetry.replicaHealth('r0' as ReplicaId, 'draining', 'an operator drains it');
+  expect(lines.map((line) => JSON.parse(line) as { level: number; why: string; msg: string }).map(({ level, why, msg }) => [level, why, msg])).toEqual([
+    [40, 'why open', 'the breaker of replica r0 is open: it gets requests only where no other serves their model'],
+    [30, 'why half-open', 'the breaker of replica r0 is half-open'],
+    [30, 'why closed', 'the breaker of replica r0 is closed'],
+    [40, 'an operator drains it', 'replica r0 is draining'],
+  ]);
+  expect(telemetry.render(NOW).split('\n')).toContain('paceline_replica_breaker_changes_total{replica="r0",state="open"} 1');
 });

@@ -1,7 +1,7 @@
 // Which beginnings of prompts does one replica have in its cache? What we believe of it: what was sent there, the least
 // lately used forgotten first, up to what its memory holds. The server's own answer corrects it (`prefix-affinity.ts`).
 
-export interface PrefixIndex {
+export interface BelievedCache {
   /** How many of the leading blocks are believed to be there. */
   hits(blocks: readonly number[]): number;
   /** All of them are there now, of so many tokens each. */
@@ -14,7 +14,7 @@ export interface PrefixIndex {
   size(): number;
 }
 
-export function createPrefixIndex(capacityMaxTokens: number, entriesMax: number): PrefixIndex {
+export function createBelievedCache(capacityMaxTokens: number, entriesMax: number): BelievedCache {
   /** From a block's hash to its tokens, the least lately used first. */
   const entries = new Map<number, number>();
   let capacityTokens = capacityMaxTokens;
