@@ -139,6 +139,7 @@ test.each([
   ['a password in a url, without saying it again', MINIMAL.replace('http://', 'http://user:sk-secret@'), /replicas\[0\]\.url: got "http:\/\/\*\*\*@127\.0\.0\.1:8000", want an origin/],
   ['no key at all', `${MINIMAL}admin: { keySha256: [] }\n`, /admin\.keySha256: got \[\], want at least 1 entries$/],
   ['a limit of the probes that a busy loop would reach', `${MINIMAL}probes: { stuckMs: 999 }\n`, /probes\.stuckMs: got 999, want at least 1000$/],
+  ["batches, and their paths passed on", `${MINIMAL}batch: {}\npassThrough: ['/v1/files/*']\n`, /^paceline\.yaml:7: passThrough\[0\]: got '\/v1\/files\/\*', and with `batch` \/v1\/files and \/v1\/batches are the gateway's own/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],
   ['a file that is no map', '- 1\n', /^paceline\.yaml:1: \(the whole file\): got \[1\], want a map$/],
