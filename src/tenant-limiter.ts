@@ -3,6 +3,7 @@
 // nothing: what was admitted without asking is told to the store when it is back.
 import type { AnswerEstimate } from './core/answer-estimate.ts';
 import { createAnswerEstimate } from './core/answer-estimate.ts';
+import { configured, isOver, limitOf, lostScope, lostScopes, shareOf } from './core/allowance.ts';
 import type { JobId } from './core/job.ts';
 import type { PromptEstimator } from './core/prompt-estimator.ts';
 import { createPromptEstimator } from './core/prompt-estimator.ts';
@@ -10,7 +11,6 @@ import { leftAfterMs } from './core/sliding-window.ts';
 import type { TenantLedger } from './core/tenant-ledger.ts';
 import { UNKNOWN_RETRY_MS, createTenantLedger, standingOf } from './core/tenant-ledger.ts';
 import type { Allowance, LimitDecision, LimitKind, LimitRequest, LimitScope, LimitedTenant, Limiter, LostWay, Spent, Standings } from './core/tenant-limits.ts';
-import { LIMIT_KINDS } from './core/tenant-limits.ts';
 import type { FleetLimits } from './store/fleet-limits.ts';
 import type { TenantAnswer, Verdict } from './store/limit-scripts.ts';
 
@@ -49,7 +49,7 @@ export interface TenantLimiter extends Limiter {
 const WANTED_MAX = 64;
 /** Calls of one tenant under way: a slow Redis is asked by several at once, a frozen one not by thousands. */
 const CALLS_MAX = 8;
-const MAINTAIN_MS = 1_000;
+const FORGET_EVERY_MS = 60_000;
 const DAY_MS = 86_400_000;
 const NO_STANDINGS: Standings = { requests: null, tokens: null };
 
@@ -202,7 +202,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
     const scope = scopeOf(account);
     const gateway = scope === 'gateway';
     const nowMs = now();
-    const allowance = gateway ? configured(tenant) : shareOf(tenant);
+    const allowance = gateway ? configured(tenant) : shareOf(tenant, options.whenLost, gateways());
     const standings = ledger.standings(allowance, nowMs);
     const overBudget = gateway ? isOver(tenant, ledger.spentJ(today())) : isOverWhileLost(account);
     if (overBudget && tenant.energyBudget?.atEnd === 'refuse') return refused(account, waiting, 'energy', gateway ? 'gateway' : options.whenLost.energy, { standings, retryAfterMs: !gateway && options.whenLost.energy === 'closed' ? UNKNOWN_RETRY_MS : untilMidnightMs(unixNowMs()) });
@@ -213,7 +213,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
       addUntold(account, fleetAtS, 1, waiting.tokens);
       account.dirty = true;
     }
-    admitted(account, waiting, gateway ? 'gateway' : lostScope(tenant), { standings: null, allowance, overBudget, fleetAtS });
+    admitted(account, waiting, gateway ? 'gateway' : lostScope(tenant, options.whenLost), { standings: null, allowance, overBudget, fleetAtS });
   }
 
   function admitted(account: Account, { request, tokens, answerTokens, done }: Waiting, scope: LimitScope, how: { readonly standings: Standings | null; readonly allowance?: Allowance; readonly overBudget: boolean; readonly fleetAtS: number | null }): void {
@@ -227,8 +227,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
   }
 
   function refused(account: Account, { tokens, done }: Waiting, limit: LimitKind, scope: LimitScope, { standings, retryAfterMs }: { readonly standings: Standings; readonly retryAfterMs: number }): void {
-    const { limits, energyBudget } = account.tenant;
-    const allowed = { requests: limits.requestsPerMinute, tokens: limits.tokensPerMinute, concurrency: limits.concurrencyMax, energy: energyBudget?.joulesPerDay ?? null }[limit] ?? 0;
+    const allowed = limitOf(account.tenant, limit) ?? 0;
     options.decided(limit, 'refused', scope);
     done({ kind: 'refused', limit, allowed, asked: limit === 'tokens' ? tokens : 1, retryAfterMs, standings });
   }
@@ -272,16 +271,6 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
     const state = fleet?.state();
     return Math.max(1, options.gatewaysExpected, state?.kind === 'lost' || state?.kind === 'up' ? state.gateways : 0);
   }
-  function shareOf(tenant: LimitedTenant): Allowance {
-    const all = configured(tenant);
-    const share = (kind: 'requests' | 'tokens' | 'concurrency'): number | null => {
-      const limit = all[kind];
-      if (limit === null || options.whenLost[kind] === 'open') return null;
-      // One at least: a gateway that lets nothing through is what 'closed' is for.
-      return options.whenLost[kind] === 'closed' ? 0 : Math.max(1, Math.floor(limit / gateways()));
-    };
-    return { requests: share('requests'), tokens: share('tokens'), concurrency: share('concurrency') };
-  }
   /** As if the others spend as this one does, from what the store last said. */
   function isOverWhileLost(account: Account): boolean {
     const { tenant, answer } = account;
@@ -289,9 +278,6 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
     if (options.whenLost.energy === 'closed') return true;
     const before = answer !== null && answer.day === today() ? answer.spentJ : 0;
     return isOver(tenant, before + account.untoldJ * gateways());
-  }
-  function lostScope(tenant: LimitedTenant): LostWay {
-    return LIMIT_KINDS.some((kind) => limitOf(tenant, kind) !== null && options.whenLost[kind] === 'local-share') ? 'local-share' : 'open';
   }
   function today(): number {
     return Math.floor(unixNowMs() / DAY_MS);
@@ -305,7 +291,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
       if (ledger.held() === 0 && waiting.length === 0 && calls === 0 && !dirty && untold.size === 0 && standings.requests?.resetMs === 0 && standings.tokens?.resetMs === 0 && ledger.spentJ(today()) === 0) accounts.delete(name);
     }
   }
-  const timer = setInterval(forgetIdle, 60 * MAINTAIN_MS);
+  const timer = setInterval(forgetIdle, FORGET_EVERY_MS);
   timer.unref();
 
   return {
@@ -315,7 +301,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
       [...accounts].map(([name, account]) => {
         const { tenant, ledger, answer } = account;
         const scope = scopeOf(account);
-        const standings = scope === 'fleet' ? (answer?.standings ?? NO_STANDINGS) : ledger.standings(scope === 'gateway' ? configured(tenant) : shareOf(tenant), now());
+        const standings = scope === 'fleet' ? (answer?.standings ?? NO_STANDINGS) : ledger.standings(scope === 'gateway' ? configured(tenant) : shareOf(tenant, options.whenLost, gateways()), now());
         const spentJ = scope === 'gateway' ? ledger.spentJ(today()) : (answer !== null && answer.day === today() ? answer.spentJ : 0) + account.untoldJ;
         return {
           name,
@@ -329,23 +315,6 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
       }),
     close: () => clearInterval(timer),
   };
-}
-
-function configured({ limits }: LimitedTenant): Allowance {
-  return { requests: limits.requestsPerMinute, tokens: limits.tokensPerMinute, concurrency: limits.concurrencyMax };
-}
-
-function limitOf({ limits, energyBudget }: LimitedTenant, kind: LimitKind): number | null {
-  return { requests: limits.requestsPerMinute, tokens: limits.tokensPerMinute, concurrency: limits.concurrencyMax, energy: energyBudget?.joulesPerDay ?? null }[kind];
-}
-
-function lostScopes(tenant: LimitedTenant, whenLost: Readonly<Record<LimitKind, LostWay>>): LostWay | 'mixed' {
-  const [first = 'open', ...more] = new Set(LIMIT_KINDS.filter((kind) => limitOf(tenant, kind) !== null).map((kind) => whenLost[kind]));
-  return more.length === 0 ? first : 'mixed';
-}
-
-function isOver({ energyBudget }: LimitedTenant, spentJ: number): boolean {
-  return energyBudget !== null && spentJ >= energyBudget.joulesPerDay;
 }
 
 function retryAfterMs({ limits }: LimitedTenant, { tokens }: Waiting, limit: LimitKind, { nowMs, requestSlots, tokenSlots }: TenantAnswer): number {

@@ -140,6 +140,11 @@ test.each([
   ['no key at all', `${MINIMAL}admin: { keySha256: [] }\n`, /admin\.keySha256: got \[\], want at least 1 entries$/],
   ['a limit of the probes that a busy loop would reach', `${MINIMAL}probes: { stuckMs: 999 }\n`, /probes\.stuckMs: got 999, want at least 1000$/],
   ["batches, and their paths passed on", `${MINIMAL}batch: {}\npassThrough: ['/v1/files/*']\n`, /^paceline\.yaml:7: passThrough\[0\]: got '\/v1\/files\/\*', and with `batch` \/v1\/files and \/v1\/batches are the gateway's own/],
+  ['two ways to Redis', `${MINIMAL}store: { redisUrl: 'redis://a', cluster: { nodes: ['a:1'] } }\n`, /^paceline\.yaml:6: store: .*want either redisUrl or redisUrlEnv, or sentinel, or cluster; one of them$/],
+  ['a node of Redis without a port', `${MINIMAL}store: { cluster: { nodes: [a] } }\n`, /^paceline\.yaml:6: store\.cluster\.nodes\[0\]: got "a", want host:port, such as 10\.0\.0\.7:6379$/],
+  ['a port that there is not', `${MINIMAL}store: { sentinel: { name: m, nodes: ['a:1', 'a:65536'] } }\n`, /^paceline\.yaml:6: store\.sentinel\.nodes\[1\]: got port 65536, want 1 to 65535$/],
+  ['a CA without TLS', `${MINIMAL}store: { redisUrl: 'redis://a', caFile: ca.pem }\n`, /^paceline\.yaml:6: store\.caFile: only with TLS: a URL that begins with rediss:\/\/$/],
+  ['a limit of each gateway where there is but one', `${MINIMAL}tenants:\n  - { name: t, apiKeySha256: ['${'0'.repeat(64)}'], limits: { requestsPerMinute: 1, scope: gateway } }\n`, /limits\.scope: got 'gateway', but without a `store`/],
   ['no YAML', 'replicas: [\n', /^paceline\.yaml:2: /],
   ['an empty file', '', /^paceline\.yaml:1: replicas: missing; want a list$/],
   ['a file that is no map', '- 1\n', /^paceline\.yaml:1: \(the whole file\): got \[1\], want a map$/],
@@ -165,6 +170,17 @@ test.each([
   ['fastest', null],
 ])('reads the policy %s', (text, policy) => {
   expect(parsePolicy(text)).toEqual(policy);
+});
+
+test('Redis is one server, a group that Sentinels watch, or a Cluster', () => {
+  const environment = { PASSWORD: 'pw', SENTINELS: 'spw' };
+  const target = (store: string) => parse(`${MINIMAL}store: ${store}\n`, environment).store;
+  expect(target("{ redisUrl: 'redis://a:1' }")).toEqual({ target: { kind: 'single', url: 'redis://a:1', ca: null }, fleet: 'default', timeoutMs: 20, gatewaysExpected: 1, whenLost: { requests: 'local-share', tokens: 'local-share', concurrency: 'local-share', energy: 'local-share' } });
+  expect(target("{ sentinel: { name: m, nodes: ['a:1', '[::1]:2'], passwordEnv: SENTINELS }, passwordEnv: PASSWORD, whenLost: { energy: closed } }")).toMatchObject({
+    target: { kind: 'sentinel', name: 'm', nodes: [{ host: 'a', port: 1 }, { host: '::1', port: 2 }], sentinelPassword: 'spw', username: null, password: 'pw', tls: false },
+    whenLost: { requests: 'local-share', energy: 'closed' },
+  });
+  expect(target("{ cluster: { nodes: ['a:1'] }, tls: true, whenLost: open }")).toMatchObject({ target: { kind: 'cluster', nodes: [{ host: 'a', port: 1 }], tls: true }, whenLost: { tokens: 'open' } });
 });
 
 test('the published JSON Schema is current (UPDATE_SCHEMAS=1 npx vitest run test/config writes it)', () => {

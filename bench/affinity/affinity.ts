@@ -6,6 +6,7 @@
 //   node bench/affinity/affinity.ts [--profiles a,b] [--loads low,middle,high] [--beliefs right,…] [--replicas 4] [--requests 3000] [--kv-times 1] [--generated] [--json]
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { createBelievedCache } from '../../src/core/believed-cache.ts';
 import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import { createPhysics } from '../../src/engine/physics.ts';
 import { createPerformanceModel, type PerformanceModel } from '../../src/frontier/performance-model.ts';
@@ -13,6 +14,7 @@ import { loadProfile } from '../../src/profile-file.ts';
 import { feasibleAlone } from '../../src/simulator/feasibility.ts';
 import { runReport } from '../../src/simulator/run-report.ts';
 import { simulate, type SimulationOptions } from '../../src/simulator/simulate.ts';
+import { PREFIX_BLOCK_TOKENS } from '../../src/workload/prefix-block.ts';
 import { BELIEFS, type Belief, fleetCapacityPerS, predictionOf, sharedOf } from '../energy/cell.ts';
 import { chosen, numberOf, refusing } from '../energy/options.ts';
 import { LOADS, type Load, type LoadedWorkload, type Source } from '../energy/workloads.ts';
@@ -41,9 +43,10 @@ interface Row {
   readonly variant: string;
   readonly requests: number;
   readonly ratePerS: number;
-  /** Of all prompt tokens: found in the replicas' caches; and what one cache that never forgets would have had. */
+  /** Of all prompt tokens: found in the replicas' caches; what one cache as large as all of them together would have had; and one that never forgets. */
   readonly cachedShare: number;
-  readonly cachedShareMost: number;
+  readonly cachedSharePooled: number;
+  readonly repeatedShare: number;
   readonly ttftP50Ms: number;
   readonly ttftP99Ms: number;
   readonly ttftErrorPct: number;
@@ -52,17 +55,16 @@ interface Row {
   readonly joulesPerOutputToken: number;
 }
 
-/** Share of the prompt tokens that somebody has sent before, in whole blocks: what a single cache without end would have. */
-function repeatedShare(requests: SimulationOptions['requests'], blockTokens = 512): number {
-  const seen = new Set<number>();
+/** Share of the prompt tokens, in whole blocks, that one cache of such a size would have had if it were sent everything. */
+function repeatedShare(requests: SimulationOptions['requests'], capacityTokens: number): number {
+  const cache = createBelievedCache(capacityTokens, Number.POSITIVE_INFINITY);
   let repeated = 0;
   let all = 0;
   for (const { promptTokens, prefixBlocks = [] } of requests) {
-    const whole = prefixBlocks.slice(0, Math.floor((promptTokens - 1) / blockTokens));
-    const first = whole.findIndex((block) => !seen.has(block));
-    repeated += (first < 0 ? whole.length : first) * blockTokens;
+    const whole = prefixBlocks.slice(0, Math.floor((promptTokens - 1) / PREFIX_BLOCK_TOKENS));
+    repeated += cache.hits(whole) * PREFIX_BLOCK_TOKENS;
     all += promptTokens;
-    for (const block of prefixBlocks) seen.add(block);
+    cache.keep(whole, PREFIX_BLOCK_TOKENS);
   }
   return all === 0 ? 0 : repeated / all;
 }
@@ -78,7 +80,7 @@ function rowsOf(profile: string, model: PerformanceModel, source: Source, load: 
   const workload = firstOf(source, options.requests, ratePerS);
   const shared = sharedOf(model, workload, belief, { ...options, clairvoyantEffort: 0 });
   const feasible = feasibleAlone([createPhysics(model.profile, BELIEFS[belief].scale)], shared.requests, shared.classes);
-  const cachedShareMost = repeatedShare(workload.requests);
+  const shares = { cachedSharePooled: repeatedShare(workload.requests, options.replicas * model.profile.serving.kvTokens), repeatedShare: repeatedShare(workload.requests, Number.POSITIVE_INFINITY) };
   return Object.entries(VARIANTS).map(([variant, how]) => {
     const run = simulate({ ...shared, ...how });
     const report = runReport({ policy: variant, ...options }, run, feasible);
@@ -90,7 +92,7 @@ function rowsOf(profile: string, model: PerformanceModel, source: Source, load: 
       requests: workload.requests.length,
       ratePerS,
       cachedShare: report.cachedPromptShare,
-      cachedShareMost,
+      ...shares,
       ttftP50Ms: report.ttftMs.p50 ?? 0,
       ttftP99Ms: report.ttftMs.p99 ?? 0,
       ttftErrorPct: predictionOf(run).ttftErrorPct,
@@ -105,7 +107,7 @@ function formatRows(rows: readonly Row[]): string {
   const lines: string[] = [];
   let before = '';
   for (const row of rows) {
-    const cell = `${row.profile}, ${row.load} load (${row.ratePerS.toFixed(2)}/s, ${row.requests} requests), belief ${row.belief}; repeated ${(100 * row.cachedShareMost).toFixed(1)} % of prompt tokens`;
+    const cell = `${row.profile}, ${row.load} load (${row.ratePerS.toFixed(2)}/s, ${row.requests} requests), belief ${row.belief}; of the prompt tokens ${(100 * row.repeatedShare).toFixed(1)} % are repeated, ${(100 * row.cachedSharePooled).toFixed(1)} % within what all caches hold`;
     if (cell !== before) lines.push(...(before === '' ? [] : ['']), cell, `${''.padEnd(28)}  cached %  TTFT p50 ms  p99 ms  error %  attainment %   energy kJ  J/token`);
     before = cell;
     const { variant, cachedShare, ttftP50Ms, ttftP99Ms, ttftErrorPct, attainment, energyJ, joulesPerOutputToken } = row;

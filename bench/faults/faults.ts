@@ -3,6 +3,8 @@ import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { CancellationResult } from './cancellation.ts';
 import { measureCancellation } from './cancellation.ts';
+import type { LimitsResult } from './fleet-limits.ts';
+import { measureLimits } from './fleet-limits.ts';
 import type { FleetResult } from './fleet.ts';
 import { measureFleet } from './fleet.ts';
 import type { OverloadResult } from './overload.ts';
@@ -12,35 +14,40 @@ import { runSchedules } from './run-schedules.ts';
 
 const HELP = `npm run -s bench:faults -- [options]
 
-Real gateways, emulated model servers, agents and Redis. Four parts, all of them unless some are named; six minutes.
+Real gateways, emulated model servers, agents and Redis. Five parts, all of them unless some are named; six minutes.
 
   --schedule      all of these processes killed, frozen and worse by a seeded schedule, while a client checks every byte it gets
   --fleet         three gateways beside one; one of three killed in mid-load; Redis frozen for ten seconds
+  --limits        requests, tokens and concurrency of a tenant, sent three times as much through three gateways
   --overload      twice what the fleet can serve in time, from three tenants, with admission and without
   --cancellation  how soon a client that leaves is let go of, at every endpoint in every phase
 
-  --schedules N   how many (default 10)
+  --schedules N   how many (default 8)
   --seed S        of the first of them (default 1)
   --only K        the K-th schedule of the seed alone, told in full, and no other part
+  --seconds N     of the limits' load (default 15); from 61 on the minute they are counted in moves
   --json          one JSON object on stdout, the rest on stderr
   --help          this text
 
 Ends with 1 where a schedule violated an invariant.
 `;
 
-const PARTS = ['schedule', 'fleet', 'overload', 'cancellation'] as const;
-const SECONDS = 30;
+const PARTS = ['schedule', 'fleet', 'limits', 'overload', 'cancellation'] as const;
+const FLEET_SECONDS = 25;
+const OVERLOAD_SECONDS = 30;
 const ROUNDS = 3;
 
 const { values } = parseArgs({
   options: {
     schedule: { type: 'boolean', default: false },
     fleet: { type: 'boolean', default: false },
+    limits: { type: 'boolean', default: false },
     overload: { type: 'boolean', default: false },
     cancellation: { type: 'boolean', default: false },
-    schedules: { type: 'string', default: '10' },
+    schedules: { type: 'string', default: '8' },
     seed: { type: 'string', default: '1' },
     only: { type: 'string' },
+    seconds: { type: 'string', default: '15' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -49,6 +56,7 @@ const { values } = parseArgs({
 interface Results {
   readonly schedules: SchedulesResult | null;
   readonly fleet: FleetResult | null;
+  readonly limits: LimitsResult | null;
   readonly overload: OverloadResult | null;
   readonly cancellation: CancellationResult | null;
 }
@@ -71,8 +79,9 @@ async function main(): Promise<void> {
   const results: Results = {
     schedules: await part('schedule', 'fault schedules', () => runSchedules(options)),
     cancellation: await part('cancellation', 'clients that leave', () => measureCancellation({ rounds: ROUNDS })),
-    fleet: await part('fleet', 'three gateways beside one', () => measureFleet({ seconds: SECONDS, onLine: say })),
-    overload: await part('overload', 'overload', () => measureOverload({ seconds: SECONDS, onLine: say })),
+    fleet: await part('fleet', 'three gateways beside one', () => measureFleet({ seconds: FLEET_SECONDS, onLine: say })),
+    limits: await part('limits', 'limits of a tenant, three gateways', () => measureLimits({ seconds: wholeNumber('seconds', values.seconds) })),
+    overload: await part('overload', 'overload', () => measureOverload({ seconds: OVERLOAD_SECONDS, onLine: say })),
   };
   say(`\n${summary(results)}`);
   if (values.json) process.stdout.write(`${JSON.stringify({ machine, ...headline(results), details: results })}\n`);
@@ -80,7 +89,7 @@ async function main(): Promise<void> {
 }
 
 /** The figures that are promised, by name; `null` where they were not measured. */
-function headline({ schedules, fleet, overload, cancellation }: Results): Readonly<Record<string, number | null>> {
+function headline({ schedules, fleet, limits, overload, cancellation }: Results): Readonly<Record<string, number | null>> {
   return {
     schedules: schedules?.schedules ?? null,
     violations: schedules?.violations.length ?? null,
@@ -90,6 +99,7 @@ function headline({ schedules, fleet, overload, cancellation }: Results): Readon
     fleetEnergyDiffPct: fleet?.energyDiffPct ?? null,
     redisFrozenFailed: fleet?.redisFrozen.failed ?? null,
     gatewayKilledLostOfOthers: fleet?.gatewayKilled.lostOfOthers ?? null,
+    fleetLimitErrorPct: limits?.errorPct ?? null,
     overloadAdmittedAttainment: overload?.withAdmission.attainment ?? null,
     overloadGoodputOfBest: overload?.goodputOfBest ?? null,
     overloadShareErrorPct: overload === null ? null : Math.max(...overload.withAdmission.shares.map(({ offPct }) => Math.abs(offPct))),
@@ -98,7 +108,7 @@ function headline({ schedules, fleet, overload, cancellation }: Results): Readon
 }
 
 function summary(results: Results): string {
-  const { schedules, fleet, overload, cancellation } = results;
+  const { schedules, fleet, limits, overload, cancellation } = results;
   const lines: string[] = [];
   if (schedules !== null) {
     lines.push(`${schedules.schedules} schedules, ${schedules.faults} faults, ${schedules.requests} requests: ${schedules.violations.length} violations (target 0)`);
@@ -112,6 +122,10 @@ function summary(results: Results): string {
     lines.push(`three gateways beside one: attainment ${signed(fleet.attainmentDiffPct)} points, energy ${signed(fleet.energyDiffPct)} %: ${verdict(Math.abs(fleet.attainmentDiffPct) <= 3 && Math.abs(fleet.energyDiffPct) <= 3)} (target within 3)`);
     lines.push(`  Redis frozen for ten seconds: ${fleet.redisFrozen.failed} requests lost (target 0), ${percent(fleet.redisFrozen.attainment)} in time`);
     lines.push(`  a gateway killed: ${fleet.gatewayKilled.lostOfOthers} streams of others lost (target 0), ${percent(fleet.gatewayKilled.attainmentOfOthers)} of the others in time`);
+  }
+  if (limits !== null) {
+    const told = limits.limits.map(({ limit, most, allowed, failed }) => `${limit} ${most} of ${allowed}${failed === 0 ? '' : ` (${failed} failed)`}`).join(', ');
+    lines.push(`limits of three gateways together: ${told}: off by ${limits.errorPct.toFixed(1)} %: ${verdict(limits.errorPct <= 2)} (target 2 %)`);
   }
   if (overload !== null) {
     const { withAdmission, without, goodputOfBest } = overload;

@@ -48,7 +48,7 @@ const WARM_S = 10;
 const HUNG_AFTER_MS = 90_000;
 const CAPACITY_S = 60;
 /** Without admission all of it is served in the end, which takes as long again. */
-const WITHOUT_S_MAX = 15;
+const WITHOUT_S_MAX = 12;
 
 export async function measureOverload({ seconds, onLine }: { readonly seconds: number; readonly onLine: (line: string) => void }): Promise<OverloadResult> {
   const capacityPerS = findCapacity();

@@ -1,12 +1,13 @@
 // Plays one schedule against real processes: the load, the faults beside it, and what is to be seen afterwards.
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { monotonicMs } from '../../src/engine/real-time.ts';
 import type { Seen } from './checking-client.ts';
 import { sendChecked } from './checking-client.ts';
 import type { FaultyServer, Mood } from './faulty-server.ts';
 import { createFaultyServer } from './faulty-server.ts';
-import type { Execution, Happened, Observation } from './invariants.ts';
+import { emulatedExecutions, executionsOf } from './executions.ts';
+import type { Happened, Observation } from './invariants.ts';
 import type { Node, Rig } from './rig.ts';
 import { getText, MODEL, signal, startRig, until, untilAllUp } from './rig.ts';
 import type { Fault, PlannedRequest, Schedule, TargetKind } from './schedule.ts';
@@ -18,6 +19,9 @@ const TIMEOUTS = { connectMs: 500, firstByteMs: 4_000, stallMs: 1_000, drainMs: 
 const QUEUE_MS = 4_000;
 const HEALTH = { everyMs: 100, timeoutMs: 400, failuresMax: 2, slowStartMs: 500 };
 const TTL_MS = 500;
+const API_KEY = 'sk-of-the-checking-client';
+/** Limits that are never reached, so that Redis is asked about every request. */
+const TENANT = { name: 'checker', apiKeySha256: [createHash('sha256').update(API_KEY).digest('hex')], limits: { requestsPerMinute: 1_000_000, tokensPerMinute: 1_000_000_000, concurrencyMax: 100_000 } };
 /** In the queue, until the answer begins, its longest text on a slow server, silence in it; and what a starved machine adds. */
 const HUNG_AFTER_MS = QUEUE_MS + TIMEOUTS.firstByteMs + 3_000 + TIMEOUTS.stallMs + 4_000;
 /** Probes that fail until a replica is down, and one that succeeds. */
@@ -33,7 +37,7 @@ export async function play(schedule: Schedule): Promise<Observation> {
     nodes: Array.from({ length: SHAPE.replicas }, () => 1),
     gateways: SHAPE.gateways,
     servers: { [STUB_ID]: stub.url },
-    config: { timeouts: TIMEOUTS, health: HEALTH, admission: { queueTimeoutMs: QUEUE_MS }, planner: { routing: schedule.routing } },
+    config: { timeouts: TIMEOUTS, health: HEALTH, admission: { queueTimeoutMs: QUEUE_MS }, planner: { routing: schedule.routing }, tenants: [TENANT] },
     replica: { concurrencyMax: schedule.concurrencyMax },
     ttlMs: TTL_MS,
   });
@@ -51,7 +55,7 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
   const clocks: Observation['clocks'][number][] = [];
   const send = (request: PlannedRequest): void => {
     const url = rig.gateways[request.gateway]?.url ?? '';
-    sendChecked(request, { url, model: MODEL, gateway: request.gateway, hungAfterMs: HUNG_AFTER_MS, serverKind: (replica) => (replica === STUB_ID ? 'stub' : 'emulated') }, (one) => void seen.push(one));
+    sendChecked(request, { url, model: MODEL, gateway: request.gateway, hungAfterMs: HUNG_AFTER_MS, serverKind: (replica) => (replica === STUB_ID ? 'stub' : 'emulated'), headers: { authorization: `Bearer ${API_KEY}` } }, (one) => void seen.push(one));
   };
   const allEnded = (requests: readonly PlannedRequest[]): Promise<boolean> => {
     return until(() => {
@@ -93,7 +97,7 @@ async function observe(schedule: Schedule, rig: Rig, stub: FaultyServer): Promis
     requests: [...schedule.requests, ...tail],
     seen,
     tail: new Set(tail.map(({ id }) => id)),
-    executions: [...rig.nodes.flatMap((node, index) => emulatedExecutions(node, index)), ...stubExecutions(stub)],
+    executions: [...rig.nodes.flatMap(({ requestLog }, index) => emulatedExecutions(requestLog, `node-${index}`)), ...executionsOf(stub.notes.map((note) => ({ ...note, replica: STUB_ID })))],
     faults,
     replicaOf: new Map<string, { target: TargetKind; index: number }>([[STUB_ID, { target: 'stub', index: 0 }], ...rig.nodes.map((_, index) => [`node-${index}-0`, { target: 'replica' as const, index }] as const)]),
     held,
@@ -194,7 +198,7 @@ async function whatIsHeld(rig: Rig, stub: FaultyServer): Promise<Observation['he
   return held;
 }
 
-const GAUGE = /^(paceline_requests_in_flight|paceline_queued_requests|paceline_replica_running_streams|paceline_replica_waiting_prompts)(\{[^}]*\})? (\S+)$/gm;
+const GAUGE = /^(paceline_requests_in_flight|paceline_queued_requests|paceline_replica_running_streams|paceline_replica_waiting_prompts|paceline_tenant_requests_in_flight)(\{[^}]*\})? (\S+)$/gm;
 
 async function heldByGateway({ name, adminUrl }: { readonly name: string; readonly adminUrl: string }): Promise<Observation['held']> {
   const page = (await getText(`${adminUrl}/metrics`)) ?? '';
@@ -208,28 +212,4 @@ async function heldByServer(name: string, url: string): Promise<Observation['hel
   if (text === null) return [{ where: name, what: 'no answer', count: 1 }];
   const { running, waiting } = JSON.parse(text) as { running: number; waiting: number };
   return [{ where: name, what: 'running', count: running }, { where: name, what: 'waiting', count: waiting }];
-}
-
-function emulatedExecutions({ requestLog }: Node, index: number): Execution[] {
-  if (!existsSync(requestLog)) return [];
-  const notes = readFileSync(requestLog, 'utf8').split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as { request_id: string; replica: number; event: string; at_ms: number });
-  return executionsOf(notes.map(({ request_id: requestId, replica, event, at_ms: atMs }) => ({ requestId, replica: `node-${index}-${replica}`, kind: event, atMs })));
-}
-
-function stubExecutions({ notes }: FaultyServer): Execution[] {
-  return executionsOf(notes.map((note) => ({ ...note, replica: STUB_ID })));
-}
-
-/** One for each time a request was taken: what follows belongs to it until it is taken again. */
-export function executionsOf(notes: readonly { readonly requestId: string; readonly replica: string; readonly kind: string; readonly atMs: number }[]): Execution[] {
-  const executions: { requestId: string; replica: string; acceptedAtMs: number; firstTokenAtMs: number | null; end: Execution['end'] }[] = [];
-  for (const { requestId, replica, kind, atMs } of notes) {
-    const begins = kind === 'accepted' || kind === 'refused';
-    if (begins) executions.push({ requestId, replica, acceptedAtMs: atMs, firstTokenAtMs: null, end: null });
-    const current = executions.findLast((one) => one.requestId === requestId && one.replica === replica);
-    if (current === undefined) continue;
-    if (kind === 'first-token') current.firstTokenAtMs = atMs;
-    else if (kind !== 'accepted') current.end ??= { kind: kind as NonNullable<Execution['end']>['kind'], atMs };
-  }
-  return executions;
 }

@@ -36,6 +36,8 @@ export interface PlannedRequest {
   readonly asksUsage: boolean;
   readonly promptWords: number;
   readonly outputTokens: number;
+  /** What it says that it may take at most; default 1,024. */
+  readonly maxTokens?: number;
   readonly slo: Readonly<Record<string, string>>;
   /** The client goes away so long after it has sent; `null`: it stays. */
   readonly leavesAfterMs: number | null;

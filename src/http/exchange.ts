@@ -77,14 +77,18 @@ export type Exchange = (endpoint: Endpoint, path: string, incoming: IncomingMess
 interface Content {
   body: Buffer | null;
   readonly usageOptions: InferenceRequest['usageOptions'];
+  /** Of the model, as the client wrote it. */
+  readonly name: string;
+  /** Models that may stand in for it, in order. */
+  readonly fallbacks: readonly string[];
 }
 
-/** What was asked, whatever becomes of it: the name of the model in the body, what it may take, and since when. */
+/** What it may take, whatever becomes of it, and since when. */
 interface Asked {
-  readonly name: string;
   readonly slo: Slo;
+  readonly queueTimeoutMs: number | undefined;
   readonly arrivedAtMs: number;
-  /** Models that are left to stand in, in order. */
+  /** Those that are left. */
   readonly fallbacks: readonly string[];
   /** Another model than the one behind the name serves it. */
   readonly fellBack: boolean;
@@ -144,10 +148,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      const asked = { name, slo: slo.slo, arrivedAtMs: now(), fallbacks: options.models.fallbacks(identity.tenant, model), fellBack: false };
-      const content = { body: reading.body, usageOptions: request.usageOptions };
-      if (isLimited(identity.tenant)) admit(job, identity.tenant, asked, content);
-      else submit(job, asked, content);
+      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) };
+      if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
+      else submit(job, content);
     });
 
     function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
@@ -156,7 +159,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     }
 
     /** Waits for a store at most as long as the config says, where there is one. */
-    function admit(job: JobSpec, tenant: TenantConfig, asked: Asked, content: Content): void {
+    function admit(job: JobSpec, tenant: TenantConfig, content: Content): void {
       const { jobId, model, promptBytes, promptTokens = null, maxOutputTokens = null, work } = job;
       options.limiter.admit({ jobId, tenant, model, promptBytes, promptTokens, maxOutputTokens, work }, (decision: LimitDecision) => {
         // It left meanwhile.
@@ -164,13 +167,12 @@ export function createExchange(options: ExchangeOptions): Exchange {
         setRateLimitHeaders(outgoing, decision.standings);
         if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
         const { sloClass } = decision;
-        const slo = sloClass === null ? job.slo : (options.slo.classes[sloClass] ?? {});
-        submit(sloClass === null ? job : { ...job, sloClass, slo }, { ...asked, slo }, content);
+        submit(sloClass === null ? job : { ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, content);
       });
     }
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
-    function submit(job: JobSpec, asked: Asked, content: Content): void {
+    function submit(job: JobSpec, content: Content, asked: Asked = { slo: job.slo, queueTimeoutMs: job.queueTimeoutMs, arrivedAtMs: now(), fallbacks: content.fallbacks, fellBack: false }): void {
       state = { kind: 'queued', jobId: job.jobId };
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
@@ -178,21 +180,20 @@ export function createExchange(options: ExchangeOptions): Exchange {
           const [other, ...fallbacks] = reason === 'no-replica' && refusal === null ? asked.fallbacks : [];
           if (other !== undefined) {
             options.fellBack({ requestId, from: job.model, to: other });
-            const spentMs = now() - asked.arrivedAtMs;
             // Under its id: to whoever counts jobs it has not ended.
-            return submit({ ...job, ...lessSpent(job, asked.slo, spentMs), model: other }, { ...asked, fallbacks, fellBack: true }, content);
+            return submit({ ...job, ...lessSpent(asked, now() - asked.arrivedAtMs), model: other }, content, { ...asked, fallbacks, fellBack: true });
           }
           options.limiter.settle(job.jobId, null);
           options.rejected(reason, job.sloClass);
           if (refusal !== null) return passOn(refusal, asked);
-          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: asked.name } : { kind: 'rejected', reason, retryAfterMs });
+          refuse(unreached && reason === 'no-replica' ? { kind: 'upstream-unreachable' } : reason === 'unknown-model' ? { kind: 'unknown-model', model: content.name } : { kind: 'rejected', reason, retryAfterMs });
         },
         dispatched: (replicaId, prediction) => {
           if (state.kind !== 'queued' || content.body === null) return;
-          const { body, usageOptions } = content;
+          const { body, usageOptions, name } = content;
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: asked.name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
+          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
           const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
@@ -324,7 +325,7 @@ function modelOf(url: string | undefined): string | null {
 }
 
 /** What a job may take that comes again, less what is gone; at least something, so that it is late and not without a limit. */
-function lessSpent({ queueTimeoutMs }: JobSpec, slo: Slo, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
+function lessSpent({ slo, queueTimeoutMs }: Asked, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
   const left = (ms: number): number => Math.max(1, ms - spentMs);
   return {
     slo: { ...slo, ...(slo.ttftMs === undefined ? {} : { ttftMs: left(slo.ttftMs) }), ...(slo.e2eMs === undefined ? {} : { e2eMs: left(slo.e2eMs) }) },

@@ -60,6 +60,8 @@ export interface JobReport {
   readonly tpotMs: number | null;
   readonly e2eMs: number;
   readonly promptTokens: number;
+  /** Of them, what its server said that it had cached. */
+  readonly cachedTokens: number;
   readonly outputTokens: number;
   /** Of the devices while they worked on it, its part, as the profile says; 0 where it was never sent. */
   readonly energyJ: number;

@@ -19,8 +19,9 @@ export function reportOf(
   const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;
   const tpotMs = firstTokenAtMs === null || outputTokens < 2 || tracked === null ? null : (tracked.lastTokenAtMs - firstTokenAtMs) / (outputTokens - 1);
   const promptTokens = event.usage?.promptTokens ?? job.promptTokens;
+  const cachedTokens = event.usage?.cachedTokens ?? 0;
   // What a server had cached it did not prefill; a job that was let go before its first token had, for all we know, all of its prompt read.
-  const energyJ = placed === null ? 0 : placed.energyJ({ promptTokens: promptTokens - (event.usage?.cachedTokens ?? 0), outputTokens });
+  const energyJ = placed === null ? 0 : placed.energyJ({ promptTokens: promptTokens - cachedTokens, outputTokens });
   return {
     jobId: spec.jobId,
     replicaId: placed?.replicaId ?? null,
@@ -32,6 +33,7 @@ export function reportOf(
     tpotMs,
     e2eMs,
     promptTokens,
+    cachedTokens,
     outputTokens,
     energyJ,
     met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),

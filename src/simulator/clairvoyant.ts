@@ -140,6 +140,7 @@ function reportOf(request: KnownRequest, sloClass: string, replica: number, time
     tpotMs: done && outputTokens > 1 ? (times.endAtMs - times.firstAtMs) / (outputTokens - 1) : null,
     e2eMs: (done ? times.endAtMs : sentAtMs) - atMs,
     promptTokens,
+    cachedTokens: 0,
     outputTokens: done ? outputTokens : 0,
     // Nobody is charged for it here.
     energyJ: 0,

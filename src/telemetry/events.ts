@@ -59,7 +59,7 @@ export function createTelemetry(log: Logger): Telemetry {
   const slo = registry.counter({ name: 'paceline_slo_results_total', help: 'Requests with an SLO, by whether all of it was met.', labels: ['slo_class', 'result'] });
   const ttftError = registry.histogram({ name: 'paceline_ttft_prediction_error_seconds', help: 'Actual minus predicted time to first token.', labels: ['slo_class'], bounds: ERROR_BOUNDS_S });
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
-  const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests.', labels: ['direction'] });
+  const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests; "cached" are those of the input that their server had read before.', labels: ['direction'] });
   const upstreamFailures = registry.counter({ name: 'paceline_upstream_failures_total', help: 'Answers of model servers that failed.', labels: ['replica', 'phase'] });
   const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
   const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
@@ -108,6 +108,7 @@ export function createTelemetry(log: Logger): Telemetry {
       if (report.ttftMs !== null && prediction !== null) ttftError.observe([sloClass], (report.ttftMs - prediction.ttftMs) / 1_000);
       if (prediction?.feasible === false) infeasible.add([sloClass]);
       tokens.add(['input'], report.promptTokens);
+      tokens.add(['cached'], report.cachedTokens);
       tokens.add(['output'], report.outputTokens);
       log.debug(report, 'request ended');
     },

@@ -1,9 +1,9 @@
 // Every invariant of the fault schedules can be violated, and says so: a checker that cannot fail would be no checker.
 import { describe, expect, test } from 'vitest';
 import type { Outcome, Seen } from '../../bench/faults/checking-client.ts';
+import { executionsOf } from '../../bench/faults/executions.ts';
 import type { Execution, Invariant, Observation } from '../../bench/faults/invariants.ts';
 import { violationsOf } from '../../bench/faults/invariants.ts';
-import { executionsOf } from '../../bench/faults/play.ts';
 import type { PlannedRequest } from '../../bench/faults/schedule.ts';
 
 const REQUEST: PlannedRequest = { id: 'a', atMs: 0, gateway: 0, endpoint: 'chat', stream: true, asksUsage: false, promptWords: 40, outputTokens: 3, slo: {}, leavesAfterMs: null };

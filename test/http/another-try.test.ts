@@ -247,6 +247,26 @@ describe('a model without a replica', () => {
     expect(second?.jobId).toBe(first?.jobId);
   });
 
+  test('whose time in the queue goes on with it, and is not taken twice by two fallbacks', async () => {
+    const fleet = await start([{ models: '[m], concurrencyMax: 1', answer: () => {} }, { models: '[n]', up: false }, { models: '[o]' }], `${FALLBACKS}\nadmission: { queueTimeoutMs: 60000 }`);
+    const leave = new AbortController();
+    const held = fetch(`${fleet.gateway.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(CHAT), signal: leave.signal }).catch(() => {});
+    await eventually(() => asked(fleet)[0] === 1);
+    const waiting = post(fleet);
+    await eventually(() => fleet.gateway.events.filter(({ kind }) => kind === 'arrived').length === 2);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    // Whoever waits is told at once that nobody is left, and goes on.
+    await fetch(`${fleet.gateway.adminUrl}/paceline/replicas/r0/drain`, { method: 'POST' });
+    expect((await waiting).headers.get('x-paceline-model')).toBe('o');
+    const [first = 0, second = 0, third = 0] = fleet.gateway.events.flatMap((event) => (event.kind === 'arrived' && event.job.jobId === 'job-2' ? [event.job.queueTimeoutMs ?? 0] : []));
+    expect(first).toBe(60_000);
+    expect(first - second).toBeGreaterThanOrEqual(199);
+    // From one fallback to the next hardly any time passes.
+    expect(second - third).toBeLessThan((first - second) / 2);
+    leave.abort();
+    await held;
+  });
+
   test('has no fallback that the tenant may not use, nor one without a replica; then it is said that there is none', async () => {
     const tenants = `tenants:\n  - { name: a, apiKeySha256: ['${hash('a')}'], models: [m, o] }\n  - { name: b, apiKeySha256: ['${hash('b')}'], models: [m, n] }`;
     const fleet = await start([{ models: '[m]', up: false }, { models: '[n]' }, { models: '[o]', up: false }], `${FALLBACKS}\n${tenants}`);

@@ -15,7 +15,7 @@ const NOW = {
   agents: new Map([['node-a', { state: 'held' }], ['node-b', { state: 'lost' }]]),
   process: { eventLoopDelayS: { '0.5': 0.001, '0.99': 0.002, '1': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
 };
-const REPORT = { jobId: 'j' as JobId, replicaId: 'r0' as ReplicaId, sloClass: 'interactive', tenant: 't', model: 'm', outcome: 'finished' as const, ttftMs: 120, tpotMs: 30, e2eMs: 900, promptTokens: 10, outputTokens: 20, energyJ: 5, met: true, prediction: { ttftMs: 100, tpotMs: 30, e2eMs: 800, ttftP90Ms: 100, tpotP90Ms: 40, slackMs: 1, feasible: true } };
+const REPORT = { jobId: 'j' as JobId, replicaId: 'r0' as ReplicaId, sloClass: 'interactive', tenant: 't', model: 'm', outcome: 'finished' as const, ttftMs: 120, tpotMs: 30, e2eMs: 900, promptTokens: 10, cachedTokens: 4, outputTokens: 20, energyJ: 5, met: true, prediction: { ttftMs: 100, tpotMs: 30, e2eMs: 800, ttftP90Ms: 100, tpotP90Ms: 40, slackMs: 1, feasible: true } };
 
 test('a report is counted under its class, in base units', () => {
   const telemetry = createTelemetry(pino({ level: 'silent' }));
@@ -37,6 +37,7 @@ test('a report is counted under its class, in base units', () => {
     'paceline_agent_state{agent="node-a",state="held"} 1',
     'paceline_agent_state{agent="node-b",state="lost"} 1',
     'paceline_tokens_total{direction="output"} 40',
+    'paceline_tokens_total{direction="cached"} 8',
   ]) expect(lines).toContain(line);
 });
 
