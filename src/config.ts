@@ -230,9 +230,9 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       asksUsage: replica.asksUsage,
       priority: replica.priority ?? null,
     })),
+    batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
     models: modelsOf(raw),
     upstream: raw.upstream,
-    batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
     passThrough: raw.passThrough,
     agents: agentsOf(raw).map(({ name, agent }) => resolvedAgent(name, agent, directory)),
     slo: {
@@ -437,11 +437,12 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   if (keyEnv !== undefined && !environment[keyEnv]) problems.push(places.at(['admin', 'keyEnv'], `the environment has no ${keyEnv}`));
   else if (keyEnv !== undefined && /\s/.test(environment[keyEnv] ?? '')) problems.push(places.at(['admin', 'keyEnv'], `${keyEnv} has blanks or line ends in it, which no Authorization header can hold`));
 
-  problems.push(...storeProblems(raw, places, environment));
   raw.passThrough.forEach((pattern, index) => {
     const taken = /^\/v1\/(files|batches)(\/|$)/.test(pattern) || pattern === '/v1/*';
     if (raw.batch !== undefined && taken) problems.push(places.at(['passThrough', index], `got '${pattern}', and with \`batch\` /v1/files and /v1/batches are the gateway's own; want only one of the two`));
   });
+
+  problems.push(...storeProblems(raw, places, environment));
 
   const tenantName = wantUnique('the name');
   const apiKey = wantUnique('the key with hash');

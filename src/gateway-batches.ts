@@ -14,8 +14,8 @@ import type { FleetSnapshot } from './scheduler/scheduler.ts';
 
 export interface GatewayBatches {
   readonly service: BatchService;
-  /** Who may come, by a configuration that is in force from now on: its tenants, by their keys and by those that their lines come with. */
-  accessOf(config: Config): Pick<Config, 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs'>;
+  /** A configuration whose front door knows also the keys that lines come with. */
+  access(config: Config): Config;
   /** From here on lines are sent, to `serve`. */
   start(serve: (incoming: IncomingMessage, outgoing: ServerResponse) => void): void;
   /** No line is in flight then, and none is sent any more; routes are served still. */
@@ -25,6 +25,8 @@ export interface GatewayBatches {
 
 export interface GatewayBatchesOptions {
   readonly gatewayId: string;
+  /** As it was reloaded last. */
+  readonly live: () => Config;
   readonly snapshot: () => FleetSnapshot;
   readonly warn: (message: string) => void;
 }
@@ -32,11 +34,11 @@ export interface GatewayBatchesOptions {
 const DAY_MS = 86_400_000;
 
 /** `null` where none are configured. Throws `ConfigError` where their store cannot be opened. */
-export function openBatches(config: Config, { gatewayId, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
+export function openBatches(config: Config, { gatewayId, live, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
   const { batch } = config;
   if (batch === null) return null;
   const store = openStore(batch.store.path);
-  const credentials = createLineCredentials<TenantConfig>();
+  const credentials = createLineCredentials<TenantConfig>(live);
   // Of the day: what is kept is told of after a restart.
   const now = (): number => Date.now();
   let running: { close(): Promise<void>; wake(): void } | null = null;
@@ -50,10 +52,7 @@ export function openBatches(config: Config, { gatewayId, snapshot, warn }: Gatew
   });
   return {
     service,
-    accessOf({ anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }) {
-      const tenants = [anonymous, ...tenantsByKeySha256.values()].filter((tenant) => tenant !== null);
-      return { anonymous, keyExpiresAtUnixMs, tenantsByKeySha256: new Map([...tenantsByKeySha256, ...credentials.tenantsByKeySha256(tenants)]) };
-    },
+    access: credentials.added,
     start(serve) {
       const client = createLineClient(serve, config.limits.bodyBytesMax);
       const runner = createBatchRunner({
@@ -64,8 +63,8 @@ export function openBatches(config: Config, { gatewayId, snapshot, warn }: Gatew
         lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
         retentionMs: batch.retentionDays * DAY_MS,
         fleet: () => fleetOf(snapshot()),
-        headers: (tenant, deadlineMs) => {
-          const known = credentials.of(tenant);
+        headers: (name, deadlineMs) => {
+          const known = credentials.tenant(name);
           return { ...(known === null ? {} : { authorization: known.authorization }), ...lineHeaders(deadlineMs, known?.tenant.bounds ?? {}) };
         },
         warn,

@@ -114,11 +114,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
   const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
-  const batches = openBatches(config, { gatewayId: gatewayId(), snapshot: runtime.snapshot, warn: telemetry.warning });
-  const liveOf = (next: Config) => ({ config: next, models: createModelNames(served, next.models), access: batches === null ? next : batches.accessOf(next) });
   /** What requests read; swapped as a whole by a reload. */
-  let live = liveOf(config);
+  let live = { config, models: createModelNames(served, config.models) };
   const reloads = createReloads({ now: () => new Date(), telemetry });
+  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning });
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -133,7 +132,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       return live.config.slo;
     },
     get access() {
-      return live.access;
+      return batches?.access(live.config) ?? live.config;
     },
     get retriesMax() {
       return live.config.upstream.retriesMax;
@@ -238,7 +237,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
         const next = read();
         const bound = restartKeys(config, next);
         if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
-        live = liveOf(next);
+        live = { config: next, models: createModelNames(served, next.models) };
       }),
     close: async () => {
       phase = 'leaving';

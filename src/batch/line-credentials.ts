@@ -1,25 +1,44 @@
 // A key for each tenant that lines of its batches come with: made for this process, known to nobody else, never written anywhere.
 import { createHash, randomBytes } from 'node:crypto';
 
-export interface LineCredentials<Tenant> {
-  /** Of these tenants, which are those that there are from now on, as the front door looks keys up. A tenant keeps its key. */
-  tenantsByKeySha256(tenants: Iterable<Tenant>): ReadonlyMap<string, Tenant>;
-  /** What is known of a tenant; `null`: there is none of this name any more. */
-  of(tenant: string): { readonly authorization: string; readonly tenant: Tenant } | null;
+/** Who may come, as the front door looks keys up. */
+interface Access<Tenant> {
+  readonly anonymous: Tenant | null;
+  readonly tenantsByKeySha256: ReadonlyMap<string, Tenant>;
 }
 
-export function createLineCredentials<Tenant extends { readonly name: string }>(): LineCredentials<Tenant> {
-  let byName = new Map<string, { readonly key: string; readonly tenant: Tenant }>();
+export interface LineCredentials<Tenant> {
+  /** The same access, and a key more for each of its tenants. */
+  added<Known extends Access<Tenant>>(access: Known): Known;
+  /** `null`: there is no such tenant any more. */
+  tenant(name: string): { readonly tenant: Tenant; readonly authorization: string } | null;
+}
+
+/** `current`: what access there is now; a reload may change it. */
+export function createLineCredentials<Tenant extends { readonly name: string }>(current: () => Access<Tenant>): LineCredentials<Tenant> {
+  const keys = new Map<string, string>();
+  let latest: { readonly of: Access<Tenant>; readonly with: Access<Tenant>; readonly byName: ReadonlyMap<string, Tenant> } | null = null;
+
+  function lookedUp(access: Access<Tenant>): NonNullable<typeof latest> {
+    if (latest !== null && latest.of === access) return latest;
+    const tenants = access.anonymous === null ? access.tenantsByKeySha256.values() : [access.anonymous];
+    const byName = new Map([...tenants].map((tenant) => [tenant.name, tenant]));
+    const added = [...byName.values()].map((tenant) => [createHash('sha256').update(keyOf(tenant.name)).digest('hex'), tenant] as const);
+    latest = { of: access, with: { ...access, tenantsByKeySha256: new Map([...access.tenantsByKeySha256, ...added]) }, byName };
+    return latest;
+  }
+
+  function keyOf(name: string): string {
+    let key = keys.get(name);
+    if (key === undefined) keys.set(name, (key = randomBytes(32).toString('base64url')));
+    return key;
+  }
+
   return {
-    tenantsByKeySha256(tenants) {
-      const next = new Map<string, { readonly key: string; readonly tenant: Tenant }>();
-      for (const tenant of tenants) if (!next.has(tenant.name)) next.set(tenant.name, { key: byName.get(tenant.name)?.key ?? randomBytes(32).toString('base64url'), tenant });
-      byName = next;
-      return new Map([...next.values()].map(({ key, tenant }) => [createHash('sha256').update(key).digest('hex'), tenant]));
-    },
-    of(name) {
-      const known = byName.get(name);
-      return known === undefined ? null : { authorization: `Bearer ${known.key}`, tenant: known.tenant };
+    added: <Known extends Access<Tenant>>(access: Known) => lookedUp(access).with as Known,
+    tenant: (name) => {
+      const tenant = lookedUp(current()).byName.get(name);
+      return tenant === undefined ? null : { tenant, authorization: `Bearer ${keyOf(name)}` };
     },
   };
 }

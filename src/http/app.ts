@@ -83,7 +83,7 @@ export function createApp(options: AppOptions): App {
     const model = context.req.param('model');
     return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
-  if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: options.access, refuse });
+  if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: () => options.access, refuse });
   app.notFound((context) => {
     const { method, path } = context.req;
     const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : options.batches === null ? null : batchMethods(path);

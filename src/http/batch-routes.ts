@@ -41,7 +41,8 @@ export interface BatchRoutesService {
 
 export interface BatchRoutesOptions {
   readonly service: BatchRoutesService;
-  readonly access: Access;
+  /** Read anew for each request. */
+  readonly access: () => Access;
   readonly refuse: (env: HttpBindings, refusal: Refusal) => Response;
 }
 
@@ -61,7 +62,7 @@ export function batchMethods(path: string): string | null {
 export function addBatchRoutes(app: App, { service, access, refuse }: BatchRoutesOptions): void {
   /** For whoever may come; others are told why not. */
   const route = (handle: (tenant: string, context: Env) => Promise<Response>) => (context: Env): Response | Promise<Response> => {
-    const identity = tenantOf(context.env.incoming.headers, access);
+    const identity = tenantOf(context.env.incoming.headers, access());
     return identity.kind === 'unauthorized' ? refuse(context.env, identity) : handle(identity.tenant.name, context);
   };
   const told = (ask: (tenant: string, context: Env) => Promise<Outcome<object>>) =>

@@ -21,12 +21,12 @@ export type Refusal =
   | { readonly kind: 'body-too-large'; readonly bytesMax: number }
   | { readonly kind: 'body-encoded'; readonly encoding: string }
   | { readonly kind: 'rejected'; readonly reason: Exclude<RejectReason, 'unknown-model'>; readonly retryAfterMs: number | null }
-  /** Of its tenant's limits. */
-  | { readonly kind: 'limit'; readonly limit: LimitKind; readonly tenant: string; readonly allowed: number; readonly asked: number; readonly retryAfterMs: number | null }
   | { readonly kind: 'no-such-object'; readonly object: 'File' | 'Batch'; readonly id: string }
   | { readonly kind: 'batch-bound'; readonly what: 'files' | 'file bytes' | 'batches in progress'; readonly max: number }
   | { readonly kind: 'conflict'; readonly message: string }
   | { readonly kind: 'batch-store-lost' }
+  /** Of its tenant's limits. */
+  | { readonly kind: 'limit'; readonly limit: LimitKind; readonly tenant: string; readonly allowed: number; readonly asked: number; readonly retryAfterMs: number | null }
   | { readonly kind: 'upstream-unreachable' }
   /** `answering`: it broke off in the middle of its answer. */
   | { readonly kind: 'upstream-broken'; readonly answering: boolean }
@@ -77,8 +77,6 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(415, 'invalid_request_error', null, `content-encoding: got '${refusal.encoding}', want none`);
     case 'rejected':
       return rejected(refusal.reason, refusal.retryAfterMs);
-    case 'limit':
-      return overLimit(refusal);
     case 'no-such-object':
       return answer(404, 'invalid_request_error', null, `No such ${refusal.object} object: ${refusal.id}`, { param: 'id' });
     case 'batch-bound':
@@ -88,6 +86,8 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(409, 'invalid_request_error', null, refusal.message, { headers: retryHeaders(null) });
     case 'batch-store-lost':
       return answer(503, 'server_error', 'batch_store_unavailable', 'Files and batches cannot be reached now', { headers: retryHeaders(BATCH_STORE_RETRY_MS) });
+    case 'limit':
+      return overLimit(refusal);
     case 'upstream-unreachable':
       return answer(502, 'server_error', 'upstream_unreachable', 'The model server could not be reached', { headers: retryHeaders(NO_REPLICA_RETRY_MS) });
     case 'upstream-broken':

@@ -1,11 +1,15 @@
 // The clients that people have, unchanged but for the address: what they send and what they make of the answers goes through
 // a whole gateway to a server that does as the test says.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai';
 import { APICallError, embedMany, generateText, streamText } from 'ai';
-import OpenAI from 'openai';
+import OpenAI, { toFile } from 'openai';
 import OpenAI4 from 'openai4';
 import { afterEach, describe, expect, test } from 'vitest';
+import { chatLines } from '../fixtures/batch-client.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
 import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
@@ -243,4 +247,30 @@ describe.each(CLIENTS.slice(0, 2))('$name, refused', (client) => {
     expect(client.failure(error)).toEqual({ status: 502, message: expect.stringContaining('before it answered') });
     expect(upstream.requests).toHaveLength(1);
   });
+});
+
+test.each([{ name: 'openai 7', Sdk: OpenAI }, { name: 'openai 4', Sdk: OpenAI4 as unknown as typeof OpenAI }])('$name goes the whole round of a batch', async ({ Sdk }) => {
+  const directory = mkdtempSync(join(tmpdir(), 'client-batches-'));
+  opened.push({ close: async () => rmSync(directory, { recursive: true, force: true }) });
+  const upstream = await createStubUpstream(completion);
+  opened.push(upstream);
+  const gateway = await startGateway([upstream], { more: `timeouts: { drainMs: 100 }\nbatch: { store: { sqlite: '${join(directory, 'b.sqlite')}' } }` });
+  opened.push(gateway);
+  const client = new Sdk({ baseURL: `${gateway.url}/v1`, apiKey: 'sk-none', maxRetries: 0 });
+  const file = await client.files.create({ file: await toFile(Buffer.from(chatLines(3)), 'in.jsonl'), purpose: 'batch' });
+  const created = await client.batches.create({ input_file_id: file.id, endpoint: '/v1/chat/completions', completion_window: '24h', metadata: { a: 'b' } });
+  expect(created.metadata).toEqual({ a: 'b' });
+  let batch = created;
+  await eventually(async () => (batch = await client.batches.retrieve(created.id)).status === 'completed', 20_000);
+  expect(batch.request_counts).toEqual({ total: 3, completed: 3, failed: 0 });
+  const text = await (await client.files.content(batch.output_file_id ?? '')).text();
+  expect(text.trimEnd().split('\n').map((line) => (JSON.parse(line) as { custom_id: string }).custom_id)).toEqual(['line-1', 'line-2', 'line-3']);
+  const listed: string[] = [];
+  for await (const { id } of client.batches.list({ limit: 1 })) listed.push(id);
+  expect(listed).toEqual([created.id]);
+  const files: string[] = [];
+  for await (const { id } of client.files.list({ limit: 1 })) files.push(id);
+  expect(files).toEqual([batch.output_file_id, file.id]);
+  await expect(client.batches.cancel(created.id)).rejects.toMatchObject({ status: 409 });
+  await client.files.delete?.(file.id);
 });
