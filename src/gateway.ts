@@ -154,7 +154,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       return live.models;
     },
     get access() {
-      return live.access;
+      return live.config;
     },
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,

@@ -15,7 +15,6 @@ const BOUND: { readonly [Key in Exclude<keyof Config, LiveKey>]: string } = {
   replicas: 'replicas',
   agents: 'agent or agents',
   planner: 'planner',
-  batch: 'batch',
   store: 'store',
   batch: 'batch',
   limits: 'limits',
