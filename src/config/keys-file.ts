@@ -1,13 +1,19 @@
 // The file of API keys that `paceline keys` keeps and the gateway reads: who has which key, and until when. Of a key only
 // its SHA-256 is here; the key itself is shown once, when it is made, and is long enough that its hash tells nothing.
 import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { z } from 'zod';
 
 export const KEYS_FORMAT = 'paceline-keys/1';
 
 /** More keys than that belong into a database, which this file is none of. */
 export const KEYS_MAX = 100_000;
+/** Of that many, each with the longest note. */
+const FILE_BYTES_MAX = 128 * 1_048_576;
+/** Another writer is done in milliseconds. */
+const LOCK_WAIT_MS = 5_000;
+const PROBLEMS_SHOWN_MAX = 5;
 
 const instant = z.iso.datetime();
 const keysFileSchema = z.strictObject({
@@ -43,6 +49,8 @@ export function keysJsonSchema(): Record<string, unknown> {
 export function readKeys(path: string): readonly KeyRecord[] {
   let text: string;
   try {
+    const { size } = statSync(path);
+    if (size > FILE_BYTES_MAX) throw new Error(`it has ${size} bytes, at most ${FILE_BYTES_MAX} are read`);
     text = readFileSync(path, 'utf8');
   } catch (cause) {
     throw new KeysFileError(`${path} cannot be read: ${messageOf(cause)}`, { cause });
@@ -55,8 +63,9 @@ export function readKeys(path: string): readonly KeyRecord[] {
   }
   const parsed = keysFileSchema.safeParse(content);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new KeysFileError(`${path}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a keys file'}`);
+    const { issues } = parsed.error;
+    const shown = issues.slice(0, PROBLEMS_SHOWN_MAX).map((issue) => `${issue.path.join('.') || 'the whole file'}: ${issue.message}`);
+    throw new KeysFileError(`${path}: ${shown.join('; ')}${issues.length > shown.length ? `; and ${issues.length - shown.length} more` : ''}`);
   }
   const { keys } = parsed.data;
   for (const name of ['id', 'sha256'] as const) {
@@ -92,33 +101,58 @@ export function makeKey({ tenant, note, expiresAtUnixMs, nowUnixMs }: { readonly
 
 /**
  * Changes the file as a whole: who reads it sees either what was or what is, whatever happens in between. A lock file keeps
- * a second writer out, so that no key is lost. Where there is no file yet, `change` is given none. Throws `KeysFileError`.
+ * a second writer waiting, so that no key is lost. A link stays one. Where there is no file yet, `change` is given none. Throws
+ * `KeysFileError`.
  */
 export function changeKeys(path: string, change: (keys: readonly KeyRecord[]) => readonly KeyRecord[]): void {
-  const lock = `${path}.lock`;
-  let held: number;
-  try {
-    held = openSync(lock, 'wx', 0o600);
-  } catch (cause) {
-    const why = isErrno(cause, 'EEXIST') ? `another \`paceline keys\` is changing it; where none is, one was killed: remove ${lock}` : `cannot be changed: ${messageOf(cause)}`;
-    throw new KeysFileError(`${path}: ${why}`, { cause });
-  }
+  const target = realPath(path);
+  const lock = `${target}.lock`;
+  const held = locked(path, lock);
+  const next = `${target}.new`;
   try {
     const keys = change(existing(path));
     if (keys.length > KEYS_MAX) throw new KeysFileError(`${path}: ${keys.length} keys; at most ${KEYS_MAX} are kept. Revoked and expired ones go with: paceline keys prune`);
-    const next = `${path}.new`;
-    writeFileSync(next, `${JSON.stringify({ format: KEYS_FORMAT, keys }, null, 2)}\n`, { mode: 0o600 });
-    const written = openSync(next, 'r');
-    fsyncSync(written);
-    closeSync(written);
-    renameSync(next, path);
+    // What a killed writer left there may have another mode.
+    rmSync(next, { force: true });
+    writeFileSync(next, `${JSON.stringify({ format: KEYS_FORMAT, keys }, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
+    synced(next);
+    renameSync(next, target);
+    synced(dirname(target));
   } catch (cause) {
-    if (cause instanceof KeysFileError) throw cause;
-    throw new KeysFileError(`${path} cannot be written: ${messageOf(cause)}`, { cause });
+    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
+    throw new KeysFileError(`${path} cannot be written: ${cause.message}`, { cause });
   } finally {
     closeSync(held);
     rmSync(lock, { force: true });
   }
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return path;
+    throw new KeysFileError(`${path} cannot be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function locked(path: string, lock: string): number {
+  for (const untilMs = Date.now() + LOCK_WAIT_MS; ; ) {
+    try {
+      return openSync(lock, 'wx', 0o600);
+    } catch (cause) {
+      if (!isErrno(cause, 'EEXIST')) throw new KeysFileError(`${path} cannot be changed: ${messageOf(cause)}`, { cause });
+      if (Date.now() > untilMs) throw new KeysFileError(`${path}: another \`paceline keys\` is changing it; where none is, one was killed: remove ${lock}`, { cause });
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    }
+  }
+}
+
+/** On the disk, not only in memory: a key that was shown must not be gone after a power cut. */
+function synced(path: string): void {
+  const file = openSync(path, 'r');
+  fsyncSync(file);
+  closeSync(file);
 }
 
 function existing(path: string): readonly KeyRecord[] {

@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -40,7 +42,24 @@ test('a second writer is refused and told what to do; what was there stays', () 
   writeFileSync(`${file}.lock`, '');
   expect(() => changeKeys(file, () => [])).toThrow(/another `paceline keys` is changing it; where none is, one was killed: remove .*keys\.json\.lock/);
   expect(readFileSync(file, 'utf8')).toBe(before);
+}, 20_000);
+
+test('a link stays one, and what a killed writer left is replaced', () => {
+  const real = join(directory, 'real.json');
+  changeKeys(real, () => [made().record]);
+  symlinkSync(real, file);
+  writeFileSync(`${real}.new`, 'half', { mode: 0o644 });
+  changeKeys(file, (keys) => [...keys, made().record]);
+  expect(lstatSync(file).isSymbolicLink()).toBe(true);
+  expect(readKeys(real)).toHaveLength(2);
+  expect(statSync(real).mode & 0o777).toBe(0o600);
 });
+
+test('many writers at once lose no key', async () => {
+  const argv = ['src/main.ts', 'keys', 'create', '--file', file, '--tenant', 'acme'];
+  await Promise.all(Array.from({ length: 6 }, () => once(spawn(process.execPath, argv, { stdio: 'ignore' }), 'exit')));
+  expect(readKeys(file)).toHaveLength(6);
+}, 60_000);
 
 test('a change that fails leaves the file as it was, and no lock', () => {
   changeKeys(file, () => [made().record]);
