@@ -5,6 +5,7 @@ import { newId, stamped } from './batch-steps.ts';
 import type { BatchStore, Page, PageQuery } from './batch-store.ts';
 import { BatchStoreError } from './batch-store.ts';
 import { completionWindowMs, WINDOW_WANTED } from './completion-window.ts';
+import { shown } from './shown.ts';
 
 export interface BatchBounds {
   /** Of one file; of all files of all tenants, half-written ones included. */
@@ -231,11 +232,6 @@ function readExpiry(param: string, value: unknown, retentionDays: number): Outco
 
 function bad(param: string | null, message: string): Extract<BatchRefusal, { kind: 'bad-request' }> {
   return { kind: 'bad-request', param, message };
-}
-
-function shown(value: unknown): string {
-  const text = value === undefined ? 'nothing' : typeof value === 'string' ? `'${value}'` : String(JSON.stringify(value));
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -100,6 +100,13 @@ test('a file with bad lines fails the batch, and each is told by line, parameter
   expect(upstream.requests).toHaveLength(0);
 });
 
+test('a batch that is asked for with something nested too deeply is refused, and not a fault of ours', async () => {
+  const { client } = await start();
+  const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+  const refused = await client.ask('/v1/batches', { method: 'POST', body: `{"input_file_id":${deep}}` });
+  expect(await errorOf(refused)).toMatchObject({ status: 400, param: 'input_file_id' });
+});
+
 test('as many requests as allowed are a batch, and one more fails it', async () => {
   const { client } = await start(completion, { batch: ', requestsMax: 3' });
   expect((await client.until((await client.create(chatLines(3))).id, ['completed', 'failed'])).status).toBe('completed');
