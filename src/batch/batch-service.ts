@@ -135,7 +135,7 @@ export function createBatchService(options: { readonly store: BatchStore; readon
         if (reading.kind !== 'ok') return reading;
         return pageOutcome(await store.files(tenant, { ...reading.value, purpose: query.purpose ?? null }), query.after, fileObject);
       }),
-    content: (tenant, fileId) => withFile(tenant, fileId, ({ filename, bytes }) => ({ kind: 'ok', value: { filename, size: bytes, bytes: store.readFile(fileId) } })),
+    content: (tenant, fileId) => withFile(tenant, fileId, ({ filename, bytes }) => ({ kind: 'ok', value: { filename, size: bytes, bytes: whole(store.readFile(fileId), bytes) } })),
     deleteFile: (tenant, fileId) =>
       guarded(async () => ((await store.deleteFile(tenant, fileId)) ? { kind: 'ok', value: { id: fileId, object: 'file', deleted: true } } : { kind: 'no-such-object', object: 'File', id: fileId })),
 
@@ -187,6 +187,16 @@ export function createBatchService(options: { readonly store: BatchStore; readon
         return { kind: 'ok', value: batchObject(batch) };
       }),
   };
+}
+
+/** Of a file that is deleted while it is read: what was promised cannot be kept, and only a broken connection says so. */
+async function* whole(pieces: AsyncIterable<Buffer>, size: number): AsyncIterable<Buffer> {
+  let read = 0;
+  for await (const piece of pieces) {
+    read += piece.length;
+    yield piece;
+  }
+  if (read < size) throw new BatchStoreError(`the file was deleted after ${read} of its ${size} bytes were read`);
 }
 
 function readPage({ after, limit, order }: ListQuery, limits: { readonly usual: number; readonly max: number }): Outcome<PageQuery> {

@@ -148,6 +148,18 @@ describe('files', () => {
     for (const path of [`/v1/files/${id}`, `/v1/files/${id}/content`]) expect(await errorOf(await client.ask(path))).toMatchObject({ status: 404, message: `No such File object: ${id}` });
   });
 
+  test('that are deleted while they are read end in a broken connection, and not in one that waits for the rest', async () => {
+    const { client } = await start();
+    const file = await asJson(await client.upload('x'.repeat(6_000_000)));
+    const reading = (await client.ask(`/v1/files/${file['id'] as string}/content`)).body?.getReader();
+    await reading?.read();
+    expect((await client.ask(`/v1/files/${file['id'] as string}`, { method: 'DELETE' })).status).toBe(200);
+    const rest = async (): Promise<void> => {
+      while ((await reading?.read())?.done === false);
+    };
+    await expect(rest()).rejects.toThrow('terminated');
+  });
+
   test('have as many bytes as allowed and not one more, alone and together', async () => {
     const { client } = await start(completion, { batch: ', fileBytesMax: 2000, filesBytesMax: 3000' });
     expect((await client.upload('x'.repeat(2_001))).status).toBe(413);
