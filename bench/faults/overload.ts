@@ -19,8 +19,8 @@ export interface OverloadRun {
   /** Output tokens of requests that met their deadlines, and of all. */
   readonly goodputTokensPerS: number;
   readonly throughputTokensPerS: number;
-  /** Of the goodput, and by how much it is off the tenant's weight, relative to it. */
-  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number }[];
+  /** Of the goodput in tokens, and by how much it is off the tenant's weight, relative to it; beside it of the requests in time. */
+  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number; readonly ofRequests: number }[];
   /** The longest that a client waited for its answer's end, or for a no. */
   readonly slowestMs: number;
   readonly slowestRefusalMs: number | null;
@@ -130,13 +130,18 @@ function judged(admission: OverloadRun['admission'], all: readonly Seen[], stret
     throughputTokensPerS: tokensPerS(all),
     shares: TENANTS.map(([tenant, weight]) => {
       const wanted = weight / weights;
-      const got = tokensPerS(inTime.filter(({ request }) => tenantOf(request) === tenant)) / goodput;
-      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1) };
+      const ofTenant = inTime.filter(({ request }) => tenantOf(request) === tenant);
+      const got = tokensPerS(ofTenant) / goodput;
+      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1), ofRequests: startedWithin(ofTenant, stretch) / startedWithin(inTime, stretch) };
     }),
     slowestMs: Math.max(...all.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
     slowestRefusalMs: refused.length === 0 ? null : Math.max(...refused.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
     hung: all.filter(({ outcome }) => outcome.kind === 'hung').length,
   };
+}
+
+function startedWithin(seen: readonly Seen[], { fromMs, toMs }: Stretch): number {
+  return seen.filter(({ firstTokenAtMs }) => firstTokenAtMs !== null && firstTokenAtMs >= fromMs && firstTokenAtMs < toMs).length;
 }
 
 /** As if its tokens came evenly from the first to the last. */
@@ -148,7 +153,7 @@ function tokensWithin({ outcome, firstTokenAtMs, lastTokenAtMs }: Seen, { fromMs
 }
 
 function told({ admission, requests, admitted, attainment, goodputTokensPerS, throughputTokensPerS, shares, slowestMs, slowestRefusalMs, hung }: OverloadRun): string {
-  const ofShares = shares.map(({ tenant, wanted, got }) => `${tenant} ${(100 * got).toFixed(1)} % (${(100 * wanted).toFixed(1)} %)`).join(', ');
+  const ofShares = shares.map(({ tenant, wanted, got, ofRequests }) => `${tenant} ${(100 * got).toFixed(1)} % (of requests ${(100 * ofRequests).toFixed(1)} %; weight ${(100 * wanted).toFixed(1)} %)`).join(', ');
   const refusal = slowestRefusalMs === null ? '' : `, slowest refusal ${slowestRefusalMs.toFixed(0)} ms`;
   return `${admission === 'refuse' ? 'with admission' : 'without'}: ${admitted} of ${requests} admitted, ${(100 * attainment).toFixed(1)} % of them in time; ${goodputTokensPerS.toFixed(0)} of ${throughputTokensPerS.toFixed(0)} tokens/s in time; shares ${ofShares}; slowest ${(slowestMs / 1_000).toFixed(1)} s${refusal}; ${hung} hung`;
 }
