@@ -155,7 +155,7 @@ test('who is told first and settles at once does not make the store believe that
   const lost = { requests: 'open', tokens: 'open', concurrency: 'open', energy: 'open' } as const;
   const limiter = createTenantLimiter({ fleet, timeoutMs: 1_000, gatewaysExpected: 1, whenLost: lost, now: () => 0, unixNowMs: () => NOON_MS, decided: () => {} });
   const tenant = limitedTenant({ concurrencyMax: 10 });
-  const slots = new Array<number>(WINDOW_SLOTS).fill(0);
+  const slots = Array.from({ length: WINDOW_SLOTS }, () => 0);
   const answer = (verdicts: TenantAnswer['verdicts'], held: number): TenantAnswer => ({ nowMs: NOON_MS, verdicts, spentJ: 0, held, requestSlots: slots, tokenSlots: slots });
   // The first alone, then three in one call: as many as have come while the first eight were under way.
   for (let count = 0; count < 8; count++) limiter.admit(limitRequest(tenant), () => {});
