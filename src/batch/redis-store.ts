@@ -198,8 +198,9 @@ function overOf({ status }: BatchRecord): 0 | 1 {
   return isOver(status) ? 1 : 0;
 }
 
-function documentOf({ counts: _, ...document }: BatchRecord): string {
-  return JSON.stringify(document);
+/** Counts are fields of their own, which change by themselves. */
+function documentOf(batch: BatchRecord): string {
+  return JSON.stringify({ ...batch, counts: undefined });
 }
 
 function toFile(document: unknown): FileRecord {
