@@ -198,7 +198,7 @@ function overOf({ status }: BatchRecord): 0 | 1 {
   return isOver(status) ? 1 : 0;
 }
 
-/** Counts are fields of their own, which change by themselves. */
+/** Without its counts, which Redis counts by itself. */
 function documentOf(batch: BatchRecord): string {
   return JSON.stringify({ ...batch, counts: undefined });
 }
