@@ -1,6 +1,5 @@
 // One inference request from its first byte to its last: read, admitted, sent to the replica the scheduler names, and
 // its answer handed through. Whoever goes away first, client or server, the other side is let go at once.
-import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
 import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
@@ -8,6 +7,8 @@ import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
 import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
+import type { Access } from './access.ts';
+import { tenantOf } from './access.ts';
 import { cut } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
@@ -15,6 +16,7 @@ import { dialectOf } from './endpoints.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import { jobOf } from './job-of.ts';
 import type { ModelNames } from './model-names.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
@@ -341,46 +343,4 @@ function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
 
 function flushHeaders(outgoing: ServerResponse): void {
   if (!outgoing.destroyed && !outgoing.writableEnded) outgoing.flushHeaders();
-}
-
-function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
-  const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
-  const { name, weight, admission } = of.tenant;
-  return {
-    ...of,
-    tenant: name,
-    weight,
-    infeasible: admission.infeasible,
-    ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
-    promptBytes,
-    ...(promptTokens === null ? {} : { promptTokens }),
-    ...(prefix === undefined ? {} : { prefix }),
-    ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
-    work,
-    streaming: stream && work === 'generate',
-  };
-}
-
-/** Who may come: everybody as one tenant, or who has a key. */
-export interface Access {
-  readonly anonymous: TenantConfig | null;
-  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
-  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
-}
-
-type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
-
-/**
- * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
- * whoever comes is let in and no key is looked at.
- */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
-  if (anonymous !== null) return { kind: 'known', tenant: anonymous };
-  const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
-  if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const hash = createHash('sha256').update(apiKey).digest('hex');
-  const tenant = tenantsByKeySha256.get(hash);
-  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
-  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }
