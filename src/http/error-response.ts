@@ -31,6 +31,10 @@ export type Refusal =
   /** `answering`: it broke off in the middle of its answer. */
   | { readonly kind: 'upstream-broken'; readonly answering: boolean }
   | { readonly kind: 'upstream-refused-us' }
+  /** Its own status, with words of ours. */
+  | { readonly kind: 'upstream-failed'; readonly status: number; readonly message: string }
+  /** The headers of an event stream are out already, and what came is none. */
+  | { readonly kind: 'upstream-no-stream'; readonly got: string }
   | { readonly kind: 'upstream-timeout'; readonly answering: boolean };
 
 export interface ErrorBody {
@@ -95,6 +99,10 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(502, 'server_error', 'upstream_broken', `The model server closed the connection ${refusal.answering ? 'in the middle of its answer' : 'before it answered'}`, { headers: ['x-should-retry', 'false'] });
     case 'upstream-refused-us':
       return answer(502, 'server_error', 'upstream_refused', "The model server refused the gateway's own credentials", { headers: ['x-should-retry', 'false'] });
+    case 'upstream-failed':
+      return answer(refusal.status, refusal.status === 429 ? 'rate_limit_error' : refusal.status < 500 ? 'invalid_request_error' : 'server_error', null, refusal.message);
+    case 'upstream-no-stream':
+      return answer(502, 'server_error', 'upstream_no_stream', `The model server answered with ${refusal.got}, where a readable event stream was asked for and has been begun`, { headers: ['x-should-retry', 'false'] });
     case 'upstream-timeout':
       return answer(504, 'server_error', 'upstream_timeout', refusal.answering ? 'The model server fell silent in the middle of its answer' : 'The model server did not answer in time', { headers: ['x-should-retry', 'false'] });
     default:
