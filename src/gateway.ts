@@ -32,6 +32,8 @@ import type { Telemetry } from './telemetry/events.ts';
 import type { Logger } from 'pino';
 import type { FleetLoad, FleetLoadState } from './store/fleet-load.ts';
 import { createFleetLoad } from './store/fleet-load.ts';
+import type { FleetLearning } from './store/fleet-learning.ts';
+import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
 import { createTelemetry } from './telemetry/events.ts';
@@ -161,8 +163,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     batches: batches?.service ?? null,
   });
   let fleetLoad: FleetLoad | null = null;
+  let fleetLearning: FleetLearning | null = null;
   try {
     fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+    fleetLearning = openFleetLearning(config, runtime, log);
   } catch (error) {
     // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
     await closeParts();
@@ -200,7 +204,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clockControl?.close(), fleetLoad?.close(), tenantLimits.close()]);
+    await Promise.all([clockControl?.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
@@ -338,6 +342,11 @@ function openFleetLoad(config: Config, { now, runtime, telemetry, log }: Joined 
     if (error instanceof RedisUrlError) throw new ConfigError([`store: ${error.message}`]);
     throw error;
   }
+}
+
+/** Not on anybody's way: what others have learnt comes when it comes. */
+function openFleetLearning({ store }: Config, runtime: Runtime, log: Logger): FleetLearning | null {
+  return store === null ? null : createFleetLearning({ target: store.target, fleet: store.fleet, gatewayId: gatewayId(), read: runtime.learnt, onPeers: runtime.peersLearnt, log });
 }
 
 /** Names this process to the agent and to other gateways. */
