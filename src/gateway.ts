@@ -117,7 +117,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   /** What requests read; swapped as a whole by a reload. */
   let live = { config, models: createModelNames(served, config.models) };
   const reloads = createReloads({ now: () => new Date(), telemetry });
-  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning });
+  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning, log });
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),

@@ -100,6 +100,13 @@ test('a file with bad lines fails the batch, and each is told by line, parameter
   expect(upstream.requests).toHaveLength(0);
 });
 
+test('a batch that is asked for with something nested too deeply is refused, and not a fault of ours', async () => {
+  const { client } = await start();
+  const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+  const refused = await client.ask('/v1/batches', { method: 'POST', body: `{"input_file_id":${deep}}` });
+  expect(await errorOf(refused)).toMatchObject({ status: 400, param: 'input_file_id' });
+});
+
 test('as many requests as allowed are a batch, and one more fails it', async () => {
   const { client } = await start(completion, { batch: ', requestsMax: 3' });
   expect((await client.until((await client.create(chatLines(3))).id, ['completed', 'failed'])).status).toBe('completed');
@@ -139,6 +146,18 @@ describe('files', () => {
     expect(await asJson(await client.ask(`/v1/files?limit=1&order=asc&after=${id}`))).toMatchObject({ data: [{ id: more['id'] }], has_more: false });
     expect(await asJson(await client.ask(`/v1/files/${id}`, { method: 'DELETE' }))).toEqual({ id, object: 'file', deleted: true });
     for (const path of [`/v1/files/${id}`, `/v1/files/${id}/content`]) expect(await errorOf(await client.ask(path))).toMatchObject({ status: 404, message: `No such File object: ${id}` });
+  });
+
+  test('that are deleted while they are read end in a broken connection, and not in one that waits for the rest', async () => {
+    const { client } = await start();
+    const file = await asJson(await client.upload('x'.repeat(6_000_000)));
+    const reading = (await client.ask(`/v1/files/${file['id'] as string}/content`)).body?.getReader();
+    await reading?.read();
+    expect((await client.ask(`/v1/files/${file['id'] as string}`, { method: 'DELETE' })).status).toBe(200);
+    const rest = async (): Promise<void> => {
+      while ((await reading?.read())?.done === false);
+    };
+    await expect(rest()).rejects.toThrow('terminated');
   });
 
   test('have as many bytes as allowed and not one more, alone and together', async () => {
