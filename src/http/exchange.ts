@@ -2,14 +2,19 @@
 // its answer handed through. Whoever goes away first, client or server, the other side is let go at once.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
 import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
 import type { Access } from './access.ts';
 import { tenantOf } from './access.ts';
-import { cut } from './cut.ts';
+import type { AnswerHead } from './answer-head.ts';
+import { isReadableStream } from './answer-head.ts';
+import type { AnswerSink, Call } from './answer-sink.ts';
+import type { Asked } from './asked.ts';
+import { lessSpent } from './asked.ts';
+import { cut, cutIfUnread } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
@@ -22,7 +27,7 @@ import { createKeepAlive, NO_KEEP_ALIVE } from './keep-alive.ts';
 import type { ModelNames } from './model-names.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
-import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
+import type { RefusedAnswer } from './refused-answer.ts';
 import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
 import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
@@ -30,24 +35,9 @@ import { serverErrorEvent } from './server-error-event.ts';
 import { tierTold, tierToldOfClass } from './service-tier.ts';
 import { readSlo } from './slo.ts';
 import type { TierWriter } from './tier-writer.ts';
-import { createTierWriter } from './tier-writer.ts';
+import { tierWriterFor } from './tier-writer.ts';
 import type { ServerRequest } from './upstream-request.ts';
 import { queryOf, upstreamRequest } from './upstream-request.ts';
-
-/** A request under way to a replica. */
-export interface Call {
-  abort(): void;
-  pause(): void;
-  resume(): void;
-}
-
-/** What a replica's answer is told to; see the client in `upstream/`, which this edge does not import. */
-export interface AnswerSink {
-  answered(statusCode: number, headers: IncomingHttpHeaders, isEventStream: boolean): void;
-  data(bytes: Buffer, tokens: number): void;
-  ended(end: { readonly bytes: Buffer | null; readonly tokens: number; readonly usage: Usage | null; readonly errorInside: boolean; readonly trailers: IncomingHttpHeaders }): void;
-  failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
-}
 
 /** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
@@ -92,17 +82,6 @@ interface Content {
   readonly fallbacks: readonly string[];
   /** What its answer is to say of the service tier; `null`: nothing, it goes as it came. */
   readonly tier: string | null;
-}
-
-/** What it may take, whatever becomes of it, and since when. */
-interface Asked {
-  readonly slo: Slo;
-  readonly queueTimeoutMs: number | undefined;
-  readonly arrivedAtMs: number;
-  /** Those that are left. */
-  readonly fallbacks: readonly string[];
-  /** Another model than the one behind the name serves it. */
-  readonly fellBack: boolean;
 }
 
 type State =
@@ -384,40 +363,10 @@ export function createExchange(options: ExchangeOptions): Exchange {
   };
 }
 
-/** Its bytes can follow others of an event stream. */
-function isReadableStream({ streams, headers }: AnswerHead): boolean {
-  return streams && isReadable(headers);
-}
-
-function isReadable(headers: IncomingHttpHeaders): boolean {
-  return headers['content-encoding'] === undefined || headers['content-encoding'] === 'identity';
-}
-
-/** Of what is JSON or a stream, can be read and is no error. */
-function tierWriterFor(tier: string, endpoint: Endpoint, { statusCode, headers, streams }: AnswerHead): TierWriter | null {
-  if (statusCode !== 200 || !isReadable(headers)) return null;
-  if (!streams && !/^application\/json\b/i.test(headers['content-type'] ?? '')) return null;
-  return createTierWriter(tier, { endpoint, streams });
-}
-
 /** Of a request whose body names none. */
 function modelOf(url: string | undefined): string | null {
   const named = new URLSearchParams(queryOf(url)).get('model');
   return named === '' ? null : named;
-}
-
-/** What a job may take that comes again, less what is gone; at least something, so that it is late and not without a limit. */
-function lessSpent({ slo, queueTimeoutMs }: Asked, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
-  const left = (ms: number): number => Math.max(1, ms - spentMs);
-  return {
-    slo: { ...slo, ...(slo.ttftMs === undefined ? {} : { ttftMs: left(slo.ttftMs) }), ...(slo.e2eMs === undefined ? {} : { e2eMs: left(slo.e2eMs) }) },
-    ...(queueTimeoutMs === undefined ? {} : { queueTimeoutMs: left(queueTimeoutMs) }),
-  };
-}
-
-/** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
-function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
-  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => cut(outgoing));
 }
 
 function flushHeaders(outgoing: ServerResponse): void {

@@ -1,4 +1,5 @@
 // What a server says who fails or refuses, told as an event where its status and headers can be said no more.
+import { isReadable } from './answer-head.ts';
 import type { Dialect } from './endpoints.ts';
 import { errorEvent } from './error-response.ts';
 import type { RefusedAnswer } from './refused-answer.ts';
@@ -9,8 +10,7 @@ const QUOTED_CHARACTERS_MAX = 500;
 /** The server's own words where its clients would know them for an error, else in ours. */
 export function serverErrorEvent({ head, bytes }: RefusedAnswer, dialect: Dialect): string {
   const { statusCode, headers } = head;
-  const encoding = headers['content-encoding'];
-  const text = encoding === undefined || encoding === 'identity' ? bytes().toString('utf8').trim() : '';
+  const text = isReadable(headers) ? bytes().toString('utf8').trim() : '';
   // A line end in JSON stands between its tokens only; in an event it would end the line.
   if (isErrorIn(dialect, parsed(text))) return `${dialect === 'anthropic' ? 'event: error\n' : ''}data: ${text.replace(/[\r\n]+/g, ' ')}\n\n`;
   const quoted = text === '' ? '' : `: ${text.slice(0, QUOTED_CHARACTERS_MAX)}`;

@@ -1,5 +1,7 @@
 // Tells in an answer, as OpenAI does, which service tier the request was served with: in the object of an answer in JSON, and
 // in that of each event of a stream. It keeps nothing of what goes by.
+import type { AnswerHead } from './answer-head.ts';
+import { isReadable } from './answer-head.ts';
 import type { Endpoint } from './endpoints.ts';
 import type { Edit } from './member-writer.ts';
 import { createMemberWriter, withEdits } from './member-writer.ts';
@@ -14,13 +16,20 @@ const CR = 0x0d;
 const DATA = Buffer.from('data:');
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
 
-/** Of answers of chat, completions and responses that succeeded and are not compressed. */
+/** Of chat, completions and responses. */
 export function createTierWriter(tier: string, { endpoint, streams }: { readonly endpoint: Endpoint; readonly streams: boolean }): TierWriter {
   const member = { name: 'service_tier', value: JSON.stringify(tier) };
   // Events of `responses` have a response inside where they tell of one, and nothing else has a tier. An error has no choices, and gets none.
   if (endpoint === 'responses') return streams ? ofEvents({ ...member, within: 'response', beside: null }) : ofDocument({ ...member, within: null, beside: 'output' });
   const beside = { ...member, within: null, beside: 'choices' };
   return streams ? ofEvents(beside) : ofDocument(beside);
+}
+
+/** For an answer in JSON, or a stream, that can be read and is no error; `null` where it is another. */
+export function tierWriterFor(tier: string, endpoint: Endpoint, { statusCode, headers, streams }: AnswerHead): TierWriter | null {
+  if (statusCode !== 200 || !isReadable(headers)) return null;
+  if (!streams && !/^application\/json\b/i.test(headers['content-type'] ?? '')) return null;
+  return createTierWriter(tier, { endpoint, streams });
 }
 
 function ofDocument(options: Parameters<typeof createMemberWriter>[0]): TierWriter {
