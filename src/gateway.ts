@@ -23,7 +23,8 @@ import type { Listener } from './http/server.ts';
 import { listen } from './http/server.ts';
 import type { ProbeListener, ProbePhase } from './probes/probe-listener.ts';
 import { openProbes } from './probes/probe-listener.ts';
-import { loadProfile } from './profile-file.ts';
+import type { Profile } from './frontier/profile.ts';
+import { loadProfile, ProfileFileError } from './profile-file.ts';
 import { createRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import type { Scheduler, SchedulerOptions } from './scheduler/scheduler.ts';
@@ -360,7 +361,7 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
   const beliefs = new Map<ReplicaId, PerformanceModel>();
   const { policy } = config.planner;
   for (const replica of config.replicas) {
-    const model = models.get(replica.profilePath) ?? createPerformanceModel(loadProfile(replica.profilePath));
+    const model = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
     models.set(replica.profilePath, model);
     beliefs.set(replica.id, model);
     if (policy.kind === 'static' && !model.points.some((point) => point.id === policy.pointId)) {
@@ -368,6 +369,15 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
     }
   }
   return beliefs;
+}
+
+/** What is wrong with a profile is said with the replica that names it. */
+function profileOf({ id, profilePath }: Config['replicas'][number]): Profile {
+  try {
+    return loadProfile(profilePath);
+  } catch (error) {
+    throw error instanceof ProfileFileError ? new ProfileFileError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`), { cause: error }) : error;
+  }
 }
 
 /** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */
