@@ -63,6 +63,7 @@ export function openBatches(config: Config, { gatewayId, live, snapshot, warn, l
         lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
         retentionMs: batch.retentionDays * DAY_MS,
         fleet: () => fleetOf(snapshot()),
+        mayCome: (name) => live().anonymous !== null || credentials.tenant(name) !== null,
         headers: (name, deadlineMs) => {
           const known = credentials.tenant(name);
           return { ...(known === null ? {} : { authorization: known.authorization }), ...lineHeaders(deadlineMs, known?.tenant.bounds ?? {}) };

@@ -1,6 +1,7 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
 import { unreachable } from './core/unreachable.ts';
@@ -28,6 +29,9 @@ export interface Runtime {
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
+  /** What was learnt here, and what other gateways have learnt. */
+  learnt(): Learning;
+  peersLearnt(learning: Learning): void;
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
@@ -111,6 +115,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
+    learnt: () => scheduler.learnt(),
+    peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
     control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,

@@ -48,6 +48,8 @@ export interface ErrorResponse {
   readonly body: ErrorBody;
 }
 
+/** Those that a mistyped one most likely meant. */
+const NAMED_PATHS = ['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings', '/v1/messages', '/v1/models'];
 /** Of a replica that is down: probes come every second, so asking again sooner finds nothing new. */
 const NO_REPLICA_RETRY_MS = 1_000;
 /** Of a store that is away: what is mended in less is not seen by anybody. */
@@ -70,7 +72,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'unauthorized':
       return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message, { headers: ['www-authenticate', 'Bearer'] });
     case 'unknown-route':
-      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; what there is stands in the README (inference is under /v1), other paths go on by passThrough, metrics and health are on the admin listener`);
+      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; there are ${NAMED_PATHS.join(', ')} and others that the README lists; further ones go on by passThrough, metrics and health are on the admin listener`);
     case 'wrong-method':
       return answer(405, 'invalid_request_error', 'method_not_supported', `${refusal.path} takes ${refusal.allowed}, and not ${refusal.method}`, { headers: ['allow', refusal.allowed] });
     case 'unknown-model':

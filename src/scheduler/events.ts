@@ -1,6 +1,7 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
 
 export type SchedulerEvent =
@@ -21,6 +22,8 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
   /** What the other gateways of the fleet have sent there; the server's own metrics tell the same more slowly. */
   | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
+  /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
+  | { readonly kind: 'learnt'; readonly learning: Learning }
   /** Whether the replica's devices follow our demands, and the point they were last seen at (`null`: default, the fastest). */
   | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly controlled: boolean; readonly pointId: string | null };
 

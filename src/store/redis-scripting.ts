@@ -17,8 +17,8 @@ export interface RedisScripting {
 export interface RedisScriptingOptions {
   readonly target: RedisTarget;
   readonly connectionName: string;
-  /** What is kept there, for the log. */
-  readonly what: string;
+  /** What is kept there and must not be lost, for the log; `null`: nothing. */
+  readonly what: string | null;
   readonly log: Pick<Logger, 'warn'>;
   readonly commandMsMax?: number;
 }
@@ -53,7 +53,7 @@ export function openRedisScripting({ target, connectionName, what, log, commandM
   redis.on('ready', () => {
     failures = 0;
     lastError = null;
-    void look();
+    if (what !== null) void look();
   });
 
   /** What is lost is lost silently, so it is said while there is nothing to lose. */

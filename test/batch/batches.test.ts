@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BatchClient } from '../fixtures/batch-client.ts';
 import { batchClient, chatLine, chatLines } from '../fixtures/batch-client.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
-import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
+import { eventually, PROFILE, startConfigured, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
 import { completion, createStubUpstream } from '../fixtures/stub-upstream.ts';
 
@@ -249,6 +249,37 @@ test('what is one tenant’s is not there for another, and its lines come as its
   expect((await theirs.ask(`/v1/files/${batch.output_file_id}`, { method: 'DELETE' })).status).toBe(404);
   expect(await asJson(await theirs.ask('/v1/batches'))).toMatchObject({ data: [] });
   expect((await batchClient(gateway.url, 'sk-nobody').ask('/v1/files')).status).toBe(401);
+});
+
+test('lines of a tenant whose only key is replaced wait for the new one, and are not refused meanwhile', async () => {
+  const upstream = await createStubUpstream(async (request, incoming, outgoing) => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return completion(request, incoming, outgoing);
+  });
+  opened.push(upstream);
+  const config = (keys: readonly string[]) => {
+    const tenants = ['theirs', ...keys].map((key) => `{ name: ${key.replace(/-.*/, '')}, apiKeySha256: ['${sha256(`sk-${key}`)}'] }`);
+    return testConfig(`replicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${PROFILE} }]\ntimeouts: { drainMs: 100 }\nbatch: { store: { sqlite: '${join(directory, 'b.sqlite')}' }, concurrencyMax: 2 }\ntenants: [${tenants.join(', ')}]\n`);
+  };
+  const gateway = await startConfigured(config(['ours-old']));
+  opened.push(gateway);
+  const created = await batchClient(gateway.url, 'sk-ours-old').create(chatLines(30));
+  await eventually(() => upstream.requests.length > 2);
+  expect(gateway.reload(() => config([]))).toBe(true);
+  // What has begun ends; nothing else begins.
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect(gateway.reload(() => config(['ours-new']))).toBe(true);
+  const batch = await batchClient(gateway.url, 'sk-ours-new').until(created.id, ['completed']);
+  expect(batch.request_counts).toEqual({ total: 30, completed: 30, failed: 0 });
+});
+
+test('a line that takes more than its tenant may ever have fails at once, and not at the end of the window', async () => {
+  const { gateway } = await start(completion, { more: `tenants:\n  - { name: ours, apiKeySha256: ['${sha256('sk-ours')}'], limits: { tokensPerMinute: 100 } }\n` });
+  const client = batchClient(gateway.url, 'sk-ours');
+  const created = await client.create(chatLine('a', 'a', { body: { model: 'm', messages: [], max_tokens: 101 } }));
+  const batch = await client.until(created.id, ['completed'], 5_000);
+  expect(batch.request_counts).toEqual({ total: 1, completed: 0, failed: 1 });
+  expect((await client.lines(batch.error_file_id))[0]?.response?.status_code).toBe(429);
 });
 
 test('batches are listed page by page, the newest first', async () => {
