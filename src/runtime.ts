@@ -1,6 +1,7 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { PhaseGroup } from './core/replica-view.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
 import { unreachable } from './core/unreachable.ts';
@@ -28,7 +29,8 @@ export interface Runtime {
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
-  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null): void;
+  /** `group`: of a disaggregated server, which. */
+  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
   inFlight(): number;
@@ -111,7 +113,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
-    control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),
+    control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,
     close: () => clearInterval(ticks),
