@@ -133,7 +133,7 @@ export interface Config {
   readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
   readonly store: StoreConfig | null;
   /** `null`: no files and batches. */
-  readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } }) | null;
+  readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } | /** That of `store`. */ { readonly kind: 'redis' } }) | null;
   /** Paths beside those of `ENDPOINTS` that go on to the model servers. */
   readonly passThrough: readonly string[];
   readonly limits: RawConfig['limits'];
@@ -235,7 +235,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       asksUsage: replica.asksUsage,
       priority: replica.priority ?? null,
     })),
-    batch: raw.batch === undefined ? null : { ...raw.batch, store: { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
+    batch: raw.batch === undefined ? null : { ...raw.batch, store: raw.batch.store === 'redis' ? { kind: 'redis' } : { kind: 'sqlite', path: resolve(directory, raw.batch.store.sqlite) } },
     models: modelsOf(raw),
     upstream: raw.upstream,
     passThrough: raw.passThrough,

@@ -1,15 +1,14 @@
 // Joins files and batches with the gateway: where they are kept, who works on them, and how their lines come in again as requests.
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Logger } from 'pino';
 import { createBatchRunner } from './batch/batch-runner.ts';
 import type { BatchService } from './batch/batch-service.ts';
 import { createBatchService } from './batch/batch-service.ts';
-import { BatchStoreError } from './batch/batch-store.ts';
 import { createLineClient } from './batch/line-client.ts';
 import { createLineCredentials } from './batch/line-credentials.ts';
 import { lineHeaders } from './batch/line-headers.ts';
-import { openSqliteStore } from './batch/sqlite-store.ts';
 import type { Config, TenantConfig } from './config.ts';
-import { ConfigError } from './config/config-problems.ts';
+import { openBatchStore } from './gateway-batch-store.ts';
 import type { FleetSnapshot } from './scheduler/scheduler.ts';
 
 export interface GatewayBatches {
@@ -29,15 +28,16 @@ export interface GatewayBatchesOptions {
   readonly live: () => Config;
   readonly snapshot: () => FleetSnapshot;
   readonly warn: (message: string) => void;
+  readonly log: Pick<Logger, 'warn'>;
 }
 
 const DAY_MS = 86_400_000;
 
 /** `null` where none are configured. Throws `ConfigError` where their store cannot be opened. */
-export function openBatches(config: Config, { gatewayId, live, snapshot, warn }: GatewayBatchesOptions): GatewayBatches | null {
+export function openBatches(config: Config, { gatewayId, live, snapshot, warn, log }: GatewayBatchesOptions): GatewayBatches | null {
   const { batch } = config;
   if (batch === null) return null;
-  const store = openStore(batch.store.path);
+  const store = openBatchStore({ batch, store: config.store }, { gatewayId, log });
   const credentials = createLineCredentials<TenantConfig>(live);
   // Of the day: what is kept is told of after a restart.
   const now = (): number => Date.now();
@@ -63,6 +63,7 @@ export function openBatches(config: Config, { gatewayId, live, snapshot, warn }:
         lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
         retentionMs: batch.retentionDays * DAY_MS,
         fleet: () => fleetOf(snapshot()),
+        mayCome: (name) => live().anonymous !== null || credentials.tenant(name) !== null,
         headers: (name, deadlineMs) => {
           const known = credentials.tenant(name);
           return { ...(known === null ? {} : { authorization: known.authorization }), ...lineHeaders(deadlineMs, known?.tenant.bounds ?? {}) };
@@ -89,15 +90,6 @@ export function openBatches(config: Config, { gatewayId, live, snapshot, warn }:
     const left = running;
     running = null;
     await left?.close();
-  }
-}
-
-function openStore(path: string): ReturnType<typeof openSqliteStore> {
-  try {
-    return openSqliteStore(path);
-  } catch (error) {
-    if (error instanceof BatchStoreError) throw new ConfigError([`batch.store: ${error.message}`]);
-    throw error;
   }
 }
 

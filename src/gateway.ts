@@ -23,7 +23,8 @@ import type { Listener } from './http/server.ts';
 import { listen } from './http/server.ts';
 import type { ProbeListener, ProbePhase } from './probes/probe-listener.ts';
 import { openProbes } from './probes/probe-listener.ts';
-import { loadProfile } from './profile-file.ts';
+import type { Profile } from './frontier/profile.ts';
+import { loadProfile, ProfileFileError } from './profile-file.ts';
 import { createRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import type { Scheduler, SchedulerOptions } from './scheduler/scheduler.ts';
@@ -32,6 +33,8 @@ import type { Telemetry } from './telemetry/events.ts';
 import type { Logger } from 'pino';
 import type { FleetLoad, FleetLoadState } from './store/fleet-load.ts';
 import { createFleetLoad } from './store/fleet-load.ts';
+import type { FleetLearning } from './store/fleet-learning.ts';
+import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
 import { createTelemetry } from './telemetry/events.ts';
@@ -117,7 +120,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   /** What requests read; swapped as a whole by a reload. */
   let live = { config, models: createModelNames(served, config.models) };
   const reloads = createReloads({ now: () => new Date(), telemetry });
-  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning });
+  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning, log });
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -161,8 +164,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     batches: batches?.service ?? null,
   });
   let fleetLoad: FleetLoad | null = null;
+  let fleetLearning: FleetLearning | null = null;
   try {
     fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+    fleetLearning = openFleetLearning(config, runtime, log);
   } catch (error) {
     // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
     await closeParts();
@@ -200,7 +205,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clocks?.control.close(), fleetLoad?.close(), tenantLimits.close()]);
+    await Promise.all([clocks?.control.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
@@ -317,6 +322,11 @@ function openFleetLoad(config: Config, { now, runtime, telemetry, log }: Joined 
   }
 }
 
+/** Not on anybody's way: what others have learnt comes when it comes. */
+function openFleetLearning({ store }: Config, runtime: Runtime, log: Logger): FleetLearning | null {
+  return store === null ? null : createFleetLearning({ target: store.target, fleet: store.fleet, gatewayId: gatewayId(), read: runtime.learnt, onPeers: runtime.peersLearnt, log });
+}
+
 /** Names this process to the agent and to other gateways. */
 function gatewayId(): string {
   return `${hostname().replaceAll(/[^A-Za-z0-9.-]/g, '-').slice(0, 40)}:${process.pid}:${randomBytes(3).toString('hex')}`;
@@ -328,7 +338,7 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
   const beliefs = new Map<ReplicaId, PerformanceModel>();
   const { policy } = config.planner;
   for (const replica of config.replicas) {
-    const model = models.get(replica.profilePath) ?? createPerformanceModel(loadProfile(replica.profilePath));
+    const model = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
     models.set(replica.profilePath, model);
     beliefs.set(replica.id, model);
     if (policy.kind === 'static' && !model.points.some((point) => point.id === policy.pointId)) {
@@ -336,6 +346,15 @@ function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
     }
   }
   return beliefs;
+}
+
+/** What is wrong with a profile is said with the replica that names it. */
+function profileOf({ id, profilePath }: Config['replicas'][number]): Profile {
+  try {
+    return loadProfile(profilePath);
+  } catch (error) {
+    throw error instanceof ProfileFileError ? new ProfileFileError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`), { cause: error }) : error;
+  }
 }
 
 /** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */

@@ -2,6 +2,7 @@
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
+import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
 import { unreachable } from './core/unreachable.ts';
@@ -29,6 +30,9 @@ export interface Runtime {
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
+  /** What was learnt here, and what other gateways have learnt. */
+  learnt(): Learning;
+  peersLearnt(learning: Learning): void;
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
@@ -113,6 +117,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
+    learnt: () => scheduler.learnt(),
+    peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,

@@ -169,7 +169,6 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
       },
       withinMs,
       (answer) => {
-        account.calls--;
         if (answer === null) {
           // It may have been heard all the same, and is counted twice then: a limit errs by what one round trip held.
           for (const [atS, { requests, tokens }] of untold) addUntold(account, atS, requests, tokens);
@@ -177,6 +176,8 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
           account.dirty = true;
           for (const waiting of batch) decideHere(account, waiting);
         } else heard(account, batch, answer);
+        // Only now: who is told may settle at once, and a count of places made before all verdicts are in would be too low.
+        account.calls--;
         pump(account);
       },
     );

@@ -143,6 +143,8 @@ test.each([
   ['no key at all', `${MINIMAL}admin: { keySha256: [] }\n`, /admin\.keySha256: got \[\], want at least 1 entries$/],
   ['a limit of the probes that a busy loop would reach', `${MINIMAL}probes: { stuckMs: 999 }\n`, /probes\.stuckMs: got 999, want at least 1000$/],
   ["batches, and their paths passed on", `${MINIMAL}batch: {}\npassThrough: ['/v1/files/*']\n`, /^paceline\.yaml:7: passThrough\[0\]: got '\/v1\/files\/\*', and with `batch` \/v1\/files and \/v1\/batches are the gateway's own/],
+  ['batches in a Redis that is none', `${MINIMAL}batch: { store: redis }\n`, /^paceline\.yaml:6: batch\.store: got 'redis', but there is no `store` that says which; want one, or a file: \{ sqlite: PATH \}$/],
+  ['batches in a store that there is not', `${MINIMAL}batch: { store: memory }\n`, /^paceline\.yaml:6: batch\.store: .*memory/],
   ['two ways to Redis', `${MINIMAL}store: { redisUrl: 'redis://a', cluster: { nodes: ['a:1'] } }\n`, /^paceline\.yaml:6: store: .*want either redisUrl or redisUrlEnv, or sentinel, or cluster; one of them$/],
   ['a node of Redis without a port', `${MINIMAL}store: { cluster: { nodes: [a] } }\n`, /^paceline\.yaml:6: store\.cluster\.nodes\[0\]: got "a", want host:port, such as 10\.0\.0\.7:6379$/],
   ['a port that there is not', `${MINIMAL}store: { sentinel: { name: m, nodes: ['a:1', 'a:65536'] } }\n`, /^paceline\.yaml:6: store\.sentinel\.nodes\[1\]: got port 65536, want 1 to 65535$/],

@@ -2,6 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { LimitDecision, LimitedTenant, Spent } from '../src/core/tenant-limits.ts';
+import { WINDOW_SLOTS } from '../src/core/sliding-window.ts';
+import type { FleetLimits } from '../src/store/fleet-limits.ts';
+import type { TenantAnswer, TenantCall } from '../src/store/limit-scripts.ts';
 import type { TenantLimiter } from '../src/tenant-limiter.ts';
 import { createTenantLimiter } from '../src/tenant-limiter.ts';
 import { limitRequest, limitedTenant } from './fixtures/limits.ts';
@@ -137,4 +140,32 @@ test('law: however often and in whatever order they are settled, once all have e
     }),
     { seed: 11, numRuns: 200 },
   );
+});
+
+test('who is told first and settles at once does not make the store believe that the others, who are told after it, hold nothing', () => {
+  const calls: { readonly call: TenantCall; readonly done: (answer: TenantAnswer | null) => void }[] = [];
+  const fleet: FleetLimits = {
+    state: () => ({ kind: 'up', gateways: 1 }),
+    clockMs: () => NOON_MS,
+    ask: (call, _withinMs, done) => void calls.push({ call, done }),
+    onBeat: () => {},
+    ready: async () => {},
+    close: async () => {},
+  };
+  const lost = { requests: 'open', tokens: 'open', concurrency: 'open', energy: 'open' } as const;
+  const limiter = createTenantLimiter({ fleet, timeoutMs: 1_000, gatewaysExpected: 1, whenLost: lost, now: () => 0, unixNowMs: () => NOON_MS, decided: () => {} });
+  const tenant = limitedTenant({ concurrencyMax: 10 });
+  const slots = Array.from({ length: WINDOW_SLOTS }, () => 0);
+  const answer = (verdicts: TenantAnswer['verdicts'], held: number): TenantAnswer => ({ nowMs: NOON_MS, verdicts, spentJ: 0, held, requestSlots: slots, tokenSlots: slots });
+  // The first alone, then three in one call: as many as have come while the first eight were under way.
+  for (let count = 0; count < 8; count++) limiter.admit(limitRequest(tenant), () => {});
+  const requests = [1, 2, 3].map(() => limitRequest(tenant));
+  for (const request of requests) limiter.admit(request, () => request === requests[0] && limiter.settle(request.jobId, null));
+  for (const { done } of calls.splice(0, 7)) done(answer(['concurrency'], 0));
+  calls.shift()?.done(answer(['concurrency'], 0));
+  const all = calls.splice(0).filter(({ call }) => call.wanted.length === 3);
+  expect(all).toHaveLength(1);
+  all[0]?.done(answer(['admitted', 'admitted', 'admitted'], 3));
+  expect(calls.map(({ call }) => call.places)).toEqual([{ kind: 'held', count: 2 }]);
+  limiter.close();
 });

@@ -19,8 +19,11 @@ export interface OverloadRun {
   /** Output tokens of requests that met their deadlines, and of all. */
   readonly goodputTokensPerS: number;
   readonly throughputTokensPerS: number;
-  /** Of the goodput, and by how much it is off the tenant's weight, relative to it. */
-  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number }[];
+  /**
+   * Of the requests that were in time, and by how much that is off the tenant's weight, relative to it. Of their tokens as well; but lengths
+   * vary so much that the tokens of a tenant's hundred requests are a tenth off by chance alone.
+   */
+  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number; readonly ofTokens: number }[];
   /** The longest that a client waited for its answer's end, or for a no. */
   readonly slowestMs: number;
   readonly slowestRefusalMs: number | null;
@@ -130,13 +133,18 @@ function judged(admission: OverloadRun['admission'], all: readonly Seen[], stret
     throughputTokensPerS: tokensPerS(all),
     shares: TENANTS.map(([tenant, weight]) => {
       const wanted = weight / weights;
-      const got = tokensPerS(inTime.filter(({ request }) => tenantOf(request) === tenant)) / goodput;
-      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1) };
+      const ofTenant = inTime.filter(({ request }) => tenantOf(request) === tenant);
+      const got = startedWithin(ofTenant, stretch) / startedWithin(inTime, stretch);
+      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1), ofTokens: tokensPerS(ofTenant) / goodput };
     }),
     slowestMs: Math.max(...all.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
     slowestRefusalMs: refused.length === 0 ? null : Math.max(...refused.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
     hung: all.filter(({ outcome }) => outcome.kind === 'hung').length,
   };
+}
+
+function startedWithin(seen: readonly Seen[], { fromMs, toMs }: Stretch): number {
+  return seen.filter(({ firstTokenAtMs }) => firstTokenAtMs !== null && firstTokenAtMs >= fromMs && firstTokenAtMs < toMs).length;
 }
 
 /** As if its tokens came evenly from the first to the last. */
@@ -148,7 +156,7 @@ function tokensWithin({ outcome, firstTokenAtMs, lastTokenAtMs }: Seen, { fromMs
 }
 
 function told({ admission, requests, admitted, attainment, goodputTokensPerS, throughputTokensPerS, shares, slowestMs, slowestRefusalMs, hung }: OverloadRun): string {
-  const ofShares = shares.map(({ tenant, wanted, got }) => `${tenant} ${(100 * got).toFixed(1)} % (${(100 * wanted).toFixed(1)} %)`).join(', ');
+  const ofShares = shares.map(({ tenant, wanted, got, ofTokens }) => `${tenant} ${(100 * got).toFixed(1)} % of requests (${(100 * ofTokens).toFixed(1)} % of tokens; weight ${(100 * wanted).toFixed(1)} %)`).join(', ');
   const refusal = slowestRefusalMs === null ? '' : `, slowest refusal ${slowestRefusalMs.toFixed(0)} ms`;
   return `${admission === 'refuse' ? 'with admission' : 'without'}: ${admitted} of ${requests} admitted, ${(100 * attainment).toFixed(1)} % of them in time; ${goodputTokensPerS.toFixed(0)} of ${throughputTokensPerS.toFixed(0)} tokens/s in time; shares ${ofShares}; slowest ${(slowestMs / 1_000).toFixed(1)} s${refusal}; ${hung} hung`;
 }

@@ -20,6 +20,8 @@ export interface RunnerOptions {
   /** How long a batch that is over is still told of. */
   readonly retentionMs: number;
   readonly fleet: () => { readonly room: number; readonly running: number; readonly queued: number };
+  /** Where nobody may come as that tenant, its lines wait for it to be back: a key that is replaced is away for a moment. */
+  readonly mayCome: (tenant: string) => boolean;
   /** Of a request of that tenant that may take so long. */
   readonly headers: (tenant: string, deadlineMs: number) => Readonly<Record<string, string>>;
   readonly warn: (message: string) => void;
@@ -106,7 +108,7 @@ export function createBatchRunner(options: RunnerOptions): BatchRunner {
       if (!ids.has(id) && work.flights.size === 0) works.delete(id);
     }
     for (const batch of open) await advance(batch);
-    await sendLines(open.filter((batch) => batch.status === 'in_progress' && now() < batch.dueAtMs));
+    await sendLines(open.filter((batch) => batch.status === 'in_progress' && now() < batch.dueAtMs && options.mayCome(batch.tenant)));
   }
 
   /** What a batch needs beside its lines. */

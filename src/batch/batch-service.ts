@@ -5,6 +5,7 @@ import { newId, stamped } from './batch-steps.ts';
 import type { BatchStore, Page, PageQuery } from './batch-store.ts';
 import { BatchStoreError } from './batch-store.ts';
 import { completionWindowMs, WINDOW_WANTED } from './completion-window.ts';
+import { shown } from './shown.ts';
 
 export interface BatchBounds {
   /** Of one file; of all files of all tenants, half-written ones included. */
@@ -134,7 +135,7 @@ export function createBatchService(options: { readonly store: BatchStore; readon
         if (reading.kind !== 'ok') return reading;
         return pageOutcome(await store.files(tenant, { ...reading.value, purpose: query.purpose ?? null }), query.after, fileObject);
       }),
-    content: (tenant, fileId) => withFile(tenant, fileId, ({ filename, bytes }) => ({ kind: 'ok', value: { filename, size: bytes, bytes: store.readFile(fileId) } })),
+    content: (tenant, fileId) => withFile(tenant, fileId, ({ filename, bytes }) => ({ kind: 'ok', value: { filename, size: bytes, bytes: whole(store.readFile(fileId), bytes) } })),
     deleteFile: (tenant, fileId) =>
       guarded(async () => ((await store.deleteFile(tenant, fileId)) ? { kind: 'ok', value: { id: fileId, object: 'file', deleted: true } } : { kind: 'no-such-object', object: 'File', id: fileId })),
 
@@ -188,6 +189,16 @@ export function createBatchService(options: { readonly store: BatchStore; readon
   };
 }
 
+/** Of a file that is deleted while it is read: what was promised cannot be kept, and only a broken connection says so. */
+async function* whole(pieces: AsyncIterable<Buffer>, size: number): AsyncIterable<Buffer> {
+  let read = 0;
+  for await (const piece of pieces) {
+    read += piece.length;
+    yield piece;
+  }
+  if (read < size) throw new BatchStoreError(`the file was deleted after ${read} of its ${size} bytes were read`);
+}
+
 function readPage({ after, limit, order }: ListQuery, limits: { readonly usual: number; readonly max: number }): Outcome<PageQuery> {
   const count = limit === undefined ? limits.usual : /^\d{1,6}$/.test(limit) ? Number(limit) : 0;
   if (count < 1 || count > limits.max) return bad('limit', `limit: got ${shown(limit)}, want 1 to ${limits.max}`);
@@ -231,11 +242,6 @@ function readExpiry(param: string, value: unknown, retentionDays: number): Outco
 
 function bad(param: string | null, message: string): Extract<BatchRefusal, { kind: 'bad-request' }> {
   return { kind: 'bad-request', param, message };
-}
-
-function shown(value: unknown): string {
-  const text = value === undefined ? 'nothing' : typeof value === 'string' ? `'${value}'` : String(JSON.stringify(value));
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -16,6 +16,7 @@ const PIECE_BYTES = 262_144;
 /** Reads and checks the input; the batch is `in_progress` or `failed` then, unless it was cancelled meanwhile. */
 export async function validateBatch(store: BatchStore, batch: BatchRecord, limits: LineLimits, nowS: () => number): Promise<void> {
   await store.clearLines(batch.id);
+  const file = await store.file(batch.tenant, batch.inputFileId);
   const reader = createLineReader(batch.endpoint, limits);
   let waiting: InputLine[] = [];
   async function keep(lines: readonly InputLine[], atLeast: number): Promise<void> {
@@ -35,9 +36,10 @@ export async function validateBatch(store: BatchStore, batch: BatchRecord, limit
     await turn();
   }
   await keep(reader.end(), 1);
-  const errors: LineError[] = [...reader.errors];
-  if (bytes === 0 && (await store.file(batch.tenant, batch.inputFileId)) === null) errors.push({ code: 'file_not_found', line: null, param: 'input_file_id', message: `The file ${batch.inputFileId} was deleted before it was read.` });
-  else if (reader.count() === 0 && errors.length === 0) errors.push({ code: 'empty_file', line: null, param: null, message: 'The input file has no requests.' });
+  // A part of it is no batch, whatever that part says.
+  const cut = file === null || (!reader.full() && bytes < file.bytes);
+  const errors: LineError[] = cut ? [{ code: 'file_not_found', line: null, param: 'input_file_id', message: `The file ${batch.inputFileId} was deleted before it was read.` }] : [...reader.errors];
+  if (reader.count() === 0 && errors.length === 0) errors.push({ code: 'empty_file', line: null, param: null, message: 'The input file has no requests.' });
   if (errors.length > 0) await store.clearLines(batch.id);
   await store.changeBatch(batch.id, (current) => {
     if (current.status !== 'validating') return null;

@@ -3,7 +3,7 @@
 import type { BatchRecord, FileRecord } from './batch-record.ts';
 import type { InputLine } from './input-lines.ts';
 
-/** The store does not do its work now: a full disk, a lost connection. Nothing was changed. */
+/** The store does not do its work now: a full disk, a lost connection. Nothing was changed, or, where only the answer was lost, all of it. */
 export class BatchStoreError extends Error {
   override name = 'BatchStoreError';
 }
@@ -45,6 +45,7 @@ export interface BatchStore {
   /** `full`: all files together would have more than `bytesMax`; `null`: whatever there is. */
   appendFile(fileId: string, bytes: Buffer, bytesMax: number | null): Promise<'ok' | 'full'>;
   commitFile(file: FileRecord, filesMax: number | null): Promise<'ok' | 'too-many'>;
+  /** Only as long as it is not committed: whoever drops it may not know that it is. */
   dropFile(fileId: string): Promise<void>;
   file(tenant: string, fileId: string): Promise<FileRecord | null>;
   /** `null`: there is no file `after`. */
@@ -64,7 +65,7 @@ export interface BatchStore {
   beat(workerId: string, nowMs: number, aliveUntilMs: number): Promise<void>;
   /** Gives everything back that it has claimed. */
   leave(workerId: string): Promise<void>;
-  /** To check or to finish it, which one gateway does at a time. */
+  /** To check or to finish it, which one gateway does at a time; one's own again, too, for its answer may have been lost. */
   claimBatch(batchId: string, workerId: string, nowMs: number): Promise<boolean>;
   unclaimBatch(batchId: string, workerId: string): Promise<void>;
   clearLines(batchId: string): Promise<void>;

@@ -1,5 +1,6 @@
 // An input file of a batch: cut into lines as its bytes come, and each line checked. What is wrong is told by line number.
 import type { LineError } from './batch-record.ts';
+import { jsonText, shown } from './shown.ts';
 
 /** One request of a batch, as its file has it. */
 export interface InputLine {
@@ -117,16 +118,12 @@ function checkLine(text: string, endpoint: string, customIds: ReadonlySet<string
   if (!isObject(body)) return bad('invalid_body', 'body', `body: got ${shown(body)}, want a JSON object.`);
   if (typeof body['model'] !== 'string' || body['model'] === '') return bad('missing_required_parameter', 'body.model', `body.model: got ${shown(body['model'])}, want the name of a model.`);
   if (body['stream'] === true) return bad('invalid_body', 'body.stream', 'body.stream: got true; answers of a batch are not streamed.');
-  return { kind: 'ok', customId, body: JSON.stringify(body) };
+  const sent = jsonText(body);
+  return sent === null ? bad('invalid_body', 'body', 'body: nested too deeply.') : { kind: 'ok', customId, body: sent };
 }
 
 function bad(code: string, param: string | null, message: string): Checked {
   return { kind: 'bad', error: { code, param, message } };
-}
-
-function shown(value: unknown): string {
-  const text = value === undefined ? 'nothing' : typeof value === 'string' ? `'${value}'` : JSON.stringify(value);
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

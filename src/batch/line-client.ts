@@ -6,7 +6,7 @@ import { duplexPair } from 'node:stream';
 import type { Duplex } from 'node:stream';
 
 export type LineAnswer =
-  | { readonly kind: 'answered'; readonly statusCode: number; readonly requestId: string; readonly retryAfterMs: number | null; readonly text: string }
+  | { readonly kind: 'answered'; readonly statusCode: number; readonly requestId: string; readonly retryAfterMs: number | null; /** It was said that coming back is of no use. */ readonly final: boolean; readonly text: string }
   | { readonly kind: 'too-large'; readonly requestId: string }
   /** The connection broke, or the line was aborted. */
   | { readonly kind: 'lost' };
@@ -53,7 +53,7 @@ export function createLineClient(serve: (incoming: IncomingMessage, outgoing: Se
           });
           incoming.on('end', () => {
             if (!incoming.complete) return resolve({ kind: 'lost' });
-            resolve({ kind: 'answered', statusCode: incoming.statusCode ?? 0, requestId, retryAfterMs: retryAfterMs(incoming.headers), text: Buffer.concat(chunks).toString('utf8') });
+            resolve({ kind: 'answered', statusCode: incoming.statusCode ?? 0, requestId, retryAfterMs: retryAfterMs(incoming.headers), final: incoming.headers['x-should-retry'] === 'false', text: Buffer.concat(chunks).toString('utf8') });
           });
         });
       });

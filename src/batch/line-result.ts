@@ -23,7 +23,9 @@ export function lineEnd(customId: string, answer: LineAnswer, before: Tries, ran
       return { kind: 'result', outcome: 'failed', text: errorLine(customId, 'response_too_large', 'The answer is larger than a line of a batch may be.') };
     case 'answered': {
       const { statusCode } = answer;
-      if (statusCode === 429 || statusCode === 503) return { kind: 'again', inMs: Math.max(backoffMs, Math.min(AGAIN_MS.max, answer.retryAfterMs ?? 0)), tries: { ...before, tries: failed.tries } };
+      // What is more than its tenant may ever have is so at the window's end, too; what is spent until midnight is not.
+      const never = statusCode === 429 && answer.final && answer.retryAfterMs === null;
+      if (!never && (statusCode === 429 || statusCode === 503)) return { kind: 'again', inMs: Math.max(backoffMs, Math.min(AGAIN_MS.max, answer.retryAfterMs ?? 0)), tries: { ...before, tries: failed.tries } };
       if (statusCode >= 500 && failed.failures < LINE_FAILURES_MAX) return { kind: 'again', inMs: backoffMs, tries: failed };
       return { kind: 'result', outcome: statusCode < 400 ? 'completed' : 'failed', text: answeredLine(customId, answer) };
     }

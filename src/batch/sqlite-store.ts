@@ -30,6 +30,7 @@ const SCHEMA = `
   PRAGMA user_version = ${LAYOUT};
 `;
 
+const SWEPT = 'the file is gone: its gateway was silent for too long';
 const DEAD = '(worker IS NULL OR worker NOT IN (SELECT id FROM workers WHERE alive_until_ms > ?))';
 
 type Row = Record<string, unknown>;
@@ -77,7 +78,9 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
   }
 
   function commitFile(file: FileRecord): void {
-    run('UPDATE files SET tenant = ?, purpose = ?, expires_at_s = ?, worker = NULL, document = ? WHERE id = ?', file.tenant, file.purpose, file.expiresAtS, JSON.stringify(file), file.id);
+    const changes = run('UPDATE files SET tenant = ?, purpose = ?, expires_at_s = ?, worker = NULL, document = ? WHERE id = ? AND document IS NULL', file.tenant, file.purpose, file.expiresAtS, JSON.stringify(file), file.id);
+    // Not told of as kept, nor a batch as finished with it.
+    if (changes === 0) throw new Error(SWEPT);
   }
 
   function writeBatch(batch: BatchRecord): void {
@@ -100,8 +103,8 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
       transaction(() => {
         const held = Number(first('SELECT coalesce(sum(bytes), 0) AS bytes FROM files')?.['bytes']);
         if (bytesMax !== null && held + bytes.length > bytesMax) return 'full';
+        if (run('UPDATE files SET bytes = bytes + ? WHERE id = ? AND document IS NULL', bytes.length, fileId) === 0) throw new Error(SWEPT);
         run('INSERT INTO pieces SELECT ?, coalesce(max(number), 0) + 1, ? FROM pieces WHERE file_id = ?', fileId, bytes, fileId);
-        run('UPDATE files SET bytes = bytes + ? WHERE id = ?', bytes.length, fileId);
         return 'ok';
       }),
     commitFile: (file, filesMax) =>
@@ -111,7 +114,10 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
         commitFile(file);
         return 'ok';
       }, true),
-    dropFile: (fileId) => transaction(() => void dropFile(fileId)),
+    dropFile: (fileId) =>
+      transaction(() => {
+        if (first('SELECT 1 FROM files WHERE id = ? AND document IS NULL', fileId) !== undefined) dropFile(fileId);
+      }),
     file: (tenant, fileId) => transaction(() => toFile(first('SELECT document FROM files WHERE tenant = ? AND id = ?', tenant, fileId))),
     files: (tenant, query) =>
       transaction(() => pageOf('files', `tenant = ? AND ${query.purpose === null ? '? IS NULL' : 'purpose = ?'}`, [tenant, query.purpose], query, (row) => toFile(row) as FileRecord)),
@@ -155,7 +161,7 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
         run('UPDATE batches SET worker = NULL WHERE worker = ?', workerId);
         run('DELETE FROM workers WHERE id = ?', workerId);
       }),
-    claimBatch: (batchId, workerId, nowMs) => transaction(() => run(`UPDATE batches SET worker = ? WHERE id = ? AND over = 0 AND ${DEAD}`, workerId, batchId, Math.floor(nowMs)) > 0),
+    claimBatch: (batchId, workerId, nowMs) => transaction(() => run(`UPDATE batches SET worker = ? WHERE id = ? AND over = 0 AND (worker = ? OR ${DEAD})`, workerId, batchId, workerId, Math.floor(nowMs)) > 0),
     unclaimBatch: (batchId, workerId) => transaction(() => void run('UPDATE batches SET worker = NULL WHERE id = ? AND worker = ?', batchId, workerId)),
     clearLines: (batchId) => transaction(() => void run('DELETE FROM lines WHERE batch_id = ?', batchId)),
     addLines: (batchId, lines) =>

@@ -57,6 +57,8 @@ export const command = defineCommand({
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
     if (trouble === null) return 0;
     process.stderr.write(`paceline demo: ${String(trouble)}\n`);
+    // The gateway's own way out is an option of `serve`.
+    if (/EADDRINUSE/.test(String(trouble))) process.stderr.write("paceline demo: choose another port with --port PORT (make demo DEMO_ARGS='--port PORT')\n");
     return 1;
   },
 });

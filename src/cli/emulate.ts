@@ -81,6 +81,7 @@ async function started({ profilePath, ...options }: Omit<EmulatorOptions, 'profi
     return await startEmulator({ ...options, profile: loadProfile(profilePath) });
   } catch (error) {
     const callers = error instanceof ProfileFileError || error instanceof DeviceFileError || error instanceof RangeError || (error instanceof Error && 'syscall' in error);
+    if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') throw new UsageError(`${error.message}: another process listens there; choose another with --port (each replica takes one, from it on)`, { cause: error });
     throw callers ? new UsageError(error.message, { cause: error }) : error;
   }
 }

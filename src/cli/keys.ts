@@ -19,6 +19,7 @@ export const command = defineCommand({
   examples: ['paceline keys create --file keys.json --tenant acme --expires 90d', 'paceline keys list --file keys.json', 'paceline keys revoke --file keys.json --id key-0123456789ab'],
   run: async (options, [action]) => {
     const { file } = options;
+    if (!ACTIONS.some((known) => known === action)) throw new UsageError(`keys: got '${action ?? ''}', want one of ${ACTIONS.join(', ')}; see: paceline keys --help`);
     if (file === undefined) throw new UsageError('--file FILE is missing; see: paceline keys --help');
     try {
       switch (action) {

@@ -5,6 +5,7 @@ import { loadConfig, parsePolicy } from '../config.ts';
 import type { Config } from '../config.ts';
 import { watchFiles } from '../config/file-watch.ts';
 import { ConfigError } from '../config/config-problems.ts';
+import type { Gateway } from '../gateway.ts';
 import { createGateway } from '../gateway.ts';
 import { ProfileFileError } from '../profile-file.ts';
 import { defineCommand, UsageError } from './command.ts';
@@ -28,8 +29,14 @@ export const command = defineCommand({
     const signals = [once(process, 'SIGTERM'), once(process, 'SIGINT')];
     const path = options.config;
     let config = overridden(readConfig(path), options);
-    const gateway = await createGateway(config).catch(refuseUnusable);
+    // From here on no change is missed, nor does a signal end the process: what comes before there is a gateway is done once there is one.
+    let gateway: Gateway | null = null;
+    let changedEarly = false;
     const reload = (): void => {
+      if (gateway === null) {
+        changedEarly = true;
+        return;
+      }
       let next = config;
       watch.seen();
       const taken = gateway.reload(() => {
@@ -43,8 +50,10 @@ export const command = defineCommand({
     if (process.stdout.isTTY) signals.push(once(process, 'SIGHUP'));
     else process.on('SIGHUP', () => {
       reload();
-      gateway.reloadCertificate();
+      gateway?.reloadCertificate();
     });
+    gateway = await createGateway(config).catch(refuseUnusable);
+    if (changedEarly) reload();
     process.stdout.write(`${JSON.stringify({ url: gateway.url, adminUrl: gateway.adminUrl, ...(gateway.probesUrl === null ? {} : { probesUrl: gateway.probesUrl }) })}\n`);
     await Promise.race(signals);
     watch.close();

@@ -246,7 +246,10 @@ export const configSchema = z.strictObject({
     .describe('Redis, where several gateways stand in front of the same replicas; only requests of tenants with limits wait for it, briefly'),
   batch: z
     .strictObject({
-      store: z.strictObject({ sqlite: z.string().min(1).describe('path of the file, relative to this one; made where it is missing') }).default({ sqlite: 'paceline-batches.sqlite' }),
+      store: z
+        .union([z.literal('redis'), z.strictObject({ sqlite: z.string().min(1).describe('path of the file, relative to this one; made where it is missing') })])
+        .default({ sqlite: 'paceline-batches.sqlite' })
+        .describe("a file that gateways of one machine may share, or 'redis', that of `store`, for gateways of several"),
       concurrencyMax: z.int().min(1).max(10_000).default(64).describe('lines of batches in flight from this gateway, however idle the fleet is or however near a window ends'),
       requestsMax: z.int().min(1).max(1_000_000).default(50_000).describe('lines of one batch; more, and it fails'),
       fileBytesMax: z.int().min(1_024).max(1_073_741_824).default(209_715_200).describe('of one file; more is 413'),

@@ -29,8 +29,13 @@ export function watchFiles(paths: () => readonly string[], { everyMs, changed }:
 function fingerprint(paths: readonly string[]): string {
   return paths
     .map((path) => {
-      const stats = statSync(path, { throwIfNoEntry: false, bigint: true });
-      return stats === undefined ? 'none' : `${stats.dev}:${stats.ino}:${stats.mtimeNs}:${stats.size}`;
+      try {
+        const { dev, ino, mtimeNs, size } = statSync(path, { bigint: true });
+        return `${dev}:${ino}:${mtimeNs}:${size}`;
+      } catch (error) {
+        // Gone, a loop of links, no right to look, a file system that is away: whoever reads it says so.
+        return String((error as NodeJS.ErrnoException).code);
+      }
     })
     .join(' ');
 }

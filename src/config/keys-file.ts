@@ -1,7 +1,7 @@
 // The file of API keys that `paceline keys` keeps and the gateway reads: who has which key, and until when. Of a key only
 // its SHA-256 is here; the key itself is shown once, when it is made, and is long enough that its hash tells nothing.
 import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, fsyncSync, openSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 
@@ -115,6 +115,7 @@ export function changeKeys(path: string, change: (keys: readonly KeyRecord[]) =>
     // What a killed writer left there may have another mode.
     rmSync(next, { force: true });
     writeFileSync(next, `${JSON.stringify({ format: KEYS_FORMAT, keys }, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
+    keepAccess(target, next);
     synced(next);
     renameSync(next, target);
     synced(dirname(target));
@@ -125,6 +126,16 @@ export function changeKeys(path: string, change: (keys: readonly KeyRecord[]) =>
     closeSync(held);
     rmSync(lock, { force: true });
   }
+}
+
+/** Whoever could read it still can: most often root makes a key, and a gateway that is not root reads it. */
+function keepAccess(before: string, after: string): void {
+  const was = statSync(before, { throwIfNoEntry: false });
+  if (was === undefined) return;
+  const is = statSync(after);
+  if (was.uid !== is.uid || was.gid !== is.gid) chownSync(after, was.uid, was.gid);
+  // After the owner, for that takes bits away.
+  chmodSync(after, was.mode & 0o777);
 }
 
 function realPath(path: string): string {

@@ -21,9 +21,10 @@ export function storeOf(raw: RawStore, { directory, environment }: { readonly di
   };
 }
 
-export function storeProblems({ store, tenants }: RawConfig, places: Places, environment: NodeJS.ProcessEnv): string[] {
+export function storeProblems({ store, tenants, batch }: RawConfig, places: Places, environment: NodeJS.ProcessEnv): string[] {
   const problems: string[] = [];
   if (store === undefined) {
+    if (batch?.store === 'redis') problems.push(places.at(['batch', 'store'], "got 'redis', but there is no `store` that says which; want one, or a file: { sqlite: PATH }"));
     tenants.forEach((tenant, index) => {
       // Whoever writes this thinks of several gateways; without a store there is but this one.
       if (tenant.limits.scope === 'fleet') return;

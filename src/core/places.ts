@@ -1,4 +1,4 @@
-// Who has the places on the servers? A tenant that has more than its share of them leaves some free on each, so that
+// Who has the places on the servers? A tenant that has far more than its share of them leaves some free on each, so that
 // another one that was here lately finds room when it comes back, however long the answers of the first are.
 
 export interface Places {
@@ -16,6 +16,8 @@ interface Holder {
 
 /** Of a replica's room, for others than those that have the most. */
 const KEPT_SHARE = 0.1;
+/** Above its share by so much a tenant has to leave room. Not at once: shares are the queue's to keep, and one job more or less is much to a small tenant. */
+const FAR_ABOVE = 1.25;
 /** A tenant that has not been here for so long is not waited for. */
 const REMEMBERED_MS = 600_000;
 
@@ -47,7 +49,7 @@ export function createPlaces(): Places {
         others = true;
         weights += weight;
       }
-      if (!others || own.jobs * weights <= jobs * own.weight) return 0;
+      if (!others || own.jobs * weights <= FAR_ABOVE * jobs * own.weight) return 0;
       return Math.min(room - 1, Math.ceil(KEPT_SHARE * room));
     },
   };

@@ -8,6 +8,7 @@ import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.t
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
+import { blended, type Learnt, NOTHING_LEARNT, TIME_SCALE_BOUNDS } from './shared-learning.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
@@ -38,6 +39,10 @@ export interface ReplicaQueue {
   /** What the planner judges, brought up to `nowMs`. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
   timeScale(): { readonly prefill: number; readonly decode: number };
+  /** The same as seen here, without what others say. */
+  learnt(): { readonly prefill: Learnt; readonly decode: Learnt };
+  /** What other gateways have learnt of it, all together. */
+  peersLearnt(others: { readonly prefill: Learnt; readonly decode: Learnt }): void;
 }
 
 export interface ReplicaQueueOptions {
@@ -63,8 +68,8 @@ export interface ReplicaQueueOptions {
 const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
-/** A correction learns within bounds: beyond them the profile is of another machine. The profile weighs as `belief` samples. */
-const SCALE = { rate: 0.05, min: 0.5, max: 2, belief: 3 };
+/** The profile weighs as `belief` samples. */
+const SCALE = { rate: 0.05, ...TIME_SCALE_BOUNDS, belief: 3 };
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
 const SAMPLE_STEPS_MIN = 4;
 
@@ -75,7 +80,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const waiting: TrackedJob[] = [];
   const forecast: ArrivalForecast = createArrivalForecast();
   const scale = { prefill: 1, decode: 1 };
+  /** What `scale` would be without the others. */
+  const own = { prefill: 1, decode: 1 };
   const learnt = { prefill: 0, decode: 0 };
+  let others: Readonly<Record<'prefill' | 'decode', Learnt>> = { prefill: NOTHING_LEARNT, decode: NOTHING_LEARNT };
   const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
   let structure = 0;
@@ -187,7 +195,12 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
     // A plain mean first, which is soon near the truth; exponentially weighted once that forgets faster.
     learnt[phase] += 1;
-    scale[phase] += Math.max(SCALE.rate, 1 / (SCALE.belief + learnt[phase])) * (bounded - scale[phase]);
+    own[phase] += Math.max(SCALE.rate, 1 / (SCALE.belief + learnt[phase])) * (bounded - own[phase]);
+    scale[phase] = blended(learntOf(phase), others[phase]);
+  }
+
+  function learntOf(phase: 'prefill' | 'decode'): Learnt {
+    return { value: own[phase], samples: learnt[phase] };
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
@@ -219,6 +232,14 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     structure: () => structure,
     foreignCount: () => foreignSequences,
     timeScale: () => scale,
+    learnt: () => ({ prefill: learntOf('prefill'), decode: learntOf('decode') }),
+    peersLearnt(told) {
+      if (!mechanisms.residuals) return;
+      version += 1;
+      structure += 1;
+      others = told;
+      for (const phase of ['prefill', 'decode'] as const) scale[phase] = blended(learntOf(phase), told[phase]);
+    },
     add(job, nowMs) {
       version += 1;
       structure += 1;

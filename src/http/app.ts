@@ -3,13 +3,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { Hono } from 'hono';
+import type { Access } from './access.ts';
+import { tenantOf } from './access.ts';
 import type { BatchRoutesService } from './batch-routes.ts';
 import { addBatchRoutes, batchMethods } from './batch-routes.ts';
 import { dialectOf, ENDPOINTS, isAllowed } from './endpoints.ts';
 import type { Refusal } from './error-response.ts';
 import { writeRefusal } from './error-response.ts';
-import type { Access, Exchange } from './exchange.ts';
-import { tenantOf } from './exchange.ts';
+import type { Exchange } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 import type { ModelNames } from './model-names.ts';
 

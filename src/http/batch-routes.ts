@@ -4,8 +4,8 @@ import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
 import type { App } from './app.ts';
 import type { Refusal } from './error-response.ts';
-import type { Access } from './exchange.ts';
-import { tenantOf } from './exchange.ts';
+import type { Access } from './access.ts';
+import { tenantOf } from './access.ts';
 import { readBody } from './request-body.ts';
 import { readUpload } from './upload.ts';
 

@@ -20,3 +20,8 @@ export function destroyAfter(side: Readable, limitMs: number): void {
   late.unref();
   side.once('close', () => clearTimeout(late));
 }
+
+/** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
+export function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
+  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => cut(outgoing));
+}

@@ -31,6 +31,10 @@ export type Refusal =
   /** `answering`: it broke off in the middle of its answer. */
   | { readonly kind: 'upstream-broken'; readonly answering: boolean }
   | { readonly kind: 'upstream-refused-us' }
+  /** Its own status, with words of ours. */
+  | { readonly kind: 'upstream-failed'; readonly status: number; readonly message: string }
+  /** The headers of an event stream are out already, and what came is none. */
+  | { readonly kind: 'upstream-no-stream'; readonly got: string }
   | { readonly kind: 'upstream-timeout'; readonly answering: boolean };
 
 export interface ErrorBody {
@@ -44,6 +48,8 @@ export interface ErrorResponse {
   readonly body: ErrorBody;
 }
 
+/** Those that a mistyped one most likely meant. */
+const NAMED_PATHS = ['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/embeddings', '/v1/messages', '/v1/models'];
 /** Of a replica that is down: probes come every second, so asking again sooner finds nothing new. */
 const NO_REPLICA_RETRY_MS = 1_000;
 /** Of a store that is away: what is mended in less is not seen by anybody. */
@@ -66,7 +72,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'unauthorized':
       return answer(401, 'invalid_request_error', 'invalid_api_key', refusal.message, { headers: ['www-authenticate', 'Bearer'] });
     case 'unknown-route':
-      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; what there is stands in the README (inference is under /v1), other paths go on by passThrough, metrics and health are on the admin listener`);
+      return answer(404, 'invalid_request_error', 'unknown_url', `Unknown request URL: ${refusal.method} ${refusal.path}; there are ${NAMED_PATHS.join(', ')} and others that the README lists; further ones go on by passThrough, metrics and health are on the admin listener`);
     case 'wrong-method':
       return answer(405, 'invalid_request_error', 'method_not_supported', `${refusal.path} takes ${refusal.allowed}, and not ${refusal.method}`, { headers: ['allow', refusal.allowed] });
     case 'unknown-model':
@@ -95,6 +101,10 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(502, 'server_error', 'upstream_broken', `The model server closed the connection ${refusal.answering ? 'in the middle of its answer' : 'before it answered'}`, { headers: ['x-should-retry', 'false'] });
     case 'upstream-refused-us':
       return answer(502, 'server_error', 'upstream_refused', "The model server refused the gateway's own credentials", { headers: ['x-should-retry', 'false'] });
+    case 'upstream-failed':
+      return answer(refusal.status, refusal.status === 429 ? 'rate_limit_error' : refusal.status < 500 ? 'invalid_request_error' : 'server_error', null, refusal.message);
+    case 'upstream-no-stream':
+      return answer(502, 'server_error', 'upstream_no_stream', `The model server answered with ${refusal.got}, where a readable event stream was asked for and has been begun`, { headers: ['x-should-retry', 'false'] });
     case 'upstream-timeout':
       return answer(504, 'server_error', 'upstream_timeout', refusal.answering ? 'The model server fell silent in the middle of its answer' : 'The model server did not answer in time', { headers: ['x-should-retry', 'false'] });
     default:

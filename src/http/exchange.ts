@@ -1,45 +1,43 @@
 // One inference request from its first byte to its last: read, admitted, sent to the replica the scheduler names, and
 // its answer handed through. Whoever goes away first, client or server, the other side is let go at once.
-import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import type { JobId, JobSpec, ReplicaId, Slo, Usage } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
 import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
-import { cut } from './cut.ts';
+import type { Access } from './access.ts';
+import { tenantOf } from './access.ts';
+import type { AnswerHead } from './answer-head.ts';
+import { isReadableStream } from './answer-head.ts';
+import type { AnswerSink, Call } from './answer-sink.ts';
+import type { Asked } from './asked.ts';
+import { lessSpent } from './asked.ts';
+import { cut, cutIfUnread } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import { jobOf } from './job-of.ts';
+import type { KeepAlive } from './keep-alive.ts';
+import { createKeepAlive, NO_KEEP_ALIVE } from './keep-alive.ts';
 import type { ModelNames } from './model-names.ts';
 import type { InferenceRequest } from './openai-request.ts';
 import { readInferenceRequest } from './openai-request.ts';
-import type { AnswerHead, RefusedAnswer } from './refused-answer.ts';
+import type { RefusedAnswer } from './refused-answer.ts';
 import { createRefusedAnswer, isRefusal } from './refused-answer.ts';
 import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
+import { serverErrorEvent } from './server-error-event.ts';
+import { tierTold, tierToldOfClass } from './service-tier.ts';
 import { readSlo } from './slo.ts';
+import type { TierWriter } from './tier-writer.ts';
+import { tierWriterFor } from './tier-writer.ts';
 import type { ServerRequest } from './upstream-request.ts';
 import { queryOf, upstreamRequest } from './upstream-request.ts';
-
-/** A request under way to a replica. */
-export interface Call {
-  abort(): void;
-  pause(): void;
-  resume(): void;
-}
-
-/** What a replica's answer is told to; see the client in `upstream/`, which this edge does not import. */
-export interface AnswerSink {
-  answered(statusCode: number, headers: IncomingHttpHeaders, isEventStream: boolean): void;
-  data(bytes: Buffer, tokens: number): void;
-  ended(end: { readonly bytes: Buffer | null; readonly tokens: number; readonly usage: Usage | null; readonly errorInside: boolean; readonly trailers: IncomingHttpHeaders }): void;
-  failed(failure: { readonly kind: 'unreachable' | 'broken' | 'timeout'; readonly error: Error; readonly atBoundary: boolean }): void;
-}
 
 /** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
@@ -82,26 +80,17 @@ interface Content {
   readonly name: string;
   /** Models that may stand in for it, in order. */
   readonly fallbacks: readonly string[];
-}
-
-/** What it may take, whatever becomes of it, and since when. */
-interface Asked {
-  readonly slo: Slo;
-  readonly queueTimeoutMs: number | undefined;
-  readonly arrivedAtMs: number;
-  /** Those that are left. */
-  readonly fallbacks: readonly string[];
-  /** Another model than the one behind the name serves it. */
-  readonly fellBack: boolean;
+  /** What its answer is to say of the service tier; `null`: nothing, it goes as it came. */
+  readonly tier: string | null;
 }
 
 type State =
   | { readonly kind: 'reading' }
   | { readonly kind: 'queued'; readonly jobId: JobId }
   | { readonly kind: 'sent'; readonly jobId: JobId; readonly call: Call }
-  /** The server said "not now", and another replica may have it once that is read. */
-  | { readonly kind: 'refused'; readonly jobId: JobId; readonly call: Call; readonly refused: RefusedAnswer }
-  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly trailersOf: IncomingHttpHeaders | null }
+  /** The server said "not now" and, once that is read, another replica may have it; or, not `again`, it is to become an event. */
+  | { readonly kind: 'refused'; readonly jobId: JobId; readonly call: Call; readonly refused: RefusedAnswer; readonly again: boolean }
+  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly tier: TierWriter | null; readonly trailersOf: IncomingHttpHeaders | null }
   | { readonly kind: 'over' };
 
 export function createExchange(options: ExchangeOptions): Exchange {
@@ -116,16 +105,20 @@ export function createExchange(options: ExchangeOptions): Exchange {
     let retries = 0;
     /** What the last server that refused it said. */
     let refusal: RefusedAnswer | null = null;
+    let keepAlive: KeepAlive = NO_KEEP_ALIVE;
 
     const refuse = (refusal: Refusal): void => {
-      state = { kind: 'over' };
       options.refused(refusal.kind, requestId);
+      if (keepAlive.hasBegun()) return endWith(errorEvent(refusal, dialectOf(path)));
+      state = { kind: 'over' };
+      keepAlive.stop();
       writeRefusal(outgoing, refusal, requestId, dialectOf(path));
     };
 
     outgoing.once('close', () => {
       const left = state;
       state = { kind: 'over' };
+      keepAlive.stop();
       if (left.kind === 'sent' || left.kind === 'refused' || left.kind === 'answering') left.call.abort();
       if (left.kind !== 'reading' && left.kind !== 'over') runtime.ended(left.jobId, 'cancelled', null);
     });
@@ -149,9 +142,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model) };
+      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo) };
       if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
-      else submit(job, content);
+      else enter(job, identity.tenant, content);
     });
 
     function prefixSeedOf(name: string, tenant: TenantConfig): string | null {
@@ -168,8 +161,15 @@ export function createExchange(options: ExchangeOptions): Exchange {
         setRateLimitHeaders(outgoing, decision.standings);
         if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
         const { sloClass } = decision;
-        submit(sloClass === null ? job : { ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, content);
+        if (sloClass === null) return enter(job, tenant, content);
+        enter({ ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, tenant, content.tier === null ? content : { ...content, tier: tierToldOfClass(sloClass, tenant, options.slo) });
       });
+    }
+
+    /** From here on it waits. */
+    function enter(job: JobSpec, { admission: { keepAliveMs } }: TenantConfig, content: Content): void {
+      if (keepAliveMs !== null && job.streaming) keepAlive = createKeepAlive({ outgoing, requestId, everyMs: keepAliveMs });
+      submit(job, content);
     }
 
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
@@ -201,10 +201,11 @@ export function createExchange(options: ExchangeOptions): Exchange {
       });
     }
 
-    /** Status and headers, and whether what follows is a stream in which an error could be told. */
-    function begin({ statusCode, headers, streams, hideUsage, replicaId, prediction, model }: AnswerHead, { arrivedAtMs }: Asked): boolean {
-      // What may yet be taken out makes the answer shorter than its server said; what is no content has no length.
-      const lengthKept = !(streams && hideUsage) && statusCode !== 204;
+    /** Status and headers, where they are not out yet, and whether what follows is a stream in which an error could be told. */
+    function begin({ statusCode, headers, streams, hideUsage, replicaId, prediction, model }: AnswerHead, { arrivedAtMs }: Asked, edits: boolean): boolean {
+      if (keepAlive.hasBegun()) return true;
+      // What may yet be taken out or told makes the answer shorter or longer than its server said; what is no content has no length.
+      const lengthKept = !(streams && hideUsage) && !edits && statusCode !== 204;
       const processingMs = streams ? null : now() - arrivedAtMs;
       outgoing.writeHead(statusCode, clientHeaders(headers, { requestId, replicaId, prediction, processingMs, lengthKept, model }));
       // An error can be told in the stream where it is readable text that may become longer.
@@ -213,9 +214,19 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
     /** What a server said who refused it, whole, after no other could be found: its words, not ours. */
     function passOn(refused: RefusedAnswer, asked: Asked): void {
+      if (keepAlive.hasBegun()) return endWith(serverErrorEvent(refused, dialectOf(path)));
       state = { kind: 'over' };
-      begin(refused.head, asked);
+      keepAlive.stop();
+      begin(refused.head, asked, false);
       outgoing.end(refused.bytes());
+      cutIfUnread(outgoing, options.stallMs);
+    }
+
+    /** Of a stream of which nothing has gone out but comments. */
+    function endWith(event: string): void {
+      state = { kind: 'over' };
+      keepAlive.stop();
+      outgoing.end(event);
       cutIfUnread(outgoing, options.stallMs);
     }
 
@@ -225,11 +236,21 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
       function answer(head: AnswerHead, call: Call): void {
         content.body = null;
-        const eventStream = begin(head, asked);
+        const early = keepAlive.hasBegun();
+        const tier = content.tier === null ? null : tierWriterFor(content.tier, endpoint, head);
+        const eventStream = begin(head, asked, tier !== null);
+        // Comments have their place in an event stream alone; there they go on until its first byte.
+        if (!eventStream) keepAlive.stop();
         const { headers, statusCode } = head;
-        state = { kind: 'answering', jobId, call, eventStream, succeeded: statusCode < 400, trailersOf: headers['trailer'] === undefined ? null : headers };
+        state = { kind: 'answering', jobId, call, eventStream, succeeded: statusCode < 400, tier, trailersOf: early || headers['trailer'] === undefined ? null : headers };
         // Most servers send headers with the first piece; where they come alone they are not held back either.
         process.nextTick(flushHeaders, outgoing);
+      }
+
+      /** What it said cannot be passed on any more but as an event. */
+      function failWith(event: string): void {
+        endWith(event);
+        runtime.ended(jobId, 'failed', null);
       }
 
       function mayAskAnother(statusCode: number): boolean {
@@ -250,18 +271,34 @@ export function createExchange(options: ExchangeOptions): Exchange {
             return runtime.ended(jobId, 'failed', null);
           }
           const head = { statusCode, headers, streams, ...to };
-          if (mayAskAnother(statusCode)) state = { kind: 'refused', jobId, call, refused: createRefusedAnswer(head) };
-          else answer(head, call);
+          const again = mayAskAnother(statusCode);
+          if (again || (keepAlive.hasBegun() && statusCode >= 400)) state = { kind: 'refused', jobId, call, refused: createRefusedAnswer(head), again };
+          else if (keepAlive.hasBegun() && !isReadableStream(head)) {
+            const { 'content-type': type = 'no content-type', 'content-encoding': encoding } = headers;
+            const got = `${statusCode}, ${type}${encoding === undefined ? '' : `, ${encoding}`}`;
+            content.body = null;
+            call.abort();
+            options.failed({ requestId, replicaId, phase: 'before-answer', error: new Error(`the model server answered a stream with ${got}`) });
+            refuse({ kind: 'upstream-no-stream', got });
+            runtime.ended(jobId, 'failed', null);
+          } else answer(head, call);
         },
         data: (received, tokens) => {
           let bytes = received;
           if (state.kind === 'refused') {
             if (state.refused.push(bytes)) return;
-            bytes = state.refused.bytes();
-            answer(state.refused.head, state.call);
+            const { refused, call } = state;
+            if (keepAlive.hasBegun()) {
+              call.abort();
+              return failWith(serverErrorEvent(refused, dialectOf(path)));
+            }
+            bytes = refused.bytes();
+            answer(refused.head, call);
           }
           if (state.kind !== 'answering') return;
-          const { call } = state;
+          const { call, tier } = state;
+          if (bytes.length > 0) bytes = keepAlive.first(bytes);
+          if (tier !== null) bytes = tier.push(bytes);
           if (!outgoing.write(bytes)) {
             call.pause();
             outgoing.once('drain', call.resume);
@@ -271,7 +308,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
         ended: ({ bytes: last, tokens, usage, errorInside, trailers }) => {
           let bytes = last;
           if (state.kind === 'refused') {
-            if (state.refused.push(last)) {
+            const whole = state.refused.push(last);
+            if (!state.again || (!whole && keepAlive.hasBegun())) return failWith(serverErrorEvent(state.refused, dialectOf(path)));
+            if (whole) {
               refusal = state.refused;
               retries += 1;
               options.retried({ requestId, replicaId, statusCode: refusal.head.statusCode });
@@ -283,9 +322,13 @@ export function createExchange(options: ExchangeOptions): Exchange {
           }
           if (state.kind !== 'answering') return;
           const outcome = state.succeeded && !errorInside ? 'finished' : 'failed';
+          const { tier } = state;
           const passing = state.trailersOf === null ? null : clientTrailers(state.trailersOf, trailers);
           state = { kind: 'over' };
           if (passing !== null) outgoing.addTrailers(passing);
+          if (bytes !== null) bytes = keepAlive.first(bytes);
+          if (bytes !== null && tier !== null) bytes = tier.push(bytes);
+          keepAlive.stop();
           if (bytes === null) outgoing.end();
           else outgoing.end(bytes);
           cutIfUnread(outgoing, options.stallMs);
@@ -307,6 +350,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           if (left.kind !== 'answering') refuse(broken);
           else {
             state = { kind: 'over' };
+            keepAlive.stop();
             // A cut connection is the only way left to say that an answer with a length is not whole.
             if (left.eventStream) outgoing.end(`${failure.atBoundary ? '' : '\n\n'}${errorEvent(broken, dialectOf(path))}`);
             else cut(outgoing);
@@ -325,62 +369,6 @@ function modelOf(url: string | undefined): string | null {
   return named === '' ? null : named;
 }
 
-/** What a job may take that comes again, less what is gone; at least something, so that it is late and not without a limit. */
-function lessSpent({ slo, queueTimeoutMs }: Asked, spentMs: number): Pick<JobSpec, 'slo' | 'queueTimeoutMs'> {
-  const left = (ms: number): number => Math.max(1, ms - spentMs);
-  return {
-    slo: { ...slo, ...(slo.ttftMs === undefined ? {} : { ttftMs: left(slo.ttftMs) }), ...(slo.e2eMs === undefined ? {} : { e2eMs: left(slo.e2eMs) }) },
-    ...(queueTimeoutMs === undefined ? {} : { queueTimeoutMs: left(queueTimeoutMs) }),
-  };
-}
-
-/** The server is done and the replica free; what is left waits in the socket for a client that may never read it. */
-function cutIfUnread(outgoing: ServerResponse, stallMs: number): void {
-  if (outgoing.writableLength > 0) outgoing.setTimeout(stallMs, () => cut(outgoing));
-}
-
 function flushHeaders(outgoing: ServerResponse): void {
   if (!outgoing.destroyed && !outgoing.writableEnded) outgoing.flushHeaders();
-}
-
-function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'slo' | 'sloClass'> & { readonly tenant: TenantConfig }): JobSpec {
-  const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
-  const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
-  const { name, weight, admission } = of.tenant;
-  return {
-    ...of,
-    tenant: name,
-    weight,
-    infeasible: admission.infeasible,
-    ...(admission.queueTimeoutMs === null ? {} : { queueTimeoutMs: admission.queueTimeoutMs }),
-    promptBytes,
-    ...(promptTokens === null ? {} : { promptTokens }),
-    ...(prefix === undefined ? {} : { prefix }),
-    ...(maxOutputTokens === null ? {} : { maxOutputTokens }),
-    work,
-    streaming: stream && work === 'generate',
-  };
-}
-
-/** Who may come: everybody as one tenant, or who has a key. */
-export interface Access {
-  readonly anonymous: TenantConfig | null;
-  readonly tenantsByKeySha256: ReadonlyMap<string, TenantConfig>;
-  readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
-}
-
-type Identity = { readonly kind: 'known'; readonly tenant: TenantConfig } | { readonly kind: 'unauthorized'; readonly message: string };
-
-/**
- * By the hash of the key, which comes as a bearer token or, from Anthropic's SDKs, as `x-api-key`; without configured tenants
- * whoever comes is let in and no key is looked at.
- */
-export function tenantOf(headers: IncomingHttpHeaders, { anonymous, tenantsByKeySha256, keyExpiresAtUnixMs }: Access): Identity {
-  if (anonymous !== null) return { kind: 'known', tenant: anonymous };
-  const apiKey = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? headers['x-api-key'];
-  if (typeof apiKey !== 'string') return { kind: 'unauthorized', message: "You didn't provide an API key; send it as Authorization: Bearer YOUR_KEY" };
-  const hash = createHash('sha256').update(apiKey).digest('hex');
-  const tenant = tenantsByKeySha256.get(hash);
-  const expired = (keyExpiresAtUnixMs.get(hash) ?? Number.POSITIVE_INFINITY) <= Date.now();
-  return tenant === undefined || expired ? { kind: 'unauthorized', message: 'Incorrect API key provided' } : { kind: 'known', tenant };
 }

@@ -49,7 +49,7 @@ export function clientHeaders(
   ours: { readonly requestId: string; readonly replicaId: string; readonly prediction: Prediction; readonly processingMs: number | null; readonly lengthKept: boolean; /** Where it is another than the one asked for. */ readonly model: string | null },
 ): string[] {
   const out = ['x-request-id', ours.requestId, 'x-paceline-replica', ours.replicaId, 'x-paceline-predicted-ttft-ms', rounded(ours.prediction.ttftMs)];
-  if (ours.model !== null) out.push('x-paceline-model', ours.model);
+  if (ours.model !== null) out.push('x-paceline-model', headerText(ours.model));
   if (ours.prediction.slackMs !== null) out.push('x-paceline-slack-ms', rounded(ours.prediction.slackMs));
   if (ours.processingMs !== null) out.push('openai-processing-ms', rounded(ours.processingMs));
   for (const name of TO_CLIENT) {
@@ -65,6 +65,11 @@ export function clientHeaders(
   const location = headers.location;
   if (location !== undefined && /^\/(?!\/)/.test(location)) out.push('location', location);
   return out;
+}
+
+/** Names of models come from the config and may have any letters, headers may not: those that no header can hold are percent-encoded. */
+function headerText(name: string): string {
+  return name.toWellFormed().replaceAll(/[^\x20-\x7e]/gu, encodeURIComponent);
 }
 
 /** Of those that the server announced; `null` where none may pass. */

@@ -1,21 +1,8 @@
 // A server's "not now" (429, 503), kept while another replica is asked: if none can serve the request, the client gets it as it is.
-import type { IncomingHttpHeaders } from 'node:http';
-import type { ReplicaId } from '../core/job.ts';
-import type { Prediction } from '../scheduler/events.ts';
+import type { AnswerHead } from './answer-head.ts';
 
 /** Refusals are a line or two; a longer one is no such thing, and goes on as it comes. */
 export const REFUSED_BYTES_MAX = 65_536;
-
-export interface AnswerHead {
-  readonly statusCode: number;
-  readonly headers: IncomingHttpHeaders;
-  readonly streams: boolean;
-  readonly replicaId: ReplicaId;
-  readonly prediction: Prediction;
-  readonly hideUsage: boolean;
-  /** The model that serves it, where that is another than the one asked for. */
-  readonly model: string | null;
-}
 
 export interface RefusedAnswer {
   readonly head: AnswerHead;

@@ -3,6 +3,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Objective, SloConfig, TenantConfig } from '../config.ts';
 import type { Slo } from '../core/job.ts';
+import { classOfTier, KNOWN_TIERS } from './service-tier.ts';
 
 export type SloReading =
   | { readonly kind: 'ok'; readonly slo: Slo; readonly sloClass: string }
@@ -32,9 +33,6 @@ const SLO_HEADERS: readonly SloHeader[] = [
 /** Only ever shortens what the others, or the class, allow. */
 const TTL_HEADER: SloHeader = { name: 'x-llm-d-inference-ttl', objective: 'e2eMs', form: 'go-duration' };
 
-/** OpenAI's tiers; one that no class is configured for means nothing here and is left to the server. */
-const KNOWN_TIERS = new Set(['auto', 'default', 'flex', 'scale', 'priority', 'fast', 'ultrafast']);
-
 /** `custom` when a header gave any objective, else the name of the class, or `best-effort` where there is none. */
 export function readSlo(
   headers: IncomingHttpHeaders,
@@ -46,7 +44,7 @@ export function readSlo(
   if (serviceTier !== null && !KNOWN_TIERS.has(serviceTier)) {
     return { kind: 'bad', param: 'service_tier', message: `service_tier: got '${shown(serviceTier)}', allowed: ${[...KNOWN_TIERS].join(', ')}` };
   }
-  const ofTier = serviceTier === null ? undefined : (own(tenant.tiers, serviceTier) ?? own(config.tiers, serviceTier));
+  const ofTier = serviceTier === null ? undefined : classOfTier(serviceTier, tenant, config);
   const className = ofTier ?? tenant.sloClass ?? own(config.models, model) ?? config.default;
   const base: Slo = (className === null ? undefined : config.classes[className]) ?? {};
 

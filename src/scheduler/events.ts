@@ -2,6 +2,7 @@
 // both speak exactly these; time is always an argument beside the event.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
+import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
 
 export type SchedulerEvent =
@@ -22,6 +23,8 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
   /** What the other gateways of the fleet have sent there; the server's own metrics tell the same more slowly. */
   | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
+  /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
+  | { readonly kind: 'learnt'; readonly learning: Learning }
   /** Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). */
   | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly controlled: boolean; readonly pointId: string | null };
 

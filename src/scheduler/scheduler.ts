@@ -17,6 +17,7 @@ import { createPlaces, type Places } from '../core/places.ts';
 import { createPrefixAffinity } from '../core/prefix-affinity.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
+import type { Learning } from '../core/shared-learning.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
 import type { FleetShare, PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
@@ -97,6 +98,8 @@ export interface Scheduler {
   /** A job that is on a replica could be served by another one, were it returned. */
   hasOther(jobId: JobId): boolean;
   snapshot(nowMs: number): FleetSnapshot;
+  /** What was learnt here, for the other gateways of the fleet. */
+  learnt(): Learning;
 }
 
 interface Replica {
@@ -952,6 +955,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
           return NO_EFFECTS;
+        case 'learnt':
+          for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
+          prompts.peersLearnt(event.learning.bytesPerToken);
+          return NO_EFFECTS;
         case 'control':
           control(event, nowMs);
           return NO_EFFECTS;
@@ -963,6 +970,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(jobId);
       return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
     },
+    learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),
     snapshot(nowMs) {
       return {
         replicas: replicas.map((replica) => ({

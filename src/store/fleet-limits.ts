@@ -1,7 +1,7 @@
 // The limits' way to Redis: asks in one round trip, never longer than a request may wait, and knows whether there is anybody
 // to ask. What is admitted where nobody is, is for the limiter to say.
 //
-// - One command per call: EVALSHA, and EVAL with the source where the server does not know it yet, or forbids EVALSHA. No SCRIPT
+// - One command per call: EVALSHA, and EVAL with the source until the server has run it, or where it forbids EVALSHA. No SCRIPT
 //   LOAD, for proxies send it to one server of many (COMPLAINTS.md, row 17).
 // - The first call without an answer in time opens the breaker: from then on nobody waits, while a beat in the background, which
 //   writes as the calls do, looks whether Redis takes writes again. So the breaker sees a read-only replica and a full memory, too.
@@ -74,13 +74,19 @@ export function createFleetLimits(options: FleetLimitsOptions): FleetLimits {
   let probedAtMs = -Infinity;
   /** EVALSHA is forbidden here, or unknown. */
   let evalOnly = false;
+  /** Scripts that the server on this connection has run: of them it knows the source. */
+  const known = new Set<string>();
   const beatListeners: (() => void)[] = [];
   const readyListeners: (() => void)[] = [];
 
   const retryStrategy = (): number | null => (state.kind === 'closed' ? null : Math.min(RETRY_MS.max, RETRY_MS.first * 2 ** Math.min(failures++, 10)) * (0.5 + Math.random() / 2));
   const redis = openRedis(target, { connectionName: `paceline-limits-${gatewayId}`, retryStrategy });
   redis.on('error', (error: NodeJS.ErrnoException) => (lastError = messageOf(error)));
-  redis.on('close', () => lost(lastError ?? 'the connection closed'));
+  redis.on('close', () => {
+    // The next one may be another server.
+    known.clear();
+    lost(lastError ?? 'the connection closed');
+  });
   redis.on('ready', probe);
   const timer = setInterval(() => {
     if (now() - probedAtMs >= (state.kind === 'up' ? everyMs : PROBE_MS)) probe();
@@ -142,16 +148,21 @@ export function createFleetLimits(options: FleetLimitsOptions): FleetLimits {
 
   async function evaluate({ source, sha }: Script, keys: readonly string[], args: readonly string[]): Promise<Outcome> {
     try {
-      if (!evalOnly) {
+      if (!evalOnly && known.has(sha)) {
         try {
           return { kind: 'answered', reply: await redis.evalsha(sha, keys.length, ...keys, ...args) };
         } catch (error) {
           const { message } = error as Error;
           if (/^NOPERM|unknown command|not allowed|not supported|disabled/i.test(message)) evalOnly = true;
-          else if (!message.startsWith('NOSCRIPT')) throw error;
+          else if (message.startsWith('NOSCRIPT')) known.delete(sha);
+          else throw error;
         }
       }
-      return { kind: 'answered', reply: await redis.eval(source, keys.length, ...keys, ...args) };
+      // With the source from the first on, and not only where EVALSHA has failed: what was asked again would come behind what was
+      // asked later, and a count of places that is absolute would undo what those took.
+      const reply = await redis.eval(source, keys.length, ...keys, ...args);
+      known.add(sha);
+      return { kind: 'answered', reply };
     } catch (error) {
       return { kind: 'failed', error: error as Error };
     }

@@ -151,7 +151,7 @@ export function createTelemetry(log: Logger): Telemetry {
     clockControlState: (agent, state, why) => {
       if (state === 'lost') {
         controlLosses.add([]);
-        log.warn({ agent, state, why }, 'clock control is lost; devices are at default clocks, requests are served');
+        log.warn({ agent, state, why }, `clock control is lost; devices are at default clocks, requests are served${/ENOENT|ECONNREFUSED/.test(why) ? '; is the agent running, and at this place?' : ''}`);
       } else log.info({ agent, state, why }, `clock control: ${state}`);
     },
     replicaControl: (replicaId, controlled) => log.debug({ replicaId, controlled }, `replica ${replicaId} is ${controlled ? 'controlled' : 'at default clocks'}`),

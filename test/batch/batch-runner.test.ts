@@ -31,7 +31,7 @@ afterEach(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-const answered: LineAnswer = { kind: 'answered', statusCode: 200, requestId: 'r', retryAfterMs: null, text: '{}' };
+const answered: LineAnswer = { kind: 'answered', statusCode: 200, requestId: 'r', retryAfterMs: null, final: false, text: '{}' };
 
 /** `answers`: to so many lines; the rest are in flight until they are called back. */
 function clientOf(answers: number): LineClient & { readonly sent: () => number; readonly calledBack: () => number } {
@@ -67,7 +67,7 @@ async function start(client: LineClient, lines: number, used: BatchStore = store
   await store.createBatch(batch, 1);
   runner = createBatchRunner({
     store: used, client, workerId: 'w', concurrencyMax: 4, lineLimits: { requestsMax: 100, lineBytesMax: 10_000 }, retentionMs: 1e9,
-    fleet: () => ({ room: 100, running: 0, queued: 0 }), headers: () => ({}), warn: (message) => warnings.push(message), now: () => nowMs,
+    fleet: () => ({ room: 100, running: 0, queued: 0 }), mayCome: () => true, headers: () => ({}), warn: (message) => warnings.push(message), now: () => nowMs,
   });
 }
 

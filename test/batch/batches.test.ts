@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BatchClient } from '../fixtures/batch-client.ts';
 import { batchClient, chatLine, chatLines } from '../fixtures/batch-client.ts';
 import type { GatewayUnderTest } from '../fixtures/gateway-under-test.ts';
-import { eventually, startGateway } from '../fixtures/gateway-under-test.ts';
+import { eventually, PROFILE, startConfigured, startGateway, testConfig } from '../fixtures/gateway-under-test.ts';
 import type { Answer, StubUpstream } from '../fixtures/stub-upstream.ts';
 import { completion, createStubUpstream } from '../fixtures/stub-upstream.ts';
 
@@ -100,6 +100,13 @@ test('a file with bad lines fails the batch, and each is told by line, parameter
   expect(upstream.requests).toHaveLength(0);
 });
 
+test('a batch that is asked for with something nested too deeply is refused, and not a fault of ours', async () => {
+  const { client } = await start();
+  const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+  const refused = await client.ask('/v1/batches', { method: 'POST', body: `{"input_file_id":${deep}}` });
+  expect(await errorOf(refused)).toMatchObject({ status: 400, param: 'input_file_id' });
+});
+
 test('as many requests as allowed are a batch, and one more fails it', async () => {
   const { client } = await start(completion, { batch: ', requestsMax: 3' });
   expect((await client.until((await client.create(chatLines(3))).id, ['completed', 'failed'])).status).toBe('completed');
@@ -139,6 +146,18 @@ describe('files', () => {
     expect(await asJson(await client.ask(`/v1/files?limit=1&order=asc&after=${id}`))).toMatchObject({ data: [{ id: more['id'] }], has_more: false });
     expect(await asJson(await client.ask(`/v1/files/${id}`, { method: 'DELETE' }))).toEqual({ id, object: 'file', deleted: true });
     for (const path of [`/v1/files/${id}`, `/v1/files/${id}/content`]) expect(await errorOf(await client.ask(path))).toMatchObject({ status: 404, message: `No such File object: ${id}` });
+  });
+
+  test('that are deleted while they are read end in a broken connection, and not in one that waits for the rest', async () => {
+    const { client } = await start();
+    const file = await asJson(await client.upload('x'.repeat(6_000_000)));
+    const reading = (await client.ask(`/v1/files/${file['id'] as string}/content`)).body?.getReader();
+    await reading?.read();
+    expect((await client.ask(`/v1/files/${file['id'] as string}`, { method: 'DELETE' })).status).toBe(200);
+    const rest = async (): Promise<void> => {
+      while ((await reading?.read())?.done === false);
+    };
+    await expect(rest()).rejects.toThrow('terminated');
   });
 
   test('have as many bytes as allowed and not one more, alone and together', async () => {
@@ -230,6 +249,37 @@ test('what is one tenant’s is not there for another, and its lines come as its
   expect((await theirs.ask(`/v1/files/${batch.output_file_id}`, { method: 'DELETE' })).status).toBe(404);
   expect(await asJson(await theirs.ask('/v1/batches'))).toMatchObject({ data: [] });
   expect((await batchClient(gateway.url, 'sk-nobody').ask('/v1/files')).status).toBe(401);
+});
+
+test('lines of a tenant whose only key is replaced wait for the new one, and are not refused meanwhile', async () => {
+  const upstream = await createStubUpstream(async (request, incoming, outgoing) => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return completion(request, incoming, outgoing);
+  });
+  opened.push(upstream);
+  const config = (keys: readonly string[]) => {
+    const tenants = ['theirs', ...keys].map((key) => `{ name: ${key.replace(/-.*/, '')}, apiKeySha256: ['${sha256(`sk-${key}`)}'] }`);
+    return testConfig(`replicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${PROFILE} }]\ntimeouts: { drainMs: 100 }\nbatch: { store: { sqlite: '${join(directory, 'b.sqlite')}' }, concurrencyMax: 2 }\ntenants: [${tenants.join(', ')}]\n`);
+  };
+  const gateway = await startConfigured(config(['ours-old']));
+  opened.push(gateway);
+  const created = await batchClient(gateway.url, 'sk-ours-old').create(chatLines(30));
+  await eventually(() => upstream.requests.length > 2);
+  expect(gateway.reload(() => config([]))).toBe(true);
+  // What has begun ends; nothing else begins.
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect(gateway.reload(() => config(['ours-new']))).toBe(true);
+  const batch = await batchClient(gateway.url, 'sk-ours-new').until(created.id, ['completed']);
+  expect(batch.request_counts).toEqual({ total: 30, completed: 30, failed: 0 });
+});
+
+test('a line that takes more than its tenant may ever have fails at once, and not at the end of the window', async () => {
+  const { gateway } = await start(completion, { more: `tenants:\n  - { name: ours, apiKeySha256: ['${sha256('sk-ours')}'], limits: { tokensPerMinute: 100 } }\n` });
+  const client = batchClient(gateway.url, 'sk-ours');
+  const created = await client.create(chatLine('a', 'a', { body: { model: 'm', messages: [], max_tokens: 101 } }));
+  const batch = await client.until(created.id, ['completed'], 5_000);
+  expect(batch.request_counts).toEqual({ total: 1, completed: 0, failed: 1 });
+  expect((await client.lines(batch.error_file_id))[0]?.response?.status_code).toBe(429);
 });
 
 test('batches are listed page by page, the newest first', async () => {

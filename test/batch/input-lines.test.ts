@@ -40,6 +40,16 @@ test.each([
   expect(read(line).lines).toEqual([]);
 });
 
+// The gateway ended of it, and again at each restart.
+test.each([
+  { line: (deep: string) => `{"custom_id":"a","method":"POST","url":"${ENDPOINT}","body":{"model":"m","messages":${deep}}}`, code: 'invalid_body', param: 'body' },
+  { line: (deep: string) => `{"custom_id":"a","method":"POST","url":${deep},"body":{"model":"m"}}`, code: 'invalid_url', param: 'url' },
+  { line: (deep: string) => `{"custom_id":${deep},"method":"POST","url":"${ENDPOINT}","body":{"model":"m"}}`, code: 'invalid_custom_id', param: 'custom_id' },
+])('a line whose $param is nested deeper than can be written out again is refused as $code', ({ line, code, param }) => {
+  const text = line(`${'['.repeat(20_000)}${']'.repeat(20_000)}`);
+  expect(read(text, { ...LIMITS, lineBytesMax: 100_000 }).errors).toMatchObject([{ line: 1, code, param }]);
+});
+
 test('a custom_id of 512 characters is one', () => {
   expect(read(chatLine('x'.repeat(512), 'y')).errors).toEqual([]);
 });

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { lineEnd, LINE_FAILURES_MAX } from '../../src/batch/line-result.ts';
 import type { LineAnswer } from '../../src/batch/line-client.ts';
 
-const answered = (statusCode: number, text = '{}', retryAfterMs: number | null = null): LineAnswer => ({ kind: 'answered', statusCode, requestId: 'req', retryAfterMs, text });
+const answered = (statusCode: number, text = '{}', retryAfterMs: number | null = null, final = false): LineAnswer => ({ kind: 'answered', statusCode, requestId: 'req', retryAfterMs, final, text });
 const NEW = { tries: 0, failures: 0 };
 const LAST = { tries: 9, failures: LINE_FAILURES_MAX - 1 };
 
@@ -13,6 +13,9 @@ test.each([
   { answer: answered(429), before: NEW, end: { kind: 'again', inMs: 500, tries: { tries: 1, failures: 0 } } },
   { answer: answered(429, '{}', 7_000), before: NEW, end: { kind: 'again', inMs: 7_000 } },
   { answer: answered(429, '{}', 9_000_000), before: NEW, end: { kind: 'again', inMs: 60_000 } },
+  // More than may ever be had, and a day's budget that is spent.
+  { answer: answered(429, '{}', null, true), before: NEW, end: { kind: 'result', outcome: 'failed' } },
+  { answer: answered(429, '{}', 9_000_000, true), before: NEW, end: { kind: 'again', inMs: 60_000 } },
   { answer: answered(503), before: { tries: 100, failures: 0 }, end: { kind: 'again', inMs: 30_000 } },
   { answer: answered(503), before: LAST, end: { kind: 'again', tries: { failures: LINE_FAILURES_MAX - 1 } } },
   { answer: answered(500), before: NEW, end: { kind: 'again', tries: { tries: 1, failures: 1 } } },

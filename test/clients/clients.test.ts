@@ -249,6 +249,29 @@ describe.each(CLIENTS.slice(0, 2))('$name, refused', (client) => {
   });
 });
 
+test('openai 7 reads a stream behind comments as any other, and throws the error that comes instead', async () => {
+  let asked = 0;
+  const upstream = await createStubUpstream(async (request, incoming, outgoing) => {
+    asked += 1;
+    await new Promise((resolve) => setTimeout(resolve, 1_300));
+    if (asked === 1) return completion(request, incoming, outgoing);
+    outgoing.writeHead(400, { 'content-type': 'application/json' }).end('{"error":{"message":"max_tokens is too large","type":"invalid_request_error","param":"max_tokens","code":null}}');
+  });
+  opened.push(upstream);
+  const gateway = await startGateway([upstream], { more: 'timeouts: { drainMs: 100 }\nadmission: { keepAliveMs: 1000 }' });
+  opened.push(gateway);
+  const client = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'sk-none', maxRetries: 0 });
+  const answer = await client.chat.completions.create({ model: 'm', messages: MESSAGES, stream: true }).asResponse();
+  // They came before the answer, or this would show nothing.
+  expect(answer.headers.get('x-paceline-replica')).toBeNull();
+  await answer.body?.cancel();
+  asked = 0;
+  expect((await (CLIENTS[0] as Client).stream(`${gateway.url}/v1`)).pieces).toEqual(['Hello', ' there', '!']);
+  const error = await (CLIENTS[0] as Client).stream(`${gateway.url}/v1`).catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(OpenAI.APIError);
+  expect(error).toMatchObject({ message: 'max_tokens is too large', type: 'invalid_request_error', param: 'max_tokens' });
+});
+
 test.each([{ name: 'openai 7', Sdk: OpenAI }, { name: 'openai 4', Sdk: OpenAI4 as unknown as typeof OpenAI }])('$name goes the whole round of a batch', async ({ Sdk }) => {
   const directory = mkdtempSync(join(tmpdir(), 'client-batches-'));
   opened.push({ close: async () => rmSync(directory, { recursive: true, force: true }) });

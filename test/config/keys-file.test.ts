@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -53,6 +53,17 @@ test('a link stays one, and what a killed writer left is replaced', () => {
   expect(lstatSync(file).isSymbolicLink()).toBe(true);
   expect(readKeys(real)).toHaveLength(2);
   expect(statSync(real).mode & 0o777).toBe(0o600);
+});
+
+test('who could read it still can: its owner and its mode stay, whoever changes it', () => {
+  changeKeys(file, () => [made().record]);
+  // Only root may give a file away, and it is root whose change would take it from others.
+  const owner = process.getuid?.() === 0 ? 12_345 : (process.getuid?.() ?? 0);
+  chownSync(file, owner, process.getgid?.() ?? 0);
+  chmodSync(file, 0o640);
+  changeKeys(file, (keys) => [...keys, made().record]);
+  const { uid, mode } = statSync(file);
+  expect({ uid, mode: mode & 0o777 }).toEqual({ uid: owner, mode: 0o640 });
 });
 
 test('many writers at once lose no key', async () => {

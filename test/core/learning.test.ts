@@ -88,6 +88,19 @@ describe('output lengths', () => {
   });
 });
 
+test('a prompt of a model that was not seen yet is counted as others have seen it, whatever its tenant', () => {
+  const [first, second] = [createPromptEstimator(), createPromptEstimator()];
+  for (let index = 0; index < 10; index++) first.observe('m\na', 2000, 1000);
+  for (let index = 0; index < 10; index++) first.observe('m\nb', 4000, 1000);
+  expect([...first.learnt()]).toEqual([['m', { value: 3, samples: 20 }]]);
+  second.peersLearnt(first.learnt());
+  expect(second.tokens('m\nc', 3000)).toBe(1000);
+  expect(second.tokens('n\nc', 3600)).toBe(1000);
+  expect([...second.learnt()]).toEqual([]);
+  for (let index = 0; index < 30; index++) second.observe('m\nc', 6000, 1000);
+  expect(second.tokens('m\nc', 6000)).toBe(1000);
+});
+
 test('a prompt is counted by the ratio that usage has shown, and too high rather than too low before', () => {
   const prompts = createPromptEstimator();
   expect(prompts.tokens('k', 4000)).toBeGreaterThan(1000);

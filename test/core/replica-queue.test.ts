@@ -156,6 +156,32 @@ describe('what is learnt', () => {
   });
 });
 
+test('a replica that was not seen yet is taken as others have seen it, and its own samples outweigh them in time', () => {
+  const replica = queue();
+  const structure = replica.structure();
+  replica.peersLearnt({ prefill: { value: 2, samples: 20 }, decode: { value: 1.5, samples: 20 } });
+  expect(replica.view(0).timeScale).toEqual({ prefill: 2, decode: 1.5 });
+  expect(replica.structure()).not.toBe(structure);
+  // What others say is not told on as one's own.
+  expect(replica.learnt()).toEqual({ prefill: { value: 1, samples: 0 }, decode: { value: 1, samples: 0 } });
+  let nowMs = 0;
+  const seen: number[] = [];
+  for (let round = 0; round < 40; round++) {
+    const job = tracked(`j${round}`, nowMs);
+    replica.add(job, nowMs);
+    nowMs += prefillMs(1000);
+    replica.tokens(job, 1, nowMs);
+    replica.remove(job, nowMs);
+    nowMs += 1000;
+    seen.push(replica.timeScale().prefill);
+  }
+  expect(seen[0]).toBeGreaterThan(1.8);
+  expect(seen.at(-1)).toBeCloseTo(1, 2);
+  expect(replica.learnt().prefill.samples).toBe(40);
+  replica.peersLearnt({ prefill: { value: 2, samples: 20 }, decode: { value: 1.5, samples: 20 } });
+  expect(replica.timeScale().prefill).toBeCloseTo(1, 2);
+});
+
 test('streams of others on the server come and go with its metrics, and count no less than what peers say', () => {
   const replica = queue();
   replica.load(9, 0);

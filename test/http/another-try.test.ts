@@ -231,6 +231,12 @@ describe('a model without a replica', () => {
     expect(fleet.gateway.events.filter(({ kind }) => kind === 'ended')).toHaveLength(1);
   });
 
+  test('is named by its fallback also where that has letters that no header can hold', async () => {
+    const fleet = await start([{ up: false }, { models: "['模型/70b']" }], "models: { m: { fallbacks: ['模型/70b'] } }");
+    const answer = await post(fleet);
+    expect([answer.status, decodeURIComponent(answer.headers.get('x-paceline-model') ?? '')]).toEqual([200, '模型/70b']);
+  });
+
   test('whose replicas cannot be reached is served by a fallback, with what is left of its deadlines', async () => {
     const fleet = await start([{ models: '[m]' }, { models: '[n]' }], `${FALLBACKS.replace(', o]', ']')}\nhealth: { everyMs: 60000, timeoutMs: 500, failuresMax: 100 }`);
     const gone = fleet.upstreams[0] as StubUpstream;

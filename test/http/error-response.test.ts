@@ -27,6 +27,8 @@ test.each<[Refusal, number, string | null, string[]]>([
   [{ kind: 'upstream-unreachable' }, 502, 'upstream_unreachable', RETRY_IN_1S],
   [{ kind: 'upstream-broken', answering: false }, 502, 'upstream_broken', NO_RETRY],
   [{ kind: 'upstream-refused-us' }, 502, 'upstream_refused', NO_RETRY],
+  [{ kind: 'upstream-failed', status: 500, message: 'x' }, 500, null, []],
+  [{ kind: 'upstream-no-stream', got: '200, application/json' }, 502, 'upstream_no_stream', NO_RETRY],
   [{ kind: 'upstream-timeout', answering: true }, 504, 'upstream_timeout', NO_RETRY],
 ])('%j is %i', (refusal, status, code, headers) => {
   const response = errorResponse(refusal);
