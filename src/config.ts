@@ -6,6 +6,7 @@ import { basename, dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import type { ReplicaId, Slo } from './core/job.ts';
 import type { LimitKind, LimitedTenant, LostWay } from './core/tenant-limits.ts';
+import { PHASE_GROUPS, type PhaseGroup } from './core/replica-view.ts';
 import type { Routing } from './core/routing.ts';
 import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
@@ -23,7 +24,8 @@ export interface ReplicaConfig {
   /** From the name the clients use to the name the model server knows. */
   readonly models: ReadonlyMap<string, string>;
   readonly profilePath: string;
-  readonly devices: readonly string[];
+  /** All move together; or those of each phase do. */
+  readonly devices: ReplicaDevices;
   /** Name of the agent on its node; `null` where no agent is configured. */
   readonly agent: string | null;
   /** `null`: as many as the profile's engine runs at once. */
@@ -34,6 +36,9 @@ export interface ReplicaConfig {
   /** How its engine orders by a `priority` in the body; `null`: it is sent none of ours. */
   readonly priority: 'lower-first' | 'higher-first' | null;
 }
+
+/** Of a server that is one, or of one that prefills on some of its devices and decodes on the others. */
+export type ReplicaDevices = readonly string[] | Readonly<Record<PhaseGroup, readonly string[]>>;
 
 /** One node's daemon that sets clocks. */
 export type AgentConfig = {
@@ -377,18 +382,29 @@ function agentProblems(raw: RawConfig, places: Places): string[] {
   raw.replicas.forEach((replica, index) => {
     const at = ['replicas', index] as const;
     if (replica.agent !== undefined && !names.includes(replica.agent)) problems.push(places.at([...at, 'agent'], `no agent '${replica.agent}'; there are: ${names.join(', ') || 'none'}`));
-    if (replica.agent === undefined && replica.devices.length > 0 && names.length > 1) problems.push(places.at([...at, 'agent'], `missing; several agents are configured, and one of them has its devices: ${names.join(', ')}`));
-    if (replica.agent !== undefined && replica.devices.length === 0) problems.push(places.at([...at, 'devices'], 'got none; a replica that names an agent names its devices there'));
+    if (replica.agent === undefined && devicesOf(replica.devices).length > 0 && names.length > 1) problems.push(places.at([...at, 'agent'], `missing; several agents are configured, and one of them has its devices: ${names.join(', ')}`));
+    if (replica.agent !== undefined && devicesOf(replica.devices).length === 0) problems.push(places.at([...at, 'devices'], 'got none; a replica that names an agent names its devices there'));
     const home = agents.find(({ name }) => name === agentOf(replica, raw))?.agent;
-    replica.devices.forEach((device, position) => {
+    for (const { device, at: place } of devicesOf(replica.devices)) {
       const ofZeusd = /^zeusd:(0|[1-9]\d{0,2})$/.test(device);
-      if (home?.kind === 'zeusd' && !ofZeusd) problems.push(places.at([...at, 'devices', position], `got '${device}'; zeusd knows its GPUs by index, want zeusd:0, zeusd:1, …`));
-      if (home?.kind === 'paceline' && ofZeusd) problems.push(places.at([...at, 'devices', position], `got '${device}'; its agent is no zeusd, want an id of paceline-agent such as nvml:GPU-…`));
-    });
+      if (home?.kind === 'zeusd' && !ofZeusd) problems.push(places.at([...at, 'devices', ...place], `got '${device}'; zeusd knows its GPUs by index, want zeusd:0, zeusd:1, …`));
+      if (home?.kind === 'paceline' && ofZeusd) problems.push(places.at([...at, 'devices', ...place], `got '${device}'; its agent is no zeusd, want an id of paceline-agent such as nvml:GPU-…`));
+    }
   });
   // Most often the other end of a name that was misspelt, which has been told of then.
   if (raw.agent !== undefined || problems.length > 0) return problems;
   return agents.filter(({ name }) => !raw.replicas.some((replica) => agentOf(replica, raw) === name)).map(({ at }) => places.atKey(at, 'no replica names it'));
+}
+
+/** With where each stands below `devices`. */
+function devicesOf(devices: ReplicaDevices): readonly { readonly device: string; readonly at: Path }[] {
+  if (isOneGroup(devices)) return devices.map((device, position) => ({ device, at: [position] }));
+  return PHASE_GROUPS.flatMap((group) => devices[group].map((device, position) => ({ device, at: [group, position] })));
+}
+
+/** All of its devices move together. */
+export function isOneGroup(devices: ReplicaDevices): devices is readonly string[] {
+  return Array.isArray(devices);
 }
 
 /** What the schema cannot say: names that must exist or be unique, bounds that must leave room. */
@@ -427,7 +443,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     replicaId([...at, 'id'], replica.id);
     // An index is a device of its node only.
     const home = agentOf(replica, raw);
-    replica.devices.forEach((id, position) => device([...at, 'devices', position], home === null || home === UNNAMED_AGENT ? id : `${id} of ${home}`));
+    for (const { device: id, at: place } of devicesOf(replica.devices)) device([...at, 'devices', ...place], home === null || home === UNNAMED_AGENT ? id : `${id} of ${home}`);
     if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
   });
 

@@ -2,16 +2,16 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ClockControl, ClockNode, NodeStatus } from './agent/clock-control.ts';
-import { createClockControl } from './agent/clock-control.ts';
+import type { NodeStatus } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
 import { openLimits } from './gateway-limits.ts';
 import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
-import { UNNAMED_AGENT } from './config.ts';
+import { isOneGroup, UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import type { ReplicaId } from './core/job.ts';
 import { openBatches } from './gateway-batches.ts';
+import { openClocks } from './gateway-clocks.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -92,7 +92,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const scheduler = (parts.createScheduler ?? createScheduler)({
     replicas: config.replicas.map((replica) => {
       const belief = beliefs.get(replica.id) as PerformanceModel;
-      return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences };
+      return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices) };
     }),
     policy: config.planner.policy,
     ...(config.planner.routing === undefined ? {} : { routing: config.planner.routing }),
@@ -107,13 +107,13 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clockControl?.demand(demand),
+    demand: (demand) => clocks?.demand(demand),
     report: (report) => {
       telemetry.jobReported(report);
       tenantLimits.reported(report);
     },
   });
-  const clockControl = openClockControl(config, { now, runtime, telemetry });
+  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
   const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
@@ -173,8 +173,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     await closeParts();
     throw error;
   }
-  const clockControlState = (): string => clockControl?.state() ?? 'off';
-  const agentStates = (): ReadonlyMap<string, NodeStatus> => clockControl?.nodes() ?? new Map();
+  const clockControlState = (): string => clocks?.control.state() ?? 'off';
+  const agentStates = (): ReadonlyMap<string, NodeStatus> => clocks?.control.nodes() ?? new Map();
   const operatorApp = createOperatorApp({
     access: config.admin.access,
     ready,
@@ -205,7 +205,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clockControl?.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
+    await Promise.all([clocks?.control.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }
@@ -287,29 +287,6 @@ function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, tel
   const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
   const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
   return { config: replica, client, monitor, watch };
-}
-
-/** Without an agent, or without devices, requests are served at default clocks, and that is said once. */
-function openClockControl(config: Config, { now, runtime, telemetry }: Joined): ClockControl | null {
-  const nodes: ClockNode[] = config.agents
-    .map((agent) => ({ ...agent, groups: config.replicas.filter((replica) => replica.agent === agent.name && replica.devices.length > 0).map(({ id, devices }) => ({ replicaId: id, devices })) }))
-    .filter(({ groups }) => groups.length > 0);
-  if (nodes.length === 0) {
-    const missing = config.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
-    telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
-    return null;
-  }
-  return createClockControl({
-    nodes,
-    holder: gatewayId(),
-    now,
-    onControl: (replicaId, controlled, pointId) => {
-      telemetry.replicaControl(replicaId, controlled);
-      runtime.control(replicaId, controlled, pointId);
-    },
-    onState: telemetry.clockControlState,
-    onWarning: telemetry.warning,
-  });
 }
 
 /** Later it may be replaced by a newer one; at the start it must be there. */

@@ -1,6 +1,7 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
@@ -32,7 +33,8 @@ export interface Runtime {
   /** What was learnt here, and what other gateways have learnt. */
   learnt(): Learning;
   peersLearnt(learning: Learning): void;
-  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null): void;
+  /** `group`: of a disaggregated server, which. */
+  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
   inFlight(): number;
@@ -117,7 +119,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     learnt: () => scheduler.learnt(),
     peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
-    control: (replicaId, controlled, pointId) => tell({ kind: 'control', replicaId, controlled, pointId }),
+    control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,
     close: () => clearInterval(ticks),

@@ -137,6 +137,30 @@ test('clocks go through the agent while there is one, and requests are served wh
   expect(agent.leases).toHaveLength(2);
 });
 
+test('a server with a prefill and a decode group has two targets, each from its own limits, and status and metrics show both', async () => {
+  const agent = await createStubAgent(['sim:0', 'sim:1', 'sim:2']);
+  opened.push(agent);
+  const upstream = await upstreamOf();
+  const gateway = await startGateway([upstream], { replica: "devices: { prefill: ['sim:0'], decode: ['sim:1', 'sim:2'] }", more: `agent: { socket: ${agent.socketPath} }` });
+  opened.push(gateway);
+  const status = () => json(`${gateway.adminUrl}/paceline/status`) as Promise<{ replicas: { controlled: boolean; groups: Record<string, { controlled: boolean; why: { binding: string } }> }[] }>;
+  await eventually(async () => (await status()).replicas[0]?.controlled === true);
+  expect(agent.leases[0]?.devices.toSorted()).toEqual(['sim:0', 'sim:1', 'sim:2']);
+  const clocksOf = (device: string) => agent.puts.flatMap(({ targets }) => targets.filter(({ devices }) => devices.includes(device)).map(({ clock_mhz: clockMhz }) => clockMhz));
+  await eventually(() => clocksOf('sim:0').length > 0 && clocksOf('sim:1').length > 0);
+  // Some 10,000 tokens that want their first token soon, and any pace after it.
+  const answer = await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', headers: { 'x-slo-ttft-ms': '500', 'x-slo-tpot-ms': '5000' }, body: JSON.stringify({ ...CHAT, messages: [{ role: 'user', content: 'word '.repeat(8_000) }] }) });
+  await answer.text();
+  const parked = clocksOf('sim:1')[0] as number;
+  await eventually(() => clocksOf('sim:0').some((clockMhz) => clockMhz !== null && clockMhz > parked));
+  expect(new Set(clocksOf('sim:1'))).toEqual(new Set([parked]));
+  expect(agent.puts.flatMap(({ targets }) => targets).filter(({ devices }) => devices.includes('sim:0') && devices.length > 1)).toEqual([]);
+  expect(await status()).toMatchObject({ replicas: [{ controlled: true, groups: { prefill: { controlled: true }, decode: { controlled: true, why: { binding: 'idle' } } } }] });
+  const metrics = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+  expect(metrics).toContain('paceline_replica_group_controlled{replica="r0",group="prefill"} 1');
+  expect(metrics).toMatch(/paceline_replica_group_operating_point\{replica="r0",group="decode",point="[^"]+",binding="idle"\} 1/);
+});
+
 test('each node has its agent: one that dies costs its own replica the control, and status and metrics say which', async () => {
   const [a, b] = [await createStubAgent(), await createStubAgent()];
   opened.push(a, b);

@@ -39,7 +39,10 @@ const replica = z.strictObject({
     .union([z.array(name).min(1), z.record(name, name)], { error: 'want a list of model names, or a map from name to the name the model server knows' })
     .describe('names the clients use; as a map, each with the name to send upstream'),
   profile: z.string().min(1).describe('path of the profile, relative to this file'),
-  devices: z.array(name).default([]).describe("the agent's ids of the devices it runs on; all of them move together"),
+  devices: z
+    .union([z.array(name), z.strictObject({ prefill: z.array(name).min(1), decode: z.array(name).min(1) })], { error: 'want a list of devices, or { prefill: [...], decode: [...] } for a server that prefills on some and decodes on the others' })
+    .default([])
+    .describe("the agent's ids of the devices it runs on, which all move together; of a server that prefills on some and decodes on others, `prefill` and `decode`, each with a clock of its own"),
   agent: label.optional().describe('the name of the agent on its node; needed where there are several'),
   concurrencyMax: z.int().min(1).max(100_000).optional().describe("requests sent at once; default: the profile's maxSequences"),
   apiKeyEnv: z.string().min(1).optional().describe('environment variable that holds the key the model server wants'),

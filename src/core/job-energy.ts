@@ -5,6 +5,8 @@ import type { PerformanceModel, PointIndex } from '../frontier/performance-model
 /** Where it ran: when it was sent there, or when it ended. */
 export interface Company {
   readonly point: PointIndex;
+  /** What its prompt is prefilled at, if elsewhere. */
+  readonly prefillPoint?: PointIndex;
   /** On the replica, this job included. */
   readonly sequences: number;
 }
@@ -15,7 +17,7 @@ export interface Company {
  */
 export function jobEnergyJ(model: PerformanceModel, tokens: { readonly promptTokens: number; readonly outputTokens: number }, sent: Company, ended: Company): number {
   const { promptTokens, outputTokens } = tokens;
-  const prefillJ = promptTokens <= 0 ? 0 : model.prefillEnergyJ({ tokens: promptTokens, contextTokens: 0 }, sent.point);
+  const prefillJ = promptTokens <= 0 ? 0 : model.prefillEnergyJ({ tokens: promptTokens, contextTokens: 0 }, sent.prefillPoint ?? sent.point);
   if (outputTokens <= 1) return prefillJ;
   const partJ = ({ point, sequences }: Company): number => model.decodeEnergyJ({ sequences, contextTokens: sequences * (promptTokens + outputTokens / 2) }, point) / sequences;
   return prefillJ + ((outputTokens - 1) * (partJ(sent) + partJ(ended))) / 2;

@@ -19,6 +19,9 @@ export const CONTROL_PERIOD_MS = { min: 20, max: 1000, default: 100 };
 /** Not lowered within this time of any change: clock changes every 50 ms have been seen to delay collectives (FITS.md). */
 export const LOWER_DWELL_MS = 300;
 
+/** Room beyond predictions for a job that is kept back on purpose: what is not known yet may come before it. */
+export const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
+
 /** Two clock calls plus settling, for planning: a call takes 10–20 ms, settling 5–25 ms (FITS.md). */
 export const SWITCH_ALLOWANCE_MS = 40;
 

@@ -5,7 +5,7 @@ import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
 import { shareLonger, shareShorter } from './length-predictor.ts';
 import { costsAt, type PointCosts, TIME_SHARE_MAX, switchMs, tokensTakeMs } from './point-costs.ts';
-import { type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
+import { type PhaseGroup, type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 import { excessPowerW } from './work-energy.ts';
 
 export type Binding = 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible';
@@ -24,6 +24,8 @@ export interface Plan {
   readonly slackMs: number;
   /** Deadlines that fail even at the fastest point. */
   readonly lost: number;
+  /** Where prefills and decodes have devices of their own, the plan of each; the other fields then say what holds for both, and `point` is the decode group's. */
+  readonly groups?: Readonly<Record<PhaseGroup, Plan>>;
 }
 
 /** Deadlines that are expected to be missed, counted; `last` is the part of the last waiting prompt. */
@@ -192,7 +194,8 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
   return verdict();
 }
 
-function roomOf(guard: number): number {
+/** By how much a time that was predicted may be exceeded, a factor. */
+export function roomOf(guard: number): number {
   return 1 + MARGIN.fixed + MARGIN.perGuard * guard;
 }
 
@@ -265,7 +268,7 @@ export function lossRisk(view: ReplicaView): LossRisk {
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {
-    expected += stream.streams * Math.max(e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - view.nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, stepMs, 0));
+    expected += stream.streams * streamRisk(fastest, stream, view.nowMs);
   }
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;
@@ -276,6 +279,11 @@ export function lossRisk(view: ReplicaView): LossRisk {
     expected += last;
   }
   return { expected, last };
+}
+
+/** Of one stream at the fastest point. */
+export function streamRisk(fastest: PointCosts, stream: RunningStream, nowMs: number): number {
+  return Math.max(e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
 }
 
 /**

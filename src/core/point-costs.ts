@@ -6,7 +6,7 @@ import { type FleetShare, type ReplicaView, sequencesOf, type WaitingPrompt } fr
 /** Share of time that may be spent before queues no longer settle within a stream's life. */
 export const TIME_SHARE_MAX = 0.95;
 
-/** Worked out once per point and plan. Times are scaled by the learnt corrections. */
+/** Worked out once per point and plan. Times are scaled by the learnt corrections. Where only prompts are prefilled, steps take no time. */
 export interface PointCosts {
   readonly point: PointIndex;
   /** A decode step of everything that runs or will shortly. */
@@ -60,7 +60,7 @@ function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
   for (const prompt of view.waiting) waitingTokens += prompt.promptTokens;
   const sequences = sequencesOf(view);
   WORK.prefill.tokens = 0;
-  WORK.decode.sequences = sequences;
+  WORK.decode.sequences = view.phase === 'prefill' ? 0 : sequences;
   WORK.decode.contextTokens = view.contextTokens + waitingTokens;
   const rawStepMs = model.iterationTimeMs(WORK, point);
   const stepMs = rawStepMs * timeScale.decode;
@@ -86,13 +86,13 @@ function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
  * Batch, step and arrivals at their fixed point: B = λ·n·s (Little), s = (α + β·B)/(1 − ρ), both linear in B. Of the fleet's
  * share, so that what the model says of it is worked out once for all replicas and for as long as the share stands.
  */
-function settledAt({ model, share, timeScale, mechanisms }: ReplicaView, point: PointIndex): Pick<PointCosts, 'settledTpotMs' | 'settledSequences'> {
+function settledAt({ model, share, timeScale, mechanisms, phase }: ReplicaView, point: PointIndex): Pick<PointCosts, 'settledTpotMs' | 'settledSequences'> {
   let times = shareTimes.get(share);
   if (times === undefined || times.model !== model) {
     times = { model, points: [] };
     shareTimes.set(share, times);
   }
-  const { oneMs, perSequenceMs, prefillMs } = (times.points[point] ??= shareTimesAt(model, share, point));
+  const { oneMs, perSequenceMs, prefillMs } = (times.points[point] ??= shareTimesAt(model, share, point, phase === 'prefill'));
   const perMs = mechanisms.forecast ? share.perMs : 0;
   const outPerMs = perMs * share.outputTokensMean;
   const perSequence = perSequenceMs * timeScale.decode;
@@ -110,7 +110,7 @@ interface ShareTimes {
 const shareTimes = new WeakMap<FleetShare, { readonly model: PerformanceModel; readonly points: ShareTimes[] }>();
 
 /** As believed: one step of one sequence, what a further one adds, and what a prefill adds to it. */
-function shareTimesAt(model: PerformanceModel, { promptTokensMean, prefillTokensMean, outputTokensMean }: FleetShare, point: PointIndex): ShareTimes {
+function shareTimesAt(model: PerformanceModel, { promptTokensMean, prefillTokensMean, outputTokensMean }: FleetShare, point: PointIndex, prefillsAlone: boolean): ShareTimes {
   const contextEach = promptTokensMean + outputTokensMean / 2;
   const at = (sequences: number, tokens: number): number => {
     WORK.prefill.tokens = tokens;
@@ -121,6 +121,8 @@ function shareTimesAt(model: PerformanceModel, { promptTokensMean, prefillTokens
     WORK.prefill.contextTokens = 0;
     return timeMs;
   };
+  // With no streams beside them prompts have the pass over the weights to pay themselves.
+  if (prefillsAlone) return { oneMs: 0, perSequenceMs: 0, prefillMs: at(0, prefillTokensMean) };
   const oneMs = at(1, 0);
   return { oneMs, perSequenceMs: (at(MANY, 0) - oneMs) / (MANY - 1), prefillMs: Math.max(0, at(1, prefillTokensMean) - oneMs) };
 }
@@ -176,6 +178,8 @@ function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick
     for (let done = from; done < next; done++) {
       firstTokenMs.push(startMs + prefillMs);
       firstTokenIteration.push(prefillIterations);
+      // With devices of its own to decode on, who is through leaves the batch.
+      if (view.phase === 'prefill') continue;
       sequences += 1;
       contextTokens += (waiting[done] as WaitingPrompt).promptTokens;
     }

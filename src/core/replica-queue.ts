@@ -1,11 +1,12 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
-import { NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
+import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
+import type { DecodeWork } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
-import type { FleetShare, ReplicaView, WaitingPrompt } from './replica-view.ts';
+import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
 import { blended, type Learnt, NOTHING_LEARNT, TIME_SCALE_BOUNDS } from './shared-learning.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
@@ -27,6 +28,8 @@ export interface ReplicaQueue {
   cached(job: TrackedJob, promptTokens: number, cachedTokens: number): void;
   /** The device is at another point from now on; `null` = default clocks. */
   applied(point: PointIndex | null, nowMs: number): void;
+  /** The same of one of the groups of a disaggregated server, and whether its clocks follow. */
+  groupApplied(group: PhaseGroup, state: GroupState, nowMs: number): void;
   /** All streams on the server by its own metrics, ours included. */
   load(running: number, waiting: number): void;
   /** Streams that other gateways have there, as they say themselves. */
@@ -49,6 +52,8 @@ export interface ReplicaQueueOptions {
   readonly controlPeriodMs: number;
   /** Jobs sent at once at most. */
   readonly concurrencyMax: number;
+  /** It prefills on some of its devices and decodes on the others. */
+  readonly disaggregated?: boolean;
   /** What falls to this replica if all take their part of what the fleet is sent. Default: its own arrivals. */
   readonly share?: (nowMs: number) => FleetShare;
   /** Default: all. */
@@ -86,6 +91,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   let seen: ReplicaView | null = null;
   let seenVersion = -1;
   let appliedPoint: PointIndex | null = null;
+  let groups: Readonly<Record<PhaseGroup, GroupState>> | null = options.disaggregated === true ? { prefill: DEFAULT_CLOCKS, decode: DEFAULT_CLOCKS } : null;
   /** By the server's metrics, and by what other gateways say: the larger counts. */
   let measuredForeign = 0;
   let peerSequences = 0;
@@ -103,6 +109,12 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 
   function pointNow(): PointIndex {
     return appliedPoint ?? model.fastest;
+  }
+
+  /** What prompts are prefilled at, and beside. */
+  function prefillsNow(): { readonly point: PointIndex; readonly decode: DecodeWork } {
+    if (groups !== null) return { point: groups.prefill.appliedPoint ?? model.fastest, decode: NO_DECODE };
+    return { point: pointNow(), decode: { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() } };
   }
 
   function stepNowMs(): number {
@@ -126,7 +138,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       const tokens = Math.min(model.profile.serving.maxBatchTokens, unseen);
       if (tokens <= 0) break;
       const prefill = { tokens, contextTokens: head.prefilledTokens * Math.min(1, ofHead / tokens) };
-      const batchMs = model.iterationTimeMs({ prefill, decode: { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() } }, pointNow()) * scale.prefill;
+      const { point, decode } = prefillsNow();
+      const batchMs = model.iterationTimeMs({ prefill, decode }, point) * scale.prefill;
       const share = Math.min(1, leftMs / batchMs);
       leftMs -= batchMs;
       prefillSome(share * tokens, nowMs);
@@ -164,11 +177,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   function learnPrefill(job: TrackedJob, nowMs: number): void {
     const startedAtMs = Math.max(job.dispatchedAtMs, headSinceMs);
     if (waiting.length !== 1 || waiting[0] !== job || pointChangedAtMs > startedAtMs || job.dispatchedAtMs < headSinceMs) return;
-    const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
     // The step under way at its arrival had to end first; half of one on average.
-    const actualMs = nowMs - startedAtMs - (running.count() > 0 ? stepNowMs() / 2 : 0);
+    const actualMs = nowMs - startedAtMs - (groups === null && running.count() > 0 ? stepNowMs() / 2 : 0);
     if (actualMs <= 0) return;
-    const seen = { tookMs: actualMs, point: pointNow(), decode };
+    const seen = { tookMs: actualMs, ...prefillsNow() };
     // What was cached of it only the server knows, which tells at the end.
     if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
     else learn('prefill', actualMs / believedPrefillMs(seen, job.promptTokens, 0));
@@ -260,7 +272,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (stretch?.job === job) {
         stretch.steps += tokens;
         if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch();
-      } else if (stretch === null && waiting.length === 0 && job.spec.streaming) {
+      } else if (stretch === null && (groups !== null || waiting.length === 0) && job.spec.streaming) {
         stretch = { fromMs: nowMs, stepMs: stepNowMs(), steps: 0, job };
       }
     },
@@ -284,6 +296,20 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       stretch = null;
       appliedPoint = point;
       pointChangedAtMs = nowMs;
+    },
+    groupApplied(group, state, nowMs) {
+      if (groups === null) return;
+      const before = groups[group];
+      if (before.appliedPoint === state.appliedPoint && before.controlled === state.controlled) return;
+      version += 1;
+      structure += 1;
+      progressTo(nowMs);
+      if (before.appliedPoint !== state.appliedPoint) {
+        if (group === 'prefill') pointChangedAtMs = nowMs;
+        else stretch = null;
+      }
+      groups = { ...groups, [group]: state };
+      appliedPoint = groups.decode.appliedPoint;
     },
     load(serverRunning, serverWaiting) {
       version += 1;
@@ -324,6 +350,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       mechanisms,
       timeScale: { ...scale },
       appliedPoint,
+      ...(groups === null ? {} : { groups }),
       waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),
       running: running.seen(nowMs),
       runningCount: running.count(),
@@ -342,6 +369,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 }
 
+
+const DEFAULT_CLOCKS: GroupState = { appliedPoint: null, controlled: false };
 
 /** The tightest limit of those seen within the memory; `Infinity` when there was none. */
 function createTightest(): { observe(limitMs: number | undefined, nowMs: number): void; at(nowMs: number): number } {

@@ -57,6 +57,16 @@ export interface FleetShare {
   readonly outputTokensMean: number;
 }
 
+/** The device groups of a server that prefills on some devices and decodes on others. */
+export const PHASE_GROUPS = ['prefill', 'decode'] as const;
+export type PhaseGroup = (typeof PHASE_GROUPS)[number];
+
+/** One of them: `appliedPoint` as in `ReplicaView`; whether its clocks follow. */
+export interface GroupState {
+  readonly appliedPoint: PointIndex | null;
+  readonly controlled: boolean;
+}
+
 /** Its lists belong to the queue it was made by: good until the queue is told the next thing. */
 export interface ReplicaView {
   readonly nowMs: number;
@@ -67,6 +77,10 @@ export interface ReplicaView {
   readonly timeScale: { readonly prefill: number; readonly decode: number };
   /** Where the device is now; `null` at default clocks, which is the fastest point. */
   readonly appliedPoint: PointIndex | null;
+  /** Where prompts are prefilled on devices of their own; `appliedPoint` is then the decode group's. `phase-views.ts` makes two views of it. */
+  readonly groups?: Readonly<Record<PhaseGroup, GroupState>>;
+  /** It is a view of one of these groups: what the other does takes none of its time. */
+  readonly phase?: PhaseGroup;
   readonly waiting: readonly WaitingPrompt[];
   readonly running: readonly RunningStream[];
   /** Streams that run, each counted by itself. */

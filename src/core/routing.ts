@@ -2,10 +2,12 @@
 // what the cheapest feasible plan costs with the job, less what it costs without. Packing, spreading and keeping tight
 // streams apart from long prompts all fall out of these two numbers.
 import { type PointIndex, fasterOf, isFaster } from '../frontier/performance-model.ts';
-import { LOWER_DWELL_MS } from './limits.ts';
-import { lossRisk, type LossRisk, type Plan, planReplica } from './planner.ts';
+import { LATEST_START_ROOM, LOWER_DWELL_MS } from './limits.ts';
+import { groupFigures, type RouteFigures } from './group-route.ts';
+import { planOfGroup, planServer, serverRisk } from './group-plan.ts';
+import type { LossRisk, Plan } from './planner.ts';
 import { costsAt, type PointCosts, tokensTakeMs } from './point-costs.ts';
-import type { ReplicaView, WaitingPrompt } from './replica-view.ts';
+import { PHASE_GROUPS, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { chargedWorkJ } from './work-energy.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
@@ -20,7 +22,7 @@ export interface Standing {
 
 /** With the plan as it stands, where one does. */
 export function standingOf(view: ReplicaView, controlled: boolean, plan: Plan | null): Standing {
-  return { view, plan: plan ?? planReplica(view, !controlled), risk: lossRisk(view) };
+  return { view, plan: plan ?? planServer(view, !controlled), risk: serverRisk(view) };
 }
 
 /** A replica as routing sees it: as it is, and as it would be with the job, which is the last of its waiting prompts. */
@@ -63,9 +65,6 @@ export interface Route<Id> {
 /** Share of a replica's jobs that are lost from which on it is spared. */
 const DISTRESS_SHARE = 0.1;
 
-/** Room beyond predictions for a job that is kept back on purpose: what is not known yet may come before it. */
-const LATEST_START_ROOM = { ttft: 1.15, e2e: 1.4 };
-
 /**
  * With `energy`: of the replicas that put at risk no more than `riskMax` deadlines, the cheapest at which every deadline holds
  * with its margin; if there is none, the one with the most slack. If every replica is put at more risk, the one with the least.
@@ -93,15 +92,10 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
   const { id, controlled } = candidate;
   const without = candidate.without();
   const withJob = candidate.withJob();
-  const plan = planReplica(withJob, !controlled);
-  const risk = lossRisk(withJob);
+  const plan = planServer(withJob, !controlled);
+  const risk = serverRisk(withJob);
   const { model } = withJob;
-  const { fastest } = model;
-  const point: PointIndex = controlled ? plan.point : fastest;
-  const costs = costsAt(withJob, point);
-  const last = withJob.waiting.length - 1;
-  const before = fasterOf(model, controlled ? without.plan.point : fastest, candidate.target);
-  const after = fasterOf(model, point, candidate.target);
+  const faster = plan.groups === undefined ? isFaster(model, plan.point, without.plan.point) : PHASE_GROUPS.some((group) => isFaster(model, planOfGroup(plan, group).point, planOfGroup(without.plan, group).point));
   return {
     id,
     plan,
@@ -109,10 +103,24 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
     ownRisk: risk.last,
     riskMax,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
-    chargedJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
-    opens: candidate.load + without.view.foreignSequences === 0 || isFaster(model, plan.point, without.plan.point),
+    opens: candidate.load + without.view.foreignSequences === 0 || faster,
+    ...(groupFigures(withJob, { before: without.plan, after: plan, controlled, target: candidate.target }) ?? figures(candidate, withJob, without.plan, plan)),
+  };
+}
+
+/** What the job would take on it: joules, and times. */
+function figures<Id>({ controlled, target }: RouteCandidate<Id>, withJob: ReplicaView, without: Plan, plan: Plan): RouteFigures {
+  const { model } = withJob;
+  const { fastest } = model;
+  const point: PointIndex = controlled ? plan.point : fastest;
+  const costs = costsAt(withJob, point);
+  const last = withJob.waiting.length - 1;
+  const before = fasterOf(model, controlled ? without.point : fastest, target);
+  const after = fasterOf(model, point, target);
+  return {
+    chargedJ: chargedWorkJ(withJob, before, after, raisedMs(withJob, before, costs)),
     latestStartAtMs: latestStartAtMs(withJob, withJob.waiting[last] as WaitingPrompt, last),
     ttftMs: costs.firstTokenMs[last] ?? 0,
     tpotMs: costs.stepWithPrefillsMs,

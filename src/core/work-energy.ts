@@ -1,5 +1,6 @@
 // What work costs at an operating point, above what idling parked would burn anyway. Plans compare power, routes joules.
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import type { DecodeWork } from '../frontier/profile.ts';
 import type { PointCosts } from './point-costs.ts';
 import { type ReplicaView, type WaitingPrompt, sequencesOf } from './replica-view.ts';
 
@@ -21,7 +22,9 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
   const prefill = { tokens: Math.max(1, forecast.prefillTokensMean), contextTokens: forecast.promptTokensMean - forecast.prefillTokensMean };
   const decode = { sequences, contextTokens };
   const prefillJ = model.prefillEnergyJ(prefill, costs.point) - (parkedW * model.prefillTimeMs(prefill, costs.point)) / 1000;
+  if (view.phase === 'prefill') return 1000 * prefillPerMs * prefillJ;
   const stepJ = model.decodeEnergyJ(decode, costs.point) - (parkedW * model.decodeTimeMs(decode, costs.point)) / 1000;
+  if (view.phase === 'decode') return 1000 * (tokensPerMs / sequences) * stepJ;
   return 1000 * (prefillPerMs * prefillJ + (tokensPerMs / sequences) * stepJ);
 }
 
@@ -36,17 +39,30 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
  */
 export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex, raisedMs: number): number {
   const { model } = withJob;
-  const parkedW = parkedPowerW(model);
   const job = withJob.waiting.at(-1) as WaitingPrompt;
   const sequences = sequencesOf(withJob);
-  PREFILL.tokens = Math.max(1, job.promptTokens - job.prefilledTokens);
-  PREFILL.contextTokens = job.prefilledTokens;
-  const prefillJ = model.prefillEnergyJ(PREFILL, after) - (parkedW * model.prefillTimeMs(PREFILL, after)) / 1000;
+  const prefillJ = prefillChargeJ(model, job, after);
   let contextTokens = withJob.contextTokens;
   for (const prompt of withJob.waiting) contextTokens += prompt.promptTokens;
-  const joules = prefillJ + (job.outputTokensMiddle * excessStepJ(model, parkedW, sequences, contextTokens, after)) / sequences;
-  if (before === after || sequences === 1) return joules;
-  return joules + (Math.max(0, busyPowerW(model, sequences, contextTokens, after) - busyPowerW(model, sequences, contextTokens, before)) * raisedMs) / 1000;
+  return prefillJ + stepsChargeJ(model, { sequences, contextTokens }, job.outputTokensMiddle, after) + raiseChargeJ(model, { sequences, contextTokens }, before, after, raisedMs);
+}
+
+/** The equal part of one of `all` in as many steps. */
+export function stepsChargeJ(model: PerformanceModel, all: DecodeWork, steps: number, point: PointIndex): number {
+  return (steps * excessStepJ(model, parkedPowerW(model), all.sequences, all.contextTokens, point)) / all.sequences;
+}
+
+/** What it takes more to run so much longer faster; nothing where the newcomer is alone. */
+export function raiseChargeJ(model: PerformanceModel, { sequences, contextTokens }: DecodeWork, before: PointIndex, after: PointIndex, raisedMs: number): number {
+  if (before === after || sequences === 1) return 0;
+  return (Math.max(0, busyPowerW(model, sequences, contextTokens, after) - busyPowerW(model, sequences, contextTokens, before)) * raisedMs) / 1000;
+}
+
+/** Energy above parked idling of what a prompt still has to be prefilled. */
+export function prefillChargeJ(model: PerformanceModel, prompt: Pick<WaitingPrompt, 'promptTokens' | 'prefilledTokens'>, point: PointIndex): number {
+  PREFILL.tokens = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
+  PREFILL.contextTokens = prompt.prefilledTokens;
+  return model.prefillEnergyJ(PREFILL, point) - (parkedPowerW(model) * model.prefillTimeMs(PREFILL, point)) / 1000;
 }
 
 function busyPowerW(model: PerformanceModel, sequences: number, contextTokens: number, point: PointIndex): number {

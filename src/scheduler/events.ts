@@ -1,6 +1,7 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
 
@@ -24,8 +25,8 @@ export type SchedulerEvent =
   | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
   /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
   | { readonly kind: 'learnt'; readonly learning: Learning }
-  /** Whether the replica's devices follow our demands, and the point they were last seen at (`null`: default, the fastest). */
-  | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly controlled: boolean; readonly pointId: string | null };
+  /** Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). */
+  | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly controlled: boolean; readonly pointId: string | null };
 
 /** What was predicted when a job was sent to a replica; goes into the response headers and the prediction metrics. */
 export interface Prediction {
@@ -80,6 +81,8 @@ export type Effect =
   | {
       readonly kind: 'demand';
       readonly replicaId: ReplicaId;
+      /** Of a disaggregated server: which of its device groups. */
+      readonly group?: PhaseGroup;
       readonly point: OperatingPoint | null;
       readonly holdMs: number;
       /** `raise` goes out at once; `lower` and `renew` may wait for the control period. */

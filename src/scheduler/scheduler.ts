@@ -8,9 +8,10 @@ import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
 import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { ALIKE, HOLD, HOLD_PERIODS, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, LOWER_DWELL_MS, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
+import { ALIKE, HOLD, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
-import { type Plan, planReplica } from '../core/planner.ts';
+import { planOfGroup, planServer } from '../core/group-plan.ts';
+import type { Plan } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
 import { createPlaces, type Places } from '../core/places.ts';
 import { createPrefixAffinity } from '../core/prefix-affinity.ts';
@@ -18,12 +19,13 @@ import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { FleetShare, ReplicaView } from '../core/replica-view.ts';
+import type { FleetShare, PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { targetPoint } from '../core/target-point.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 import { reportOf } from './job-report.ts';
@@ -37,6 +39,8 @@ export interface ReplicaSpec {
   readonly belief: PerformanceModel;
   /** Jobs sent at once; further ones wait here, in our queue. */
   readonly concurrencyMax: number;
+  /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
+  readonly disaggregated?: boolean;
 }
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
@@ -74,9 +78,13 @@ export interface FleetSnapshot {
     readonly breaker: Breaker['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
+    /** Of a disaggregated server: both of its groups are. */
     readonly controlled: boolean;
+    /** Of a disaggregated server the decode group's, and why. */
     readonly pointId: string | null;
     readonly why: Explanation;
+    /** Where there are two. */
+    readonly groups?: Readonly<Record<PhaseGroup, ClockGroupStatus>>;
     readonly waitingPrompts: number;
     readonly runningStreams: number;
     readonly stepTimeResidual: number;
@@ -111,13 +119,7 @@ interface Replica {
   breaker: Breaker;
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;
-  controlled: boolean;
-  /** What the devices were last told; `null` = default clocks. */
-  demanded: PointIndex | null;
-  /** What they were last seen at. */
-  applied: PointIndex | null;
-  changedAtMs: number;
-  why: Explanation;
+  readonly groups: readonly [ClockGroup, ...ClockGroup[]];
 }
 
 /** Where a job is. */
@@ -196,6 +198,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       guards,
       controlPeriodMs,
       concurrencyMax: spec.concurrencyMax,
+      disaggregated: spec.disaggregated === true,
       mechanisms,
       streamsApart: policy.kind === 'rival',
       share: (nowMs) => shareOf(spec, nowMs),
@@ -209,11 +212,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     wasAway: false,
     breaker: { kind: 'closed' },
     saturated: null,
-    controlled: false,
-    demanded: null,
-    applied: null,
-    changedAtMs: Number.NEGATIVE_INFINITY,
-    why: { binding: 'uncontrolled' },
+    groups: clockGroups(spec.disaggregated === true),
   }));
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
@@ -461,13 +460,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     loads[replica.index] = (loads[replica.index] as number) + 1;
     if (known === null) remember(tracked, route, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
-    if (policy.kind === 'rival' && replica.controlled) {
+    if (policy.kind === 'rival' && isControlled(replica)) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
-      if (point !== null) effects.push(demand(replica, point, { binding: 'policy' }, nowMs));
+      if (point !== null) for (const group of replica.groups) if (group.controlled) effects.push(demand(replica, group, point, { binding: 'policy' }, nowMs));
     }
     // At once where this job needs the replica faster; anything slower waits for the next control period.
-    if (policy.kind === 'paceline' && mechanisms.immediateRaise && replica.controlled && isFaster(replica.spec.belief, route.plan.point, replica.demanded ?? replica.spec.belief.fastest)) {
-      effects.push(demand(replica, route.plan.point, explain(route.plan), nowMs));
+    if (policy.kind === 'paceline' && mechanisms.immediateRaise) {
+      for (const group of replica.groups) {
+        const plan = planOfGroup(route.plan, group.phase);
+        if (group.controlled && isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, plan.point, explain(plan), nowMs));
+      }
     }
     return { kind: 'sent', effects };
   }
@@ -486,7 +488,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
   function remember(job: TrackedJob, route: Route<Replica>, nowMs: number): void {
     const sure = policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
-    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens - job.cachedTokens, contextTokens: job.cachedTokens }, route.plan.point);
+    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens - job.cachedTokens, contextTokens: job.cachedTokens }, planOfGroup(route.plan, 'prefill').point);
     const left = Math.floor(Math.min(ALIKE.loadShare * (loads[route.id.index] as number), (ALIKE.slackShare * route.plan.slackMs) / prefillMs));
     if (!sure || left <= 0 || judged.size >= LEARNT_KEYS_MAX) judged.delete(job.key);
     else judged.set(job.key, { atMs: nowMs, job, route, left });
@@ -571,8 +573,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
       if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
-      const controlled = replica.controlled && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
+      const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
+      if (routing === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -603,13 +605,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Of the replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
-  function targetOf({ spec: { belief }, queue: own }: Replica, { spec: { model }, promptTokens }: PendingJob, nowMs: number): PointIndex {
+  function targetOf({ spec: { belief, disaggregated = false }, queue: own }: Replica, { spec: { model }, promptTokens }: PendingJob, nowMs: number): PointIndex {
     let byModel = targets.get(belief);
     if (byModel === undefined) {
       byModel = new Map();
       targets.set(belief, byModel);
     }
-    const known = byModel.get(model);
+    // Of a disaggregated server only the decode group has one: prompts are no cheaper in company.
+    const key = disaggregated ? `${model}\ndecode` : model;
+    const known = byModel.get(key);
     if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
     const forecast = arrivals.get(model)?.at(nowMs);
     const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
@@ -617,12 +621,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       arrivalsPerMs: forecast?.perMs ?? 0,
       replicas: serving.count(model),
       promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
-      prefillTokensMean: forecast?.prefillTokensMean ?? promptTokens,
+      prefillTokensMean: disaggregated ? 0 : (forecast?.prefillTokensMean ?? promptTokens),
       outputTokensMean,
       tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
       timeScale: own.timeScale(),
     });
-    byModel.set(model, { atMs: nowMs, point });
+    byModel.set(key, { atMs: nowMs, point });
     return point;
   }
 
@@ -685,8 +689,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Who shares a replica's steps, with `more` that is not there yet. */
-  function companyOn({ queue: own, spec, applied }: Replica, more: number): Company {
-    return { point: applied ?? spec.belief.fastest, sequences: Math.max(1, own.runningCount() + own.waitingCount() + own.foreignCount() + more) };
+  function companyOn({ queue: own, spec, groups }: Replica, more: number): Company {
+    const [first, last = first] = groups;
+    return { point: last.applied ?? spec.belief.fastest, prefillPoint: first.applied ?? spec.belief.fastest, sequences: Math.max(1, own.runningCount() + own.waitingCount() + own.foreignCount() + more) };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -803,24 +808,36 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs)];
     if (policy.kind === 'max-clock') return effects;
     for (const replica of replicas) {
-      if (!replica.controlled) continue;
-      if (policy.kind === 'static') {
-        const point = replica.spec.belief.points.findIndex((candidate) => candidate.id === policy.pointId);
-        effects.push(demand(replica, point < 0 ? replica.spec.belief.fastest : point, { binding: 'policy' }, nowMs));
-        continue;
+      if (!isControlled(replica)) continue;
+      const asked = askedOf(replica, policy, nowMs);
+      for (const group of replica.groups) {
+        if (!group.controlled) continue;
+        const { point, why } = asked(group);
+        effects.push(demand(replica, group, point, why, nowMs));
       }
-      if (policy.kind === 'rival') {
-        const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'tick');
-        effects.push(demand(replica, point ?? replica.demanded ?? replica.spec.belief.fastest, { binding: 'policy' }, nowMs));
-        continue;
-      }
-      const plan = planOf(replica, nowMs);
-      const current = replica.demanded ?? replica.spec.belief.fastest;
-      const lowers = plan.point !== current && !isFaster(replica.spec.belief, plan.point, current);
-      const dwelling = mechanisms.dwell && lowers && nowMs - replica.changedAtMs < LOWER_DWELL_MS;
-      effects.push(demand(replica, dwelling ? current : plan.point, explain(plan), nowMs));
     }
     return effects;
+  }
+
+  /** What a group of the replica should run at from this tick on. */
+  function askedOf(replica: Replica, by: Exclude<PlannerPolicy, { kind: 'max-clock' }>, nowMs: number): (group: ClockGroup) => { readonly point: PointIndex; readonly why: Explanation } {
+    const { belief, replicaId } = replica.spec;
+    switch (by.kind) {
+      case 'static': {
+        const point = belief.points.findIndex((candidate) => candidate.id === by.pointId);
+        return () => ({ point: point < 0 ? belief.fastest : point, why: { binding: 'policy' } });
+      }
+      case 'rival': {
+        const point = by.clocks.choose(replicaId, replica.queue.view(nowMs), 'tick');
+        return ({ demanded }) => ({ point: point ?? demanded ?? belief.fastest, why: { binding: 'policy' } });
+      }
+      case 'paceline': {
+        const plan = planOf(replica, nowMs);
+        return (group) => ({ point: pointNow(belief, group, plan, { nowMs, dwell: mechanisms.dwell }), why: explain(planOfGroup(plan, group.phase)) });
+      }
+      default:
+        return unreachable(by);
+    }
   }
 
   /**
@@ -836,20 +853,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const ageMs = nowMs - known.atMs;
       if (idle ? ageMs < TARGET_EVERY_MS : known.plan.kind === 'meets' && ageMs < PLAN_HOLDS_MS && ageMs < known.plan.slackMs) return known.plan;
     }
-    const plan = planReplica(own.view(nowMs));
+    const plan = planServer(own.view(nowMs));
     replica.planned = { atMs: nowMs, structure, plan };
     return plan;
   }
 
-  function demand(replica: Replica, point: PointIndex, why: Explanation, nowMs: number): Effect {
-    const before = replica.demanded ?? replica.spec.belief.fastest;
-    const faster = isFaster(replica.spec.belief, point, before);
-    if (before !== point) replica.changedAtMs = nowMs;
-    replica.demanded = point;
-    replica.why = why;
-    const operatingPoint = replica.spec.belief.points[point] ?? null;
-    const change = before === point ? 'renew' : faster ? 'raise' : 'lower';
-    return { kind: 'demand', replicaId: replica.spec.replicaId, point: operatingPoint, holdMs: HOLD_PERIODS * controlPeriodMs, change, why };
+  function demand({ spec }: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
+    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs });
   }
 
   function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
@@ -905,13 +915,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return;
-    const index = event.pointId === null ? -1 : replica.spec.belief.points.findIndex((point) => point.id === event.pointId);
-    replica.controlled = event.controlled;
-    replica.applied = event.controlled && index >= 0 ? index : null;
-    replica.queue.applied(replica.applied, nowMs);
-    if (!event.controlled) {
-      replica.demanded = null;
-      replica.why = { binding: 'uncontrolled' };
+    for (const group of replica.groups) {
+      if (event.group !== undefined && group.phase !== event.group) continue;
+      const point = followed(replica.spec.belief, group, event.controlled, event.pointId);
+      if (group.phase === null) replica.queue.applied(point, nowMs);
+      else replica.queue.groupApplied(group.phase, { appliedPoint: point, controlled: group.controlled }, nowMs);
     }
   }
 
@@ -970,9 +978,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           state: replica.state,
           breaker: replica.breaker.kind,
           room: roomOf(replica, nowMs),
-          controlled: replica.controlled,
-          pointId: replica.demanded === null ? null : (replica.spec.belief.points[replica.demanded]?.id ?? null),
-          why: replica.why,
+          ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
           stepTimeResidual: replica.queue.timeScale().decode,
@@ -981,6 +987,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       };
     },
   };
+}
+
+/** Some of its devices follow. */
+function isControlled({ groups }: Replica): boolean {
+  return groups.some(({ controlled }) => controlled);
 }
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */

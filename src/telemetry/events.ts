@@ -90,6 +90,8 @@ export function createTelemetry(log: Logger): Telemetry {
   const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
   const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
   const replicaPoint = registry.gauge({ name: 'paceline_replica_operating_point', help: '1 for the operating point demanded and why; "default" is default clocks.', labels: ['replica', 'point', 'binding'] });
+  const groupControlled = registry.gauge({ name: 'paceline_replica_group_controlled', help: '1 when the devices of this group (prefill, decode) of a disaggregated server follow our demands.', labels: ['replica', 'group'] });
+  const groupPoint = registry.gauge({ name: 'paceline_replica_group_operating_point', help: '1 for the operating point demanded of this group and why.', labels: ['replica', 'group', 'point', 'binding'] });
   const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
   const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while demands reach the devices of all nodes.' });
   const agentState = registry.gauge({ name: 'paceline_agent_state', help: "1 for the state of each node's agent; held: demands reach its devices.", labels: ['agent', 'state'] });
@@ -176,7 +178,7 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, stepResidual, agentState, energyLeft, tenantConcurrent]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, agentState, energyLeft, tenantConcurrent]) gauge.clear();
       for (const { name, joulesRemaining, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
@@ -193,6 +195,10 @@ export function createTelemetry(log: Logger): Telemetry {
         replicaWaiting.set([replicaId], replica.waitingPrompts);
         replicaControlled.set([replicaId], replica.controlled ? 1 : 0);
         replicaPoint.set([replicaId, replica.pointId ?? 'default', replica.why.binding], 1);
+        for (const [group, { controlled, pointId, why }] of Object.entries(replica.groups ?? {})) {
+          groupControlled.set([replicaId, group], controlled ? 1 : 0);
+          groupPoint.set([replicaId, group, pointId ?? 'default', why.binding], 1);
+        }
         stepResidual.set([replicaId], replica.stepTimeResidual);
       }
       controlUp.set([], now.clockControl === 'held' ? 1 : 0);

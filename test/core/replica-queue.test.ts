@@ -193,3 +193,56 @@ test('streams of others on the server come and go with its metrics, and count no
   replica.load(0, 0);
   expect(replica.view(3).foreignSequences).toBe(0);
 });
+
+describe('a queue whose prompts are prefilled on devices of their own', () => {
+  const groups = (): ReplicaQueue => createReplicaQueue({ model, lengths: createLengthPredictor(), guards: createGuardBands(0.99), controlPeriodMs: 100, concurrencyMax: 64, disaggregated: true });
+  const SLOWEST = 0;
+  const alone = (point: number): number => model.iterationTimeMs({ prefill: { tokens: 1000, contextTokens: 0 }, decode: { sequences: 0, contextTokens: 0 } }, point);
+
+  test("believes them to go on at the prefill group's point, whatever the decode group's is and however many streams it has", () => {
+    const prefilledAt = (prefill: number | null, decode: number | null, streams: number): number | undefined => {
+      const replica = groups();
+      replica.groupApplied('prefill', { appliedPoint: prefill, controlled: true }, 0);
+      replica.groupApplied('decode', { appliedPoint: decode, controlled: true }, 0);
+      for (let index = 0; index < streams; index++) {
+        const job = tracked(`s${index}`, 0);
+        replica.add(job, 0);
+        replica.tokens(job, 1, 0);
+      }
+      replica.add(tracked('a', 0), 0);
+      return replica.view(alone(model.fastest) / 2).waiting[0]?.prefilledTokens;
+    };
+    expect(prefilledAt(null, null, 0)).toBe(500);
+    expect(prefilledAt(null, SLOWEST, 50)).toBe(500);
+    expect(prefilledAt(SLOWEST, null, 0)).toBe(Math.floor((500 * alone(model.fastest)) / alone(SLOWEST)));
+  });
+
+  test.each([
+    { point: null, learnt: 1 },
+    { point: SLOWEST, learnt: alone(model.fastest) / alone(SLOWEST) },
+  ])("learns from a prompt by the prefill group's point ($point)", ({ point, learnt }) => {
+    const replica = groups();
+    replica.groupApplied('prefill', { appliedPoint: point, controlled: true }, 0);
+    replica.groupApplied('decode', { appliedPoint: SLOWEST, controlled: true }, 0);
+    for (let index = 0; index < 60; index++) {
+      const atMs = 10_000 * (index + 1);
+      const job = tracked(`j${index}`, atMs);
+      replica.add(job, atMs);
+      replica.tokens(job, 1, atMs + alone(model.fastest));
+    }
+    expect(replica.timeScale().prefill).toBeCloseTo(Math.max(0.5, learnt), 1);
+  });
+
+  test('shows the state of each group, and that a group was lost as a change', () => {
+    const replica = groups();
+    replica.groupApplied('decode', { appliedPoint: SLOWEST, controlled: true }, 0);
+    const structure = replica.structure();
+    expect(replica.view(1)).toMatchObject({ appliedPoint: SLOWEST, groups: { prefill: { appliedPoint: null, controlled: false }, decode: { appliedPoint: SLOWEST, controlled: true } } });
+    replica.groupApplied('decode', { appliedPoint: SLOWEST, controlled: true }, 2);
+    expect(replica.structure()).toBe(structure);
+    replica.groupApplied('decode', { appliedPoint: null, controlled: false }, 3);
+    expect(replica.structure()).toBeGreaterThan(structure);
+    expect(replica.view(4)).toMatchObject({ appliedPoint: null, groups: { decode: { controlled: false } } });
+    expect(queue().view(0).groups).toBeUndefined();
+  });
+});
