@@ -132,7 +132,7 @@ function realPath(path: string): string {
     return realpathSync(path);
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return path;
-    throw new KeysFileError(`${path} cannot be read: ${messageOf(error)}`, { cause: error });
+    throw new KeysFileError(`${path} cannot be read: ${messageOf(error)}${/ENOENT/.test(messageOf(error)) ? '; `paceline keys create --file FILE --tenant NAME` makes one' : ''}`, { cause: error });
   }
 }
 
