@@ -25,13 +25,16 @@ const { values } = parseArgs({
     slo: { type: 'string', default: 'config/slo/chat.json' },
     /** Policies; `+` names the routing where it is not the policy's own, e.g. `max-clock+energy`. */
     policies: { type: 'string', default: 'max-clock,paceline' },
-    out: { type: 'string', default: 'bench/results/azure-conversation' },
+    /** Default: bench/results/azure-conversation, or a folder of its own for the stand-in of a trace that is not there. */
+    out: { type: 'string' },
   },
 });
 const durationS = Number(values.duration);
-const out = resolve(ROOT, values.out);
-await mkdir(out, { recursive: true });
 const recorded = existsSync(resolve(ROOT, values.trace));
+const folder = values.out ?? (recorded ? 'bench/results/azure-conversation' : 'azure-synthetic-result');
+const out = resolve(ROOT, folder);
+await mkdir(out, { recursive: true });
+if (!recorded) process.stderr.write(`no trace at ${values.trace} (--trace FILE; AzureLLMInferenceTrace_conv.csv of github.com/Azure/AzurePublicDataset): a SYNTHETIC load of its rate and sizes instead; results go to ${folder}\n`);
 const load = recorded
   ? ['--trace', `azure:${values.trace}`, '--duration', String(durationS)]
   : ['--synthetic', 'poisson', '--rate', '4.8', '--prompt-tokens', 'lognormal:1195:0.9', '--output-tokens', 'lognormal:201:0.8', '--duration', String(durationS)];
@@ -50,13 +53,15 @@ try {
   for (const label of values.policies.split(',')) {
     const [policy = '', routing] = label.split('+');
     const { url } = await fleet.gateway(policy, routing);
-    const file = join(values.out, `${label.replace(/[^\w+-]/g, '-')}.json`);
+    const file = join(folder, `${label.replace(/[^\w+-]/g, '-')}.json`);
     const argsFor = (at: { url: string; socket: string }): string[] => ['bench', '--url', at.url, ...load, '--slo', values.slo, '--agent-socket', at.socket, '--window-s', String(durationS + WINDOW_TAIL_S), '--out', file];
     const args = argsFor({ url, socket: fleet.agentSocket });
     // Recorded without the ports and temporary files of this one run, which would mean nothing to anybody else.
     const command = `npm run -s paceline -- ${argsFor({ url: 'GATEWAY', socket: 'AGENT_SOCKET' }).join(' ')}`;
     process.stdout.write(`${label}: ${command}\n`);
     const child = spawn(process.execPath, [join(ROOT, 'src/main.ts'), ...args], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
+    // What was started ends with us: the load first, then, below, the fleet.
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => child.kill(signal));
     const [code] = (await once(child, 'exit')) as [number | null];
     if (code !== 0) throw new Error(`paceline bench ended with exit code ${String(code)}`);
     const result: BenchResult = { ...(JSON.parse(await readFile(resolve(ROOT, file), 'utf8')) as BenchResult), command, url: 'GATEWAY' };
@@ -82,4 +87,4 @@ All of it: \`npm run -s bench:azure -- --policies ${values.policies} --duration 
 ${runs.map(({ label, command }) => `\n- \`${label}\`: \`${command}\``).join('')}
 `;
 await writeFile(join(out, 'README.md'), summary);
-process.stdout.write(`\n${comparison}\n\nwritten to ${values.out}\n`);
+process.stdout.write(`\n${comparison}\n\nwritten to ${folder}\n`);

@@ -164,7 +164,7 @@ export function loadConfig(path: string, environment: NodeJS.ProcessEnv = proces
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new ConfigError([`${path}: cannot be read: ${error instanceof Error ? error.message : String(error)}`]);
+    throw new ConfigError([`${path}: cannot be read: ${error instanceof Error ? error.message : String(error)}; config/paceline.example.yaml is one to begin with`]);
   }
   return parseConfig(text, { fileName: basename(path), directory: dirname(resolve(path)), environment });
 }

@@ -53,7 +53,7 @@ export function readKeys(path: string): readonly KeyRecord[] {
     if (size > FILE_BYTES_MAX) throw new Error(`it has ${size} bytes, at most ${FILE_BYTES_MAX} are read`);
     text = readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new KeysFileError(`${path} cannot be read: ${messageOf(cause)}`, { cause });
+    throw new KeysFileError(`${path} cannot be read: ${messageOf(cause)}${isErrno(cause, 'ENOENT') ? '; `paceline keys create` makes one' : ''}`, { cause });
   }
   let content: unknown;
   try {

@@ -156,6 +156,9 @@ interface ArrivalSizes {
 /** How often a job that is held is looked at again; it has seconds to wait. */
 const HOLD_LOOK_MS = 500;
 
+/** … and how long at most while nobody else is here. */
+const HOLD_ALONE_MS = 2_000;
+
 const TARGET_EVERY_MS = 1_000;
 
 /** The fleet's rate and sizes move over seconds. */
@@ -544,7 +547,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
     if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
-    if (!holds || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
+    // Without a clock to lower nothing is saved by waiting.
+    if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
+    // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
+    if (placements.size <= 1 && nowMs - job.arrivedAtMs >= HOLD_ALONE_MS) return null;
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
     // Nothing to wait for where nobody else comes.
