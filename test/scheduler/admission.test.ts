@@ -167,3 +167,33 @@ test('a tenant that has all places but a few leaves these to another one that wa
   expect(sent.filter((count) => count === 1)).toHaveLength(9);
   expect(from('steady', 'again', 300)).toHaveLength(1);
 });
+
+describe('a client with a day of slack that sends one request after the other to an idle fleet', () => {
+  /** How long each waits in our queue. */
+  function waits(controlled: boolean): number[] {
+    const scheduler = started(8);
+    if (!controlled) scheduler.handle({ kind: 'control', replicaId: R0, controlled: false, pointId: null }, 0);
+    const waited: number[] = [];
+    let nowMs = 0;
+    for (let count = 0; count < 8; count++) {
+      const arrivedAtMs = nowMs;
+      let sent = ofKind(arrive(scheduler, job(`${count}`, { slo: { e2eMs: 86_400_000 }, infeasible: 'best-effort' }), nowMs), 'dispatch').length > 0;
+      while (!sent && nowMs - arrivedAtMs < 60_000) {
+        nowMs += 100;
+        sent = ofKind(scheduler.handle({ kind: 'tick' }, nowMs), 'dispatch').length > 0;
+      }
+      waited.push(nowMs - arrivedAtMs);
+      nowMs += 1_000;
+      end(scheduler, `${count}`, nowMs);
+    }
+    return waited;
+  }
+
+  test('does not wait for itself, ever longer', () => {
+    expect(Math.max(...waits(true))).toBeLessThanOrEqual(2_500);
+  });
+
+  test('does not wait at all where no clock can be lowered for it', () => {
+    expect(waits(false)).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+  });
+});

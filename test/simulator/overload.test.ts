@@ -9,6 +9,8 @@ const FLEET: Fleet = { profile, model: createPerformanceModel(profile), replicas
 const CHAT = { ttftMs: 1500, tpotMs: 50 };
 /** As `capacityPerS` finds it; looking for it takes half a minute. */
 const CAPACITY = 12.5;
+/** Seconds of one core; on a machine that has other things to do many. */
+const LONG_MS = 180_000;
 const load = (over: Partial<TenantLoad>): TenantLoad => ({ tenant: 'a', weight: 1, infeasible: 'refuse', slo: CHAT, ratePerS: CAPACITY, fromS: 0, untilS: 60, ...over });
 
 test('at twice the capacity nearly all that is admitted is met, by weight; served best effort hardly anything is', () => {
@@ -27,7 +29,7 @@ test('at twice the capacity nearly all that is admitted is met, by weight; serve
   expect(without.admitted).toBe(without.offered);
   expect(without.attainment).toBeLessThan(0.6);
   expect(admission.goodputPerS).toBeGreaterThan(1.5 * without.goodputPerS);
-});
+}, LONG_MS);
 
 test('a tenant within its share keeps its deadlines while another one bursts, refused, best effort or without deadlines', () => {
   const steady = load({ tenant: 'steady', ratePerS: 0.3 * CAPACITY });
@@ -36,7 +38,7 @@ test('a tenant within its share keeps its deadlines while another one bursts, re
     const { tenants } = play(FLEET, [steady, load({ ...burst, ...over })]);
     expect(tenants.find(({ tenant }) => tenant === 'steady')?.metOfOffered).toBeGreaterThan(0.94);
   }
-});
+}, LONG_MS);
 
 test('the capacity is a rate at which the target is attained, and far above it is not', () => {
   const found = capacityPerS({ ...FLEET, replicas: 1 }, CHAT, { target: 0.9, lengthS: 90 });
@@ -44,4 +46,4 @@ test('the capacity is a rate at which the target is attained, and far above it i
   expect(attained(found)).toBeGreaterThanOrEqual(0.9);
   // By chance a rate a little above may attain it, too.
   expect(attained(1.5 * found)).toBeLessThan(0.9);
-});
+}, LONG_MS);
