@@ -16,6 +16,8 @@ export interface GatewayLimits {
   readonly limiter: Limiter;
   /** Settles what a job took. */
   reported(report: JobReport): void;
+  /** Another configuration is in force: where it has the first limits, and no store, that is said. */
+  reloaded(config: Pick<Config, 'tenantsByKeySha256'>): void;
   /** Resolves when the store has answered, or could have. */
   ready(): Promise<void>;
   state(): LimitsState;
@@ -34,9 +36,15 @@ export interface LimitsState {
 const READY_MS_MAX = 1_000;
 
 export function openLimits(config: Pick<Config, 'store' | 'anonymous' | 'tenantsByKeySha256'>, { now, telemetry, log, gatewayId }: { readonly now: () => number; readonly telemetry: Telemetry; readonly log: Logger; readonly gatewayId: string }): GatewayLimits {
-  const limited = [...config.tenantsByKeySha256.values()].some(isLimited);
+  const limited = hasLimits(config);
   const fleet = config.store === null ? null : openFleet(config.store, { now, telemetry, log, gatewayId });
-  if (fleet === null && limited) telemetry.warning('the limits of tenants are of this gateway alone: no store is configured; where several gateways stand beside each other each lets through as much');
+  let told = false;
+  function tellWhoseTheyAre(now: Pick<Config, 'tenantsByKeySha256'>): void {
+    if (told || fleet !== null || !hasLimits(now)) return;
+    told = true;
+    telemetry.warning('the limits of tenants are of this gateway alone: no store is configured; where several gateways stand beside each other each lets through as much');
+  }
+  tellWhoseTheyAre(config);
   const limiter = createTenantLimiter({
     fleet,
     timeoutMs: config.store?.timeoutMs ?? 0,
@@ -51,6 +59,7 @@ export function openLimits(config: Pick<Config, 'store' | 'anonymous' | 'tenants
     reported: ({ jobId, replicaId, outcome, promptTokens, outputTokens, energyJ }) =>
       // A server that ended well and told no usage has taken what nobody knows.
       limiter.settle(jobId, replicaId === null ? null : { promptTokens, outputTokens: outcome === 'finished' && outputTokens === 0 ? null : outputTokens, energyJ }),
+    reloaded: tellWhoseTheyAre,
     ready: async () => {
       if (limited) await fleet?.ready(READY_MS_MAX);
     },
@@ -64,6 +73,10 @@ export function openLimits(config: Pick<Config, 'store' | 'anonymous' | 'tenants
       await fleet?.close();
     },
   };
+}
+
+function hasLimits({ tenantsByKeySha256 }: Pick<Config, 'tenantsByKeySha256'>): boolean {
+  return [...tenantsByKeySha256.values()].some(isLimited);
 }
 
 function openFleet({ target, fleet }: StoreConfig, { now, telemetry, log, gatewayId }: { readonly now: () => number; readonly telemetry: Telemetry; readonly log: Logger; readonly gatewayId: string }): FleetLimits {

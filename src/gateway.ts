@@ -243,6 +243,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
         const bound = restartKeys(config, next);
         if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
         live = { config: next, models: createModelNames(served, next.models) };
+        tenantLimits.reloaded(next);
       }),
     close: async () => {
       phase = 'leaving';

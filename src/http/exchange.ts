@@ -134,6 +134,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const parsed = readInferenceRequest(endpoint, reading.body, incoming.headers['content-type'], (name) => prefixSeedOf(name, identity.tenant));
       if (parsed.kind === 'bad') return refuse({ kind: 'bad-request', param: parsed.param, message: parsed.message });
       const { request } = parsed;
+      if (request.unread && identity.tenant.models !== null) return refuse({ kind: 'bad-request', param: null, message: 'your key is for some models only, so that the body must say which: want JSON (application/json, UTF-8) or a plain form (multipart/form-data)' });
       const name = request.model ?? modelOf(incoming.url) ?? options.models.sole(identity.tenant);
       if (name === null) return refuse({ kind: 'bad-request', param: 'model', message: 'several models are served here: name one, in the body or as ?model=' });
       const model = options.models.resolve(identity.tenant, name);

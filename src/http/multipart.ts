@@ -30,6 +30,33 @@ export function multipartFields(body: Buffer, contentType: string, name: string)
   return fields;
 }
 
+/**
+ * Whether there is one reading of the form's names and no other: by the common grammar alone, all of it, to its end. Parsers differ in
+ * what they make of two boundaries, of `name*=`, of quoted pairs and folded lines, and one of them is the server's.
+ */
+export function isPlainForm(body: Buffer, contentType: string): boolean {
+  const boundary = /^multipart\/form-data\s*;\s*boundary=(?:"([^"\\]{1,200})"|([^\s;"]{1,200}))\s*$/i.exec(contentType);
+  if (boundary === null) return false;
+  const delimiter = Buffer.from(`--${boundary[1] ?? boundary[2]}`);
+  let at = delimiterFrom(body, delimiter, 0);
+  if (at !== 0) return false;
+  for (let part = 0; part < PARTS_MAX; part++) {
+    const headersAt = at + delimiter.length;
+    if (body.toString('latin1', headersAt, headersAt + 2) === '--') return true;
+    const headersEnd = body.indexOf('\r\n\r\n', headersAt);
+    if (headersEnd < 0 || headersEnd - headersAt > PART_HEADER_BYTES_MAX) return false;
+    const [rest, ...lines] = body.toString('latin1', headersAt, headersEnd).split('\r\n');
+    const dispositions = lines.filter((line) => /^content-disposition\b/i.test(line));
+    if (rest?.trim() !== '' || dispositions.length !== 1 || !PLAIN_DISPOSITION.test(dispositions[0] as string) || lines.some((line) => /^\s|\n/.test(line))) return false;
+    at = delimiterFrom(body, delimiter, headersEnd + 4);
+    if (at < 0) return false;
+  }
+  return false;
+}
+
+/** What browsers and SDKs write. */
+const PLAIN_DISPOSITION = /^content-disposition: *form-data; *name="[^"\\]*"(; *filename="(?:[^"\\]|\\.)*")?(; *filename\*=[^;\s]+)?\s*$/i;
+
 /** A delimiter is one at the start of a line, with nothing but blanks or two dashes behind it (RFC 2046, 5.1.1). */
 function delimiterFrom(body: Buffer, delimiter: Buffer, from: number): number {
   for (let at = body.indexOf(delimiter, from); at >= 0; at = body.indexOf(delimiter, at + 1)) {

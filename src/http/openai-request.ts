@@ -2,7 +2,7 @@
 import type { PromptPrefix } from '../core/job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { Endpoint } from './endpoints.ts';
-import { multipartFields } from './multipart.ts';
+import { isPlainForm, multipartFields } from './multipart.ts';
 import { promptPrefix } from './prompt-prefix.ts';
 
 export interface InferenceRequest {
@@ -17,6 +17,8 @@ export interface InferenceRequest {
   readonly promptTokens: number | null;
   /** Where it was asked for and there is one. */
   readonly prefix?: PromptPrefix;
+  /** There is a body, and what model a server finds in it is not known. */
+  readonly unread: boolean;
   /** What the body has for `stream_options`, where its stream tells no usage unless it is asked to; else `false`. */
   readonly usageOptions: Json | null | undefined | false;
 }
@@ -50,24 +52,26 @@ export function readInferenceRequest(endpoint: Endpoint, body: Buffer, contentTy
   return {
     kind: 'ok',
     // Anthropic's tiers are other ones, and theirs to judge.
-    request: { model, stream, serviceTier: endpoint === 'messages' ? null : serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), ...size, ...(prefix === null ? {} : { prefix }), usageOptions: stream ? usageOptions(endpoint, json) : false },
+    request: { model, stream, serviceTier: endpoint === 'messages' ? null : serviceTier, maxOutputTokens: maxOutputTokens(endpoint, json), unread: false, ...size, ...(prefix === null ? {} : { prefix }), usageOptions: stream ? usageOptions(endpoint, json) : false },
   };
 }
 
 /** An upload, an image, whatever else is let through: of the size of the work nothing is known. */
 function readOpaque(body: Buffer, contentType: string): InferenceRequest {
-  return { model: opaqueModel(body, contentType), stream: false, serviceTier: null, maxOutputTokens: null, promptBytes: 0, promptTokens: 1, usageOptions: false };
+  return { ...opaqueModel(body, contentType), stream: false, serviceTier: null, maxOutputTokens: null, promptBytes: 0, promptTokens: 1, usageOptions: false };
 }
 
-function opaqueModel(body: Buffer, contentType: string): string | null {
+/** Where it is no JSON and no plain form the server may find another model in it than we do, or one where we find none. */
+function opaqueModel(body: Buffer, contentType: string): Pick<InferenceRequest, 'model' | 'unread'> {
   const field = multipartFields(body, contentType, 'model').at(-1);
-  if (field !== undefined) return body.toString('utf8', field.start, field.end);
-  if (!/^application\/json\b/i.test(contentType)) return null;
+  if (field !== undefined) return { model: body.toString('utf8', field.start, field.end), unread: !isPlainForm(body, contentType) };
+  if (body.length === 0) return { model: null, unread: false };
+  if (!/^application\/json\b/i.test(contentType)) return { model: null, unread: !isPlainForm(body, contentType) };
   try {
     const json: unknown = JSON.parse(body.toString('utf8'));
-    return isObject(json) && typeof json['model'] === 'string' && json['model'] !== '' ? json['model'] : null;
+    return { model: isObject(json) && typeof json['model'] === 'string' && json['model'] !== '' ? json['model'] : null, unread: false };
   } catch {
-    return null;
+    return { model: null, unread: true };
   }
 }
 
