@@ -147,9 +147,10 @@ test('gateways whose clocks differ by an hour do not take each other for dead', 
   const beatenAtMs = performance.now();
   const taken = await numbers(two.claimLines('batch_1', 'two', 9, twoMs));
   if (performance.now() - beatenAtMs < 300) expect(taken).toEqual([3]);
+  // Redis' own clock says when the first one's time is over.
   await delay(500);
-  await two.claimLines('batch_1', 'two', 9, twoMs);
-  expect(await two.claimedLines('batch_1', twoMs)).toBe(3);
+  taken.push(...(await numbers(two.claimLines('batch_1', 'two', 9, twoMs))));
+  expect(taken.toSorted()).toEqual([1, 2, 3]);
 });
 
 test('another fleet at the same Redis has its own, every key has the hash tag, and nothing is left of what was deleted', async () => {

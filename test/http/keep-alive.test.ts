@@ -142,6 +142,28 @@ describe('a stream that waits for its server', () => {
     expect(behind(answer)).toBe(`${EVENT}data: [DONE]\n\n`);
   });
 
+  test.each([
+    { what: 'that is no stream', status: 400, headers: { 'content-type': 'application/json' }, body: '{"error":{"message":"no"}}' },
+    { what: 'that is a compressed stream', status: 200, headers: { 'content-type': 'text/event-stream', 'content-encoding': 'gzip' }, body: 'zzzz' },
+    { what: 'that is a stream with a length', status: 200, headers: { 'content-type': 'text/event-stream', 'content-length': String(EVENT.length) }, body: EVENT, asksUsage: false },
+  ])('gets an answer $what, whose headers came in time, without a comment in it', async ({ status, headers, body, asksUsage = true }) => {
+    const gate = Promise.withResolvers<void>();
+    const fleet = await start([
+      async (_request, _incoming, outgoing) => {
+        outgoing.writeHead(status, headers).flushHeaders();
+        await gate.promise;
+        outgoing.end(body);
+      },
+    ], { everyMs: 500, replica: `, asksUsage: ${asksUsage}` });
+    const raw = await client(fleet);
+    raw.write(rawPost(ENDPOINT_PATHS.chat, leavingBody(true)));
+    await eventually(() => raw.rest().includes('\r\n\r\n'));
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    gate.resolve();
+    const answer = await raw.read();
+    expect([answer.status, answer.body.toString()]).toEqual([status, body]);
+  });
+
   test('gets no comment once its answer has begun, nor in the middle of an event', async () => {
     const late = held(async (_request, _incoming, outgoing) => {
       outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
