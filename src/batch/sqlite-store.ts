@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { SQLInputValue } from 'node:sqlite';
 import { DatabaseSync } from 'node:sqlite';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { BatchRecord, FileRecord } from './batch-record.ts';
 import { isOver } from './batch-record.ts';
 import type { BatchStore, LineOutcome, LineResult, Page, PageQuery, StoredLine } from './batch-store.ts';
@@ -11,6 +12,9 @@ import { BatchStoreError } from './batch-store.ts';
 
 /** What another gateway's transaction may take; ours are a few milliseconds. */
 const BUSY_MS_MAX = 2_000;
+/** Of it SQLite waits so long by itself, and holds up everything else meanwhile; then we look again every so often, and it does not. */
+const BUSY_MS = { blocking: 5, again: 20 };
+const SQLITE_BUSY = 5;
 /** Of this layout; another one is refused, for it is another version's. */
 const LAYOUT = 1;
 
@@ -53,21 +57,29 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
 
   /** All or nothing. What a client is told of is on the disk then, not only safe from the death of this process. */
   async function transaction<Result>(work: () => Result, durable = false): Promise<Result> {
-    try {
-      if (durable) database.exec('PRAGMA synchronous = FULL');
-      database.exec('BEGIN IMMEDIATE');
+    for (const untilMs = performance.now() + BUSY_MS_MAX; ; ) {
       try {
-        const result = work();
-        database.exec('COMMIT');
-        return result;
+        return attempt(work, durable);
       } catch (error) {
-        if (database.isTransaction) database.exec('ROLLBACK');
-        throw error;
-      } finally {
-        if (durable) database.exec('PRAGMA synchronous = NORMAL');
+        const busy = (error as { readonly errcode?: number }).errcode === SQLITE_BUSY;
+        if (!busy || performance.now() >= untilMs) throw new BatchStoreError(`${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
       }
+      await delay(BUSY_MS.again);
+    }
+  }
+  /** In one go, so that there is one at a time. */
+  function attempt<Result>(work: () => Result, durable: boolean): Result {
+    if (durable) database.exec('PRAGMA synchronous = FULL');
+    try {
+      database.exec('BEGIN IMMEDIATE');
+      const result = work();
+      database.exec('COMMIT');
+      return result;
     } catch (error) {
-      throw new BatchStoreError(`${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      if (database.isOpen && database.isTransaction) database.exec('ROLLBACK');
+      throw error;
+    } finally {
+      if (durable && database.isOpen) database.exec('PRAGMA synchronous = NORMAL');
     }
   }
   const batchOf = (batchId: string): BatchRecord | null => toBatch(first('SELECT * FROM batches WHERE id = ?', batchId));
@@ -231,7 +243,7 @@ function open(path: string): DatabaseSync {
     const tables = Number((database.prepare('SELECT count(*) AS count FROM sqlite_schema').get() as Row)['count']);
     if (layout === 0 && tables === 0) database.exec(SCHEMA);
     else if (layout !== LAYOUT) throw new Error(`its layout is number ${layout}, this version has number ${LAYOUT}; choose another file`);
-    database.exec('COMMIT');
+    database.exec(`COMMIT; PRAGMA busy_timeout = ${BUSY_MS.blocking}`);
     return database;
   } catch (error) {
     database?.close();

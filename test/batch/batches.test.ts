@@ -282,6 +282,24 @@ test('a line that takes more than its tenant may ever have fails at once, and no
   expect((await client.lines(batch.error_file_id))[0]?.response?.status_code).toBe(429);
 });
 
+test('a store that somebody else holds for long holds up nothing but itself', async () => {
+  const { gateway, client } = await start();
+  const other = new DatabaseSync(join(directory, 'b.sqlite'));
+  opened.push({ close: async () => other.close() });
+  other.exec('BEGIN IMMEDIATE');
+  const listing = client.ask('/v1/files');
+  let latestMs = 0;
+  for (let turn = 0; turn < 20; turn++) {
+    const askedAtMs = performance.now();
+    await (await fetch(`${gateway.url}/v1/models`)).text();
+    latestMs = Math.max(latestMs, performance.now() - askedAtMs);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  expect(latestMs).toBeLessThan(500);
+  other.exec('ROLLBACK');
+  expect((await listing).status).toBe(200);
+});
+
 test('batches are listed page by page, the newest first', async () => {
   const { client } = await start();
   const ids: string[] = [];
