@@ -180,7 +180,7 @@ test.each([
 test('Redis is one server, a group that Sentinels watch, or a Cluster', () => {
   const environment = { PASSWORD: 'pw', SENTINELS: 'spw' };
   const target = (store: string) => parse(`${MINIMAL}store: ${store}\n`, environment).store;
-  expect(target("{ redisUrl: 'redis://a:1' }")).toEqual({ target: { kind: 'single', url: 'redis://a:1', ca: null }, fleet: 'default', timeoutMs: 20, gatewaysExpected: 1, whenLost: { requests: 'local-share', tokens: 'local-share', concurrency: 'local-share', energy: 'local-share' } });
+  expect(target("{ redisUrl: 'redis://a:1' }")).toEqual({ target: { kind: 'single', url: 'redis://a:1', ca: null }, fleet: 'default', timeoutMs: 15, gatewaysExpected: 1, whenLost: { requests: 'local-share', tokens: 'local-share', concurrency: 'local-share', energy: 'local-share' } });
   expect(target("{ sentinel: { name: m, nodes: ['a:1', '[::1]:2'], passwordEnv: SENTINELS }, passwordEnv: PASSWORD, whenLost: { energy: closed } }")).toMatchObject({
     target: { kind: 'sentinel', name: 'm', nodes: [{ host: 'a', port: 1 }, { host: '::1', port: 2 }], sentinelPassword: 'spw', username: null, password: 'pw', tls: false },
     whenLost: { requests: 'local-share', energy: 'closed' },

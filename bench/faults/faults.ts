@@ -9,15 +9,18 @@ import type { FleetResult } from './fleet.ts';
 import { measureFleet } from './fleet.ts';
 import type { OverloadResult } from './overload.ts';
 import { measureOverload } from './overload.ts';
+import type { RedisWaitResult } from './redis-wait.ts';
+import { measureRedisWait } from './redis-wait.ts';
 import type { SchedulesResult } from './run-schedules.ts';
 import { runSchedules } from './run-schedules.ts';
 
 const HELP = `npm run -s bench:faults -- [options]
 
-Real gateways, emulated model servers, agents and Redis. Five parts, all of them unless some are named; six minutes.
+Real gateways, emulated model servers, agents and Redis. Six parts, all of them unless some are named; six minutes.
 
   --schedule      all of these processes killed, frozen and worse by a seeded schedule, while a client checks every byte it gets
   --fleet         three gateways beside one; one of three killed in mid-load; Redis frozen for ten seconds
+  --redis         what a request of a tenant with limits waits while Redis is well, slow, frozen and gone
   --limits        requests, tokens and concurrency of a tenant, sent three times as much through three gateways
   --overload      twice what the fleet can serve in time, from three tenants, with admission and without
   --cancellation  how soon a client that leaves is let go of, at every endpoint in every phase
@@ -32,15 +35,18 @@ Real gateways, emulated model servers, agents and Redis. Five parts, all of them
 Ends with 1 where a schedule violated an invariant.
 `;
 
-const PARTS = ['schedule', 'fleet', 'limits', 'overload', 'cancellation'] as const;
+const PARTS = ['schedule', 'fleet', 'redis', 'limits', 'overload', 'cancellation'] as const;
 const FLEET_SECONDS = 25;
 const OVERLOAD_SECONDS = 30;
 const ROUNDS = 3;
+/** What the slowest of some hundred requests takes longer than the median in any case. */
+const REQUEST_NOISE_MS = 10;
 
 const { values } = parseArgs({
   options: {
     schedule: { type: 'boolean', default: false },
     fleet: { type: 'boolean', default: false },
+    redis: { type: 'boolean', default: false },
     limits: { type: 'boolean', default: false },
     overload: { type: 'boolean', default: false },
     cancellation: { type: 'boolean', default: false },
@@ -56,6 +62,7 @@ const { values } = parseArgs({
 interface Results {
   readonly schedules: SchedulesResult | null;
   readonly fleet: FleetResult | null;
+  readonly redis: RedisWaitResult | null;
   readonly limits: LimitsResult | null;
   readonly overload: OverloadResult | null;
   readonly cancellation: CancellationResult | null;
@@ -80,6 +87,7 @@ async function main(): Promise<void> {
     schedules: await part('schedule', 'fault schedules', () => runSchedules(options)),
     cancellation: await part('cancellation', 'clients that leave', () => measureCancellation({ rounds: ROUNDS })),
     fleet: await part('fleet', 'three gateways beside one', () => measureFleet({ seconds: FLEET_SECONDS, onLine: say })),
+    redis: await part('redis', 'what a request waits for Redis', () => measureRedisWait()),
     limits: await part('limits', 'limits of a tenant, three gateways', () => measureLimits({ seconds: wholeNumber('seconds', values.seconds) })),
     overload: await part('overload', 'overload', () => measureOverload({ seconds: OVERLOAD_SECONDS, onLine: say })),
   };
@@ -89,7 +97,7 @@ async function main(): Promise<void> {
 }
 
 /** The figures that are promised, by name; `null` where they were not measured. */
-function headline({ schedules, fleet, limits, overload, cancellation }: Results): Readonly<Record<string, number | null>> {
+function headline({ schedules, fleet, redis, limits, overload, cancellation }: Results): Readonly<Record<string, number | null>> {
   return {
     schedules: schedules?.schedules ?? null,
     violations: schedules?.violations.length ?? null,
@@ -99,6 +107,7 @@ function headline({ schedules, fleet, limits, overload, cancellation }: Results)
     fleetEnergyDiffPct: fleet?.energyDiffPct ?? null,
     redisFrozenFailed: fleet?.redisFrozen.failed ?? null,
     gatewayKilledLostOfOthers: fleet?.gatewayKilled.lostOfOthers ?? null,
+    redisAddedMsMax: redis?.addedMsMax ?? null,
     fleetLimitErrorPct: limits?.errorPct ?? null,
     overloadAdmittedAttainment: overload?.withAdmission.attainment ?? null,
     overloadGoodputOfBest: overload?.goodputOfBest ?? null,
@@ -108,7 +117,7 @@ function headline({ schedules, fleet, limits, overload, cancellation }: Results)
 }
 
 function summary(results: Results): string {
-  const { schedules, fleet, limits, overload, cancellation } = results;
+  const { schedules, fleet, redis, limits, overload, cancellation } = results;
   const lines: string[] = [];
   if (schedules !== null) {
     lines.push(`${schedules.schedules} schedules, ${schedules.faults} faults, ${schedules.requests} requests: ${schedules.violations.length} violations (target 0)`);
@@ -122,6 +131,10 @@ function summary(results: Results): string {
     lines.push(`three gateways beside one: attainment ${signed(fleet.attainmentDiffPct)} points, energy ${signed(fleet.energyDiffPct)} %: ${verdict(Math.abs(fleet.attainmentDiffPct) <= 3 && Math.abs(fleet.energyDiffPct) <= 3)} (target within 3)`);
     lines.push(`  Redis frozen for ten seconds: ${fleet.redisFrozen.failed} requests lost (target 0), ${percent(fleet.redisFrozen.attainment)} in time`);
     lines.push(`  a gateway killed: ${fleet.gatewayKilled.lostOfOthers} streams of others lost (target 0), ${percent(fleet.gatewayKilled.attainmentOfOthers)} of the others in time`);
+  }
+  if (redis !== null) {
+    lines.push(`a request of a tenant with limits waits for Redis ${redis.addedMsMax.toFixed(1)} ms at most, over the median without: ${verdict(redis.addedMsMax <= redis.targetMs + REQUEST_NOISE_MS)} (target ${redis.targetMs} ms, and ${REQUEST_NOISE_MS} for the request itself)`);
+    for (const { redis: state, requests, median, max, failed } of redis.states) lines.push(`  Redis ${state}: ${requests} requests, median ${median.toFixed(2)} ms, worst ${max.toFixed(1)} ms, ${failed} failed`);
   }
   if (limits !== null) {
     const told = limits.limits.map(({ limit, most, allowed, failed }) => `${limit} ${most} of ${allowed}${failed === 0 ? '' : ` (${failed} failed)`}`).join(', ');

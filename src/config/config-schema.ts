@@ -234,7 +234,7 @@ export const configSchema = z.strictObject({
       tls: z.boolean().default(false).describe('with sentinel or cluster; a URL says rediss://'),
       caFile: z.string().min(1).optional().describe("PEM: who signed the server's certificate, relative to this file; default: whom Node trusts"),
       fleet: label.default('default').describe('gateways of one name share their limits, and what they have sent where'),
-      timeoutMs: z.int().min(1).max(1_000).default(20).describe('what a request of a tenant with limits waits for Redis at most; then what `whenLost` says'),
+      timeoutMs: z.int().min(1).max(1_000).default(15).describe('what a request of a tenant with limits waits for Redis at most, so that it goes on within 20 ms; then what `whenLost` says'),
       whenLost: z
         .union([lostWay, z.strictObject({ requests: lostWay.default('local-share'), tokens: lostWay.default('local-share'), concurrency: lostWay.default('local-share'), energy: lostWay.default('local-share') })])
         .default('local-share')
