@@ -121,7 +121,7 @@ describe('is read in one way, and sent on framed by a length', () => {
     for (const { headers, head: sent } of under.upstream.requests) {
       expect(headers['content-length']).toBe(String(BODY.length));
       expect(headers['host']).toBe(new URL(under.upstream.url).host);
-      expect(sent).not.toMatch(/transfer-encoding|upgrade|elsewhere|500|method-override/i);
+      expect(sent).not.toMatch(/transfer-encoding|upgrade|elsewhere|: 500\r|method-override/i);
     }
   });
 
