@@ -1,34 +1,35 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
-import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
 import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
-import { createLearnedRoom, type LearnedRoom } from '../core/learned-room.ts';
+import { createLearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { ALIKE, HOLD, LATE_PATIENCE_MS, LEARNT_KEYS_MAX, CANDIDATES_MAX, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX, SATURATED_MS } from '../core/limits.ts';
+import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
 import { nominalWorkMs } from '../core/nominal-work.ts';
 import { createPlaces, type Places } from '../core/places.ts';
 import { createPrefixAffinity } from '../core/prefix-affinity.ts';
-import { createPredictionErrors } from '../core/prediction-error.ts';
 import { createPromptEstimator } from '../core/prompt-estimator.ts';
 import type { Learning } from '../core/shared-learning.ts';
-import { createReplicaQueue, type ReplicaQueue } from '../core/replica-queue.ts';
-import type { FleetShare, PhaseGroup, ReplicaView } from '../core/replica-view.ts';
+import { createReplicaQueue } from '../core/replica-queue.ts';
+import type { PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
-import { targetPoint } from '../core/target-point.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
+import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
+import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
+import { createPredictions, type RawPrediction } from './predictions.ts';
+import { companyOn, isControlled, type Replica, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
 
@@ -102,30 +103,10 @@ export interface Scheduler {
   learnt(): Learning;
 }
 
-interface Replica {
-  readonly spec: ReplicaSpec;
-  readonly queue: ReplicaQueue;
-  /** Place in the list. */
-  readonly index: number;
-  /** Judged at this instant, in this state of the queue. */
-  standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
-  planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
-  state: 'up' | 'draining' | 'down';
-  readonly learnedRoom: LearnedRoom;
-  /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
-  backAtMs: number;
-  /** It has been said not to be up; before the first word about it that is not known. */
-  wasAway: boolean;
-  breaker: Breaker;
-  /** It has said that it had too many: it gets no more than it could take then, for a while. */
-  saturated: { readonly room: number; readonly untilMs: number } | null;
-  readonly groups: readonly [ClockGroup, ...ClockGroup[]];
-}
-
 /** Where a job is. */
 type Placement =
   | { readonly kind: 'queued'; readonly job: PendingJob; readonly why: Kept }
-  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: { readonly ttftMs: number; readonly tpotMs: number }; readonly company: Company };
+  | { readonly kind: 'sent'; readonly job: TrackedJob; readonly replica: Replica; readonly prediction: Prediction; readonly raw: RawPrediction; readonly company: Company };
 
 /** No longer ours to keep: it cannot be in time, or has waited as long as it may. */
 interface Refused {
@@ -139,30 +120,11 @@ type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly 
 
 type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept | Refused;
 
-/** What was decided for a job a moment ago, and for how many like it that holds. */
-interface Judged {
-  readonly atMs: number;
-  readonly job: TrackedJob;
-  readonly route: Route<Replica>;
-  left: number;
-}
-
-/** What arrives for a model: mean output tokens, and mean of 1/TPOT, so that jobs without a limit count, too. */
-interface ArrivalSizes {
-  outputTokensMean: number;
-  perTpotMean: number;
-}
-
 /** How often a job that is held is looked at again; it has seconds to wait. */
 const HOLD_LOOK_MS = 500;
 
 /** … and how long at most while nobody else is here. */
 const HOLD_ALONE_MS = 2_000;
-
-const TARGET_EVERY_MS = 1_000;
-
-/** The fleet's rate and sizes move over seconds. */
-const SHARE_EVERY_MS = 250;
 
 const NO_EFFECTS: readonly Effect[] = [];
 
@@ -175,8 +137,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const routing = options.routing ?? (policy.kind === 'paceline' ? 'energy' : 'least-loaded');
   const lengths = createLengthPredictor();
   const prompts = createPromptEstimator();
-  const firstTokenErrors = createPredictionErrors();
-  const perTokenErrors = createPredictionErrors();
+  const predictions = createPredictions({ lengths });
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const queue = createDeadlineQueue(options.queuedMax);
@@ -184,8 +145,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const held = createDeadlineQueue(options.queuedMax);
   /** Jobs with a deadline that no replica has a place for, by model. */
   const placesWanted = new Map<string, number>();
-  /** By key, the last job that was judged and sent. Bounded by the keys that there are. */
-  const judged = new Map<string, Judged>();
+  const judgements = createJudgements({ affinity });
   let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
@@ -204,7 +164,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       disaggregated: spec.disaggregated === true,
       mechanisms,
       streamsApart: policy.kind === 'rival',
-      share: (nowMs) => shareOf(spec, nowMs),
+      share: (nowMs) => fleet.shareOf(spec, nowMs),
       bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
     }),
     standing: null,
@@ -221,48 +181,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
   const serving = createServing(replicas);
-  const arrivals = new Map<string, ArrivalForecast>();
-  const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
-  const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
-  const sizes = new Map<string, ArrivalSizes>();
+  const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
   /** Whose turn it is where there is not room for all, by model. */
   const contentions = new Map<string, Contention>();
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
-  /** What was sent, by model: who waits for company may count on these, and not on others that wait as well. */
-  const departures = new Map<string, ArrivalForecast>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
-
-  /** What falls to a replica if every one that is up takes its part of the models it serves. Looked up once for all replicas that serve the same. */
-  function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
-    const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
-    const known = shares.get(key);
-    if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
-    let perMs = 0;
-    let promptTokensPerMs = 0;
-    let prefillTokensPerMs = 0;
-    let outputTokensPerMs = 0;
-    for (const model of spec.models) {
-      const forecast = arrivals.get(model)?.at(nowMs);
-      if (forecast === undefined) continue;
-      const part = forecast.perMs / Math.max(1, serving.count(model));
-      perMs += part;
-      promptTokensPerMs += part * forecast.promptTokensMean;
-      prefillTokensPerMs += part * forecast.prefillTokensMean;
-      outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
-    }
-    const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
-    const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
-    shares.set(key, { atMs: nowMs, share });
-    return share;
-  }
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     const job = track(spec, nowMs);
-    forecastOf(arrivals, spec.model).observe(job.promptTokens, nowMs, job.promptTokens - affinity.mostCachedTokens(job));
-    observeSizes(spec, job.key);
+    const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
     return place(job, nowMs);
   }
 
@@ -299,15 +230,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
-  /** Jobs that may be on a replica now: every limit there is on what it is sent at once is a term of this. */
-  function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, nowMs: number): number {
-    const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
-    return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
-  }
-
   /** Less what is kept for other tenants. */
   function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
-    const room = roomOf(replica, nowMs);
+    const room = roomOf(replica, slowStartMs, nowMs);
     return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
 
@@ -399,18 +324,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
   }
 
-  /** Exponentially weighted over about the last fifty jobs of a model. */
-  function observeSizes(spec: JobSpec, key: string): void {
-    const expected = spec.work === 'embed' ? 1 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
-    const perTpot = spec.work === 'embed' || spec.slo.tpotMs === undefined ? 0 : 1 / spec.slo.tpotMs;
-    const known = sizes.get(spec.model);
-    if (known === undefined) sizes.set(spec.model, { outputTokensMean: expected, perTpotMean: perTpot });
-    else {
-      known.outputTokensMean += 0.02 * (expected - known.outputTokensMean);
-      known.perTpotMean += 0.02 * (perTpot - known.perTpotMean);
-    }
-  }
-
   function track(spec: JobSpec, nowMs: number): PendingJob {
     const key = `${spec.model}\n${spec.tenant}`;
     const { ttftMs, tpotMs, e2eMs } = spec.slo;
@@ -441,7 +354,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
-    const known = judgedAlike(job, nowMs);
+    const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
     if (known === null) {
@@ -452,16 +365,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     contentionOf(job.spec.model).sent(job, nowMs);
     placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
-    forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs);
+    fleet.sent(job, nowMs);
     const replica = route.id;
-    const prediction = predictionOf(job, route, nowMs);
+    const prediction = predictions.of(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
     affinity.sent(tracked, replica.index);
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
-    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === null) replica.breaker = { kind: 'half-open', trial: job.spec.jobId };
+    trialBegins(replica, job.spec.jobId);
     replica.queue.add(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
-    if (known === null) remember(tracked, route, nowMs);
+    if (known === null) judgements.remember(tracked, route, { sure: isSure(job, route), load: loads[replica.index] as number }, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
     if (policy.kind === 'rival' && isControlled(replica)) {
       const point = policy.clocks.choose(replica.spec.replicaId, replica.queue.view(nowMs), 'arrival');
@@ -488,51 +401,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), serving.count(job.spec.model)) + nowMs - job.arrivedAtMs };
   }
 
-  /** For how many jobs like it the judgement stands: while they change the load of the replica, and eat its slack, by little. */
-  function remember(job: TrackedJob, route: Route<Replica>, nowMs: number): void {
-    const sure = policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
-    const prefillMs = route.id.spec.belief.prefillTimeMs({ tokens: job.promptTokens - job.cachedTokens, contextTokens: job.cachedTokens }, planOfGroup(route.plan, 'prefill').point);
-    const left = Math.floor(Math.min(ALIKE.loadShare * (loads[route.id.index] as number), (ALIKE.slackShare * route.plan.slackMs) / prefillMs));
-    if (!sure || left <= 0 || judged.size >= LEARNT_KEYS_MAX) judged.delete(job.key);
-    else judged.set(job.key, { atMs: nowMs, job, route, left });
+  /** What is decided for it holds for jobs like it. */
+  function isSure(job: PendingJob, route: Route<Replica>): boolean {
+    return policy.kind !== 'rival' && options.onRoute === undefined && route.plan.kind === 'meets' && route.ownRisk + route.othersRisk <= riskMaxOf(job) / 4;
   }
 
-  /** The route of a job like this one, judged so lately that judging it anew would tell nothing new; `null` where there is none. */
-  function judgedAlike(job: PendingJob, nowMs: number): Route<Replica> | null {
-    const known = judged.get(job.key);
-    if (known === undefined) return null;
-    const { spec, promptTokens, cachedTokens } = known.job;
-    const { slo, work, streaming, sloClass } = job.spec;
-    const replica = known.route.id;
-    // What is cached there must be alike too, and not more of it anywhere else.
-    const cachedHere = affinity.cachedTokens(job, replica.index);
-    const [toPrefill, toPrefillThen] = [job.promptTokens - cachedHere, promptTokens - cachedTokens];
-    const alike =
-      toPrefillThen >= toPrefill / ALIKE.sizeRatio &&
-      toPrefillThen <= toPrefill * ALIKE.sizeRatio &&
-      affinity.mostCachedTokens(job) <= cachedHere &&
-      promptTokens >= job.promptTokens / ALIKE.sizeRatio &&
-      promptTokens <= job.promptTokens * ALIKE.sizeRatio &&
-      spec.slo.ttftMs === slo.ttftMs &&
-      spec.slo.tpotMs === slo.tpotMs &&
-      spec.slo.e2eMs === slo.e2eMs &&
-      spec.sloClass === sloClass &&
-      spec.work === work &&
-      spec.streaming === streaming;
-    const { route } = known;
-    if (!alike || job.avoid !== undefined || nowMs - known.atMs > ALIKE.ageMs || known.left === 0 || !serving.may(replica, job) || (loads[replica.index] as number) >= roomFor(job, replica, nowMs)) return null;
-    known.left -= 1;
-    return route;
-  }
-
-  /** Of `arrivals` or `departures`; begun with the first job of a model. */
-  function forecastOf(forecasts: Map<string, ArrivalForecast>, model: string): ArrivalForecast {
-    let forecast = forecasts.get(model);
-    if (forecast === undefined) {
-      forecast = createArrivalForecast();
-      forecasts.set(model, forecast);
-    }
-    return forecast;
+  function hasPlace(job: PendingJob, replica: Replica, nowMs: number): boolean {
+    return serving.may(replica, job) && (loads[replica.index] as number) < roomFor(job, replica, nowMs);
   }
 
   /**
@@ -554,7 +429,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const slackMs = route.latestStartAtMs - job.arrivedAtMs;
     const heldMs = job.arrivedAtMs + HOLD.shareMax * slackMs - nowMs;
     // Nothing to wait for where nobody else comes.
-    if (heldMs <= controlPeriodMs || forecastOf(departures, job.spec.model).expectedWithin(heldMs, nowMs) < 1) return null;
+    if (heldMs <= controlPeriodMs || fleet.sentWithin(job.spec.model, heldMs, nowMs) < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
     if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
@@ -588,7 +463,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: targetOf(replica, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.timeScale(), job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
@@ -610,32 +485,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return replicaId === null ? null : candidates.filter(({ id }) => id.spec.replicaId === replicaId);
   }
 
-  /** Of the replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
-  function targetOf({ spec: { belief, disaggregated = false }, queue: own }: Replica, { spec: { model }, promptTokens }: PendingJob, nowMs: number): PointIndex {
-    let byModel = targets.get(belief);
-    if (byModel === undefined) {
-      byModel = new Map();
-      targets.set(belief, byModel);
-    }
-    // Of a disaggregated server only the decode group has one: prompts are no cheaper in company.
-    const key = disaggregated ? `${model}\ndecode` : model;
-    const known = byModel.get(key);
-    if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
-    const forecast = arrivals.get(model)?.at(nowMs);
-    const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
-    const point = targetPoint(belief, {
-      arrivalsPerMs: forecast?.perMs ?? 0,
-      replicas: serving.count(model),
-      promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
-      prefillTokensMean: disaggregated ? 0 : (forecast?.prefillTokensMean ?? promptTokens),
-      outputTokensMean,
-      tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
-      timeScale: own.timeScale(),
-    });
-    byModel.set(key, { atMs: nowMs, point });
-    return point;
-  }
-
   /** Judged once for all jobs that are considered at one instant. */
   function standing(replica: Replica, nowMs: number, controlled: boolean): Standing {
     const known = replica.standing;
@@ -644,32 +493,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const value = standingOf(view, controlled, policy.kind === 'paceline' && controlled ? planOf(replica, nowMs) : null);
     replica.standing = { atMs: nowMs, version: replica.queue.version(), value };
     return value;
-  }
-
-  function predictionOf(job: PendingJob, route: Route<Replica>, nowMs: number): Prediction {
-    const { slo, sloClass, work, maxOutputTokens } = job.spec;
-    const { ttftMs, tpotMs, e2eMs } = slo;
-    const waitedMs = nowMs - job.arrivedAtMs;
-    const outputTokens = work === 'embed' ? 1 : lengths.remaining(job.key, 0, 0.5, maxOutputTokens ?? Number.POSITIVE_INFINITY);
-    const first = firstTokenErrors.corrected(sloClass, route.ttftMs);
-    const perToken = perTokenErrors.corrected(sloClass, route.tpotMs);
-    const predictedTtftMs = waitedMs + first.medianMs;
-    const predictedE2eMs = predictedTtftMs + (outputTokens - 1) * perToken.medianMs;
-    const slacks = [
-      ttftMs === undefined ? Number.POSITIVE_INFINITY : ttftMs - predictedTtftMs,
-      tpotMs === undefined ? Number.POSITIVE_INFINITY : (tpotMs - perToken.medianMs) * Math.max(1, outputTokens - 1),
-      e2eMs === undefined ? Number.POSITIVE_INFINITY : e2eMs - predictedE2eMs,
-    ];
-    const slackMs = Math.min(...slacks);
-    return {
-      ttftMs: predictedTtftMs,
-      tpotMs: perToken.medianMs,
-      e2eMs: predictedE2eMs,
-      ttftP90Ms: waitedMs + first.upperMs,
-      tpotP90Ms: perToken.upperMs,
-      slackMs: Number.isFinite(slackMs) ? slackMs : null,
-      feasible: route.feasible,
-    };
   }
 
   function ended(event: Extract<SchedulerEvent, { kind: 'ended' }>, nowMs: number): readonly Effect[] {
@@ -689,22 +512,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
     learnFrom(job, report, event);
-    if (report.ttftMs !== null) firstTokenErrors.observe(job.spec.sloClass, raw.ttftMs, report.ttftMs - (job.dispatchedAtMs - job.arrivedAtMs));
-    if (report.tpotMs !== null) perTokenErrors.observe(job.spec.sloClass, raw.tpotMs, report.tpotMs);
+    predictions.learn(job, raw, report);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
-  }
-
-  /** Who shares a replica's steps, with `more` that is not there yet. */
-  function companyOn({ queue: own, spec, groups }: Replica, more: number): Company {
-    const [first, last = first] = groups;
-    return { point: last.applied ?? spec.belief.fastest, prefillPoint: first.applied ?? spec.belief.fastest, sequences: Math.max(1, own.runningCount() + own.waitingCount() + own.foreignCount() + more) };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
     replica.queue.remove(job, nowMs);
     placesOf(job.spec.model).gave(job.spec.tenant);
     loads[replica.index] = (loads[replica.index] as number) - 1;
-    if (replica.breaker.kind === 'half-open' && replica.breaker.trial === job.spec.jobId) replica.breaker = { kind: 'half-open', trial: null };
+    trialEnds(replica, job.spec.jobId);
   }
 
   /** Back from a replica that could not be reached or has refused it, it goes to another one, as if it had just come but for the time that is gone. */
@@ -877,7 +693,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (event.state !== 'up') replica.saturated = null;
     if (event.state === 'down') affinity.lost(replica.index);
     serving.changed();
-    targets.clear();
+    fleet.changed();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
     const orphaned = [...queue.all(), ...held.all()].filter((job) => serving.count(job.spec.model) === 0);
@@ -897,18 +713,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (event.state === 'closed' && replica.breaker.kind === 'half-open' && serving.isSpared(replica)) replica.backAtMs = nowMs;
     replica.breaker = event.state === 'closed' ? { kind: 'closed' } : event.state === 'open' ? { kind: 'open', sinceMs: nowMs } : { kind: 'half-open', trial: null };
     serving.changed();
-    targets.clear();
+    fleet.changed();
     return sendQueued(nowMs, true);
   }
 
-  /** The job that was refused counts no more: what is there without it the server could take. */
   function saturated(event: Extract<SchedulerEvent, { kind: 'replica-saturated' }>, nowMs: number): void {
     const replica = byId.get(event.replicaId);
-    if (replica === undefined) return;
-    const { saturated: known } = replica;
-    const lessRoom = known !== null && nowMs < known.untilMs ? known.room : Number.POSITIVE_INFINITY;
-    const lastsMs = Math.min(SATURATED_MS.max, Math.max(SATURATED_MS.min, event.retryAfterMs ?? SATURATED_MS.unsaid));
-    replica.saturated = { room: Math.max(1, Math.min(lessRoom, (loads[replica.index] as number) - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
+    if (replica !== undefined) saturate(replica, loads[replica.index] as number, event.retryAfterMs, nowMs);
   }
 
   function loaded(event: Extract<SchedulerEvent, { kind: 'replica-load' }>): void {
@@ -983,7 +794,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           replicaId: replica.spec.replicaId,
           state: replica.state,
           breaker: replica.breaker.kind,
-          room: roomOf(replica, nowMs),
+          room: roomOf(replica, slowStartMs, nowMs),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
@@ -993,11 +804,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       };
     },
   };
-}
-
-/** Some of its devices follow. */
-function isControlled({ groups }: Replica): boolean {
-  return groups.some(({ controlled }) => controlled);
 }
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */
@@ -1013,14 +819,6 @@ function retryAfterOf(ms: number, count: number): number {
 
 const RETRY_AFTER_MS = { min: 500, max: 30_000 };
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
-
-/** A tenth at first, all of it at the end, in between as much as time has passed; never nothing. */
-function slowStartRoom(concurrencyMax: number, sinceMs: number, slowStartMs: number): number {
-  if (sinceMs >= slowStartMs) return concurrencyMax;
-  return Math.max(1, Math.ceil(concurrencyMax * Math.max(SLOW_START_SHARE_MIN, sinceMs / slowStartMs)));
-}
-
-const SLOW_START_SHARE_MIN = 0.1;
 
 function explain(plan: { readonly binding: Explanation['binding']; readonly bindingJobId: JobId | null; readonly slackMs: number }): Explanation {
   return {

@@ -1,0 +1,123 @@
+// What is asked of the fleet as a whole, by model: what arrives, what is sent on, how large it is, and what of it falls to one
+// replica. The planner provides for a replica's part of this and not for what routing happened to send there lately.
+import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
+import type { JobSpec } from '../core/job.ts';
+import type { FleetShare } from '../core/replica-view.ts';
+import { targetPoint } from '../core/target-point.ts';
+import type { PendingJob } from '../core/tracked-job.ts';
+import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import type { ReplicaSpec } from './scheduler.ts';
+
+export interface FleetDemand {
+  /** `prefillTokens`: of its prompt what no replica has cached; `outputTokens`: as long as its answer is expected to get. */
+  arrived(job: PendingJob, sizes: { readonly prefillTokens: number; readonly outputTokens: number }, nowMs: number): void;
+  sent(job: PendingJob, nowMs: number): void;
+  /** Jobs of a model that will be sent in so long. Who waits for company may count on these, and not on others that wait as well. */
+  sentWithin(model: string, ms: number, nowMs: number): number;
+  /** What falls to a replica if every one that is up takes its part of the models it serves. Looked up once for all replicas that serve the same. */
+  shareOf(spec: ReplicaSpec, nowMs: number): FleetShare;
+  /** The point at which the fleet does best, of replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
+  targetOf(spec: ReplicaSpec, timeScale: { readonly prefill: number; readonly decode: number }, job: PendingJob, nowMs: number): PointIndex;
+  /** Some replica came, went, or has another breaker. */
+  changed(): void;
+}
+
+/** What arrives for a model: mean output tokens, and mean of 1/TPOT, so that jobs without a limit count, too. */
+interface ArrivalSizes {
+  outputTokensMean: number;
+  perTpotMean: number;
+}
+
+/** How old what was looked up for many jobs may get. */
+export const TARGET_EVERY_MS = 1_000;
+
+/** The fleet's rate and sizes move over seconds. */
+const SHARE_EVERY_MS = 250;
+
+/** Of each job in the means of sizes: about the last fifty of a model count. */
+const SIZE_WEIGHT = 0.02;
+
+/** `replicasOf`: replicas that jobs of a model go to now. All maps are bounded by the models and beliefs that are configured. */
+export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model: string) => number }): FleetDemand {
+  const arrivals = new Map<string, ArrivalForecast>();
+  const departures = new Map<string, ArrivalForecast>();
+  const sizes = new Map<string, ArrivalSizes>();
+  const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
+  const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
+
+  function observeSizes({ work, slo, model }: JobSpec, outputTokens: number): void {
+    const perTpot = work === 'embed' || slo.tpotMs === undefined ? 0 : 1 / slo.tpotMs;
+    const known = sizes.get(model);
+    if (known === undefined) sizes.set(model, { outputTokensMean: outputTokens, perTpotMean: perTpot });
+    else {
+      known.outputTokensMean += SIZE_WEIGHT * (outputTokens - known.outputTokensMean);
+      known.perTpotMean += SIZE_WEIGHT * (perTpot - known.perTpotMean);
+    }
+  }
+
+  return {
+    arrived(job, { prefillTokens, outputTokens }, nowMs) {
+      forecastOf(arrivals, job.spec.model).observe(job.promptTokens, nowMs, prefillTokens);
+      observeSizes(job.spec, outputTokens);
+    },
+    sent: (job, nowMs) => forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs),
+    sentWithin: (model, ms, nowMs) => forecastOf(departures, model).expectedWithin(ms, nowMs),
+    shareOf(spec, nowMs) {
+      const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
+      const known = shares.get(key);
+      if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
+      let perMs = 0;
+      let promptTokensPerMs = 0;
+      let prefillTokensPerMs = 0;
+      let outputTokensPerMs = 0;
+      for (const model of spec.models) {
+        const forecast = arrivals.get(model)?.at(nowMs);
+        if (forecast === undefined) continue;
+        const part = forecast.perMs / Math.max(1, replicasOf(model));
+        perMs += part;
+        promptTokensPerMs += part * forecast.promptTokensMean;
+        prefillTokensPerMs += part * forecast.prefillTokensMean;
+        outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
+      }
+      const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
+      const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
+      shares.set(key, { atMs: nowMs, share });
+      return share;
+    },
+    targetOf({ belief, disaggregated = false }, timeScale, { spec: { model }, promptTokens }, nowMs) {
+      let byModel = targets.get(belief);
+      if (byModel === undefined) {
+        byModel = new Map();
+        targets.set(belief, byModel);
+      }
+      // Of a disaggregated server only the decode group has one: prompts are no cheaper in company.
+      const key = disaggregated ? `${model}\ndecode` : model;
+      const known = byModel.get(key);
+      if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known.point;
+      const forecast = arrivals.get(model)?.at(nowMs);
+      const { outputTokensMean, perTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, perTpotMean: 0 };
+      const point = targetPoint(belief, {
+        arrivalsPerMs: forecast?.perMs ?? 0,
+        replicas: replicasOf(model),
+        promptTokensMean: forecast?.promptTokensMean ?? promptTokens,
+        prefillTokensMean: disaggregated ? 0 : (forecast?.prefillTokensMean ?? promptTokens),
+        outputTokensMean,
+        tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
+        timeScale,
+      });
+      byModel.set(key, { atMs: nowMs, point });
+      return point;
+    },
+    changed: () => targets.clear(),
+  };
+}
+
+/** Of `arrivals` or `departures`; begun with the first job of a model. */
+function forecastOf(forecasts: Map<string, ArrivalForecast>, model: string): ArrivalForecast {
+  let forecast = forecasts.get(model);
+  if (forecast === undefined) {
+    forecast = createArrivalForecast();
+    forecasts.set(model, forecast);
+  }
+  return forecast;
+}

@@ -1,0 +1,73 @@
+// One replica as the scheduler keeps it: how it stands, what it has, how many jobs it may have at once.
+import type { JobId } from '../core/job.ts';
+import type { Company } from '../core/job-energy.ts';
+import type { LearnedRoom } from '../core/learned-room.ts';
+import { SATURATED_MS } from '../core/limits.ts';
+import type { Plan } from '../core/planner.ts';
+import type { ReplicaQueue } from '../core/replica-queue.ts';
+import type { Standing } from '../core/routing.ts';
+import type { ClockGroup } from './clock-group.ts';
+import type { ReplicaSpec } from './scheduler.ts';
+import type { Breaker } from './serving.ts';
+
+export interface Replica {
+  readonly spec: ReplicaSpec;
+  readonly queue: ReplicaQueue;
+  /** Place in the list. */
+  readonly index: number;
+  /** Judged at this instant, in this state of the queue. */
+  standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
+  planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
+  state: 'up' | 'draining' | 'down';
+  readonly learnedRoom: LearnedRoom;
+  /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
+  backAtMs: number;
+  /** It has been said not to be up; before the first word about it that is not known. */
+  wasAway: boolean;
+  breaker: Breaker;
+  /** It has said that it had too many: it gets no more than it could take then, for a while. */
+  saturated: { readonly room: number; readonly untilMs: number } | null;
+  readonly groups: readonly [ClockGroup, ...ClockGroup[]];
+}
+
+/** Some of its devices follow. */
+export function isControlled({ groups }: Pick<Replica, 'groups'>): boolean {
+  return groups.some(({ controlled }) => controlled);
+}
+
+/** Jobs that may be on it now: every limit there is on what it is sent at once is a term of this. */
+export function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, slowStartMs: number, nowMs: number): number {
+  const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
+  return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+}
+
+/** It has refused one of `load` jobs; that one counts no more: what is there without it the server could take. `retryAfterMs`: as it says. */
+export function saturate(replica: Replica, load: number, retryAfterMs: number | null, nowMs: number): void {
+  const { saturated: known } = replica;
+  const lessRoom = known !== null && nowMs < known.untilMs ? known.room : Number.POSITIVE_INFINITY;
+  const lastsMs = Math.min(SATURATED_MS.max, Math.max(SATURATED_MS.min, retryAfterMs ?? SATURATED_MS.unsaid));
+  replica.saturated = { room: Math.max(1, Math.min(lessRoom, load - 1)), untilMs: Math.max(known?.untilMs ?? 0, nowMs + lastsMs) };
+}
+
+/** Who shares its steps, with `more` that is not there yet. */
+export function companyOn({ queue, spec, groups }: Replica, more: number): Company {
+  const [first, last = first] = groups;
+  return { point: last.applied ?? spec.belief.fastest, prefillPoint: first.applied ?? spec.belief.fastest, sequences: Math.max(1, queue.runningCount() + queue.waitingCount() + queue.foreignCount() + more) };
+}
+
+/** A half-open replica is tried by one job at a time: this is it, or it is that no more. */
+export function trialBegins(replica: Replica, jobId: JobId): void {
+  if (replica.breaker.kind === 'half-open' && replica.breaker.trial === null) replica.breaker = { kind: 'half-open', trial: jobId };
+}
+
+export function trialEnds(replica: Replica, jobId: JobId): void {
+  if (replica.breaker.kind === 'half-open' && replica.breaker.trial === jobId) replica.breaker = { kind: 'half-open', trial: null };
+}
+
+/** A tenth at first, all of it at the end, in between as much as time has passed; never nothing. */
+function slowStartRoom(concurrencyMax: number, sinceMs: number, slowStartMs: number): number {
+  if (sinceMs >= slowStartMs) return concurrencyMax;
+  return Math.max(1, Math.ceil(concurrencyMax * Math.max(SLOW_START_SHARE_MIN, sinceMs / slowStartMs)));
+}
+
+const SLOW_START_SHARE_MIN = 0.1;
