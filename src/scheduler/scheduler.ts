@@ -1,7 +1,6 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
-import { type Contention, createContention } from '../core/contention.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
@@ -24,7 +23,7 @@ import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
-import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
+import type { DeadlineQueue } from './deadline-queue.ts';
 import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
@@ -32,6 +31,7 @@ import { createPredictions, type RawPrediction } from './predictions.ts';
 import { companyOn, isControlled, type Replica, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
+import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
 
 export interface ReplicaSpec {
   readonly replicaId: ReplicaId;
@@ -115,9 +115,6 @@ interface Refused {
   readonly retryAfterMs: number;
 }
 
-/** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
-type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number };
-
 type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept | Refused;
 
 /** How often a job that is held is looked at again; it has seconds to wait. */
@@ -140,13 +137,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const predictions = createPredictions({ lengths });
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
-  const queue = createDeadlineQueue(options.queuedMax);
-  /** Apart from the others, whom they do not stand in the way of: jobs that wait for a cheaper moment. */
-  const held = createDeadlineQueue(options.queuedMax);
-  /** Jobs with a deadline that no replica has a place for, by model. */
-  const placesWanted = new Map<string, number>();
   const judgements = createJudgements({ affinity });
-  let reorderedAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -181,9 +172,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
   const serving = createServing(replicas);
+  /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
+  const placesWanted = new Map<string, number>();
+  const waiting = createWaitingJobs({
+    sizeMax: options.queuedMax,
+    reorderEveryMs: controlPeriodMs,
+    replicasOf: (model) => serving.count(model),
+    onPlacesWanted: (model, jobs) => {
+      placesWanted.set(model, jobs);
+      for (const { spec, queue } of replicas) {
+        if (spec.models.includes(model)) queue.heldBack(spec.models.reduce((sum, served) => sum + (placesWanted.get(served) ?? 0), 0));
+      }
+    },
+  });
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
-  /** Whose turn it is where there is not room for all, by model. */
-  const contentions = new Map<string, Contention>();
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
   const models = new Set(options.replicas.flatMap((replica) => replica.models));
@@ -200,7 +202,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** To a replica, or into our queue. */
   function place(job: PendingJob, nowMs: number): readonly Effect[] {
     // Nobody overtakes the queue: a job that could go at once still lets earlier deadlines of its model try first.
-    if (queue.countOf(job.spec.model) === 0) {
+    if (waiting.queue.countOf(job.spec.model) === 0) {
       const outcome = trySend(job, nowMs);
       if (outcome.kind === 'sent') return outcome.effects;
       return outcome.kind === 'refused' ? [rejection(job, outcome)] : keep(job, outcome, nowMs);
@@ -216,7 +218,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec } = job;
     if (spec.infeasible !== 'refuse' && spec.queueTimeoutMs === undefined) return null;
     const lastAtMs = Math.min(spec.infeasible === 'refuse' ? job.latestStartAtMs : Number.POSITIVE_INFINITY, queueEndAtMs(job));
-    const waitMs = contentionOf(spec.model).waitMs(job, queue.before(job, putBackMs(job)), serving.count(spec.model));
+    const waitMs = waiting.waitMs(job, 'its turn');
     if (nowMs + waitMs <= lastAtMs) return null;
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
@@ -236,15 +238,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
 
-  function contentionOf(model: string): Contention {
-    let contention = contentions.get(model);
-    if (contention === undefined) {
-      contention = createContention();
-      contentions.set(model, contention);
-    }
-    return contention;
-  }
-
   function placesOf(model: string): Places {
     let ofModel = places.get(model);
     if (ofModel === undefined) {
@@ -254,39 +247,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return ofModel;
   }
 
-  function putBackMs(job: PendingJob): number {
-    return contentionOf(job.spec.model).putBackMs(job, serving.count(job.spec.model));
-  }
-
-  /** Once per control period: in less nobody gets far ahead. Tenants are looked up once for all of their jobs. */
-  function reorder(nowMs: number): void {
-    if (queue.size() === 0 || nowMs - reorderedAtMs < controlPeriodMs) return;
-    reorderedAtMs = nowMs;
-    const known = new Map<string, number>();
-    queue.reorder((job) => {
-      let backMs = known.get(job.key);
-      if (backMs === undefined) {
-        backMs = putBackMs(job);
-        known.set(job.key, backMs);
-      }
-      return backMs;
-    });
-  }
-
   /** Into our queue. Where it is full of jobs that are kept on purpose, one of them goes instead, so that no job is refused for another's saving. */
   function keep(job: PendingJob, why: Kept, nowMs: number): readonly Effect[] {
     assert(!placements.has(job.spec.jobId), 'a job arrives once');
-    if (queue.size() + held.size() < options.queuedMax) {
+    if (!waiting.isFull()) {
       enqueue(job, why, nowMs);
       return NO_EFFECTS;
     }
     const now = trySend(job, nowMs, false);
     if (now.kind === 'sent') return now.effects;
-    for (const other of [...held.all().slice(0, 1), ...queue.all().filter(isKeptOnPurpose).slice(0, 1)]) {
+    for (const other of [...waiting.held.all().slice(0, 1), ...waiting.queue.all().filter(isKeptOnPurpose).slice(0, 1)]) {
       const placement = placements.get(other.spec.jobId);
       const sending = trySend(other, nowMs, false);
       if (sending.kind !== 'sent' || placement?.kind !== 'queued') continue;
-      dequeue(other, placement.why, 'sent', nowMs);
+      waiting.leave(other, placement.why, 'sent', nowMs);
       enqueue(job, why, nowMs);
       return sending.effects;
     }
@@ -299,29 +273,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
-    if (why.kind === 'hold') held.push(job);
-    else queue.push(job, putBackMs(job));
+    waiting.enter(job, why, nowMs);
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
-    countPlaces(job, why, 1);
-    if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
-  }
-
-  /** Out of our queue, because it was sent or for another reason. */
-  function dequeue(job: PendingJob, why: Kept, how: 'sent' | 'otherwise', nowMs: number): void {
-    (why.kind === 'hold' ? held : queue).remove(job, how === 'sent' ? { sentAtMs: nowMs } : null);
-    countPlaces(job, why, -1);
-    if (why.kind !== 'hold') contentionOf(job.spec.model).left(job, nowMs);
-  }
-
-  /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
-  function countPlaces(job: PendingJob, why: Kept, by: 1 | -1): void {
-    if (why.kind !== 'place' || job.firstDeadlineAtMs === Number.POSITIVE_INFINITY) return;
-    const { model } = job.spec;
-    placesWanted.set(model, (placesWanted.get(model) ?? 0) + by);
-    for (const replica of replicas) {
-      if (!replica.spec.models.includes(model)) continue;
-      replica.queue.heldBack(replica.spec.models.reduce((sum, served) => sum + (placesWanted.get(served) ?? 0), 0));
-    }
   }
 
   function track(spec: JobSpec, nowMs: number): PendingJob {
@@ -363,7 +316,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (job.spec.infeasible === 'refuse' && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
       if (kept !== null) return kept;
     }
-    contentionOf(job.spec.model).sent(job, nowMs);
+    waiting.contentionOf(job.spec.model).sent(job, nowMs);
     placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     fleet.sent(job, nowMs);
     const replica = route.id;
@@ -398,7 +351,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** With as long to wait as those that wait now. */
   function infeasible(job: PendingJob, nowMs: number): Refused {
-    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: contentionOf(job.spec.model).waitMs(job, queue.all(), serving.count(job.spec.model)) + nowMs - job.arrivedAtMs };
+    return { kind: 'refused', reason: 'deadline-infeasible', retryAfterMs: waiting.waitMs(job, 'all') + nowMs - job.arrivedAtMs };
   }
 
   /** What is decided for it holds for jobs like it. */
@@ -421,7 +374,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -500,7 +453,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (placement === undefined) return NO_EFFECTS;
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
-      dequeue(placement.job, placement.why, 'otherwise', nowMs);
+      waiting.leave(placement.job, placement.why, 'otherwise', nowMs);
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction, raw, company } = placement;
@@ -509,7 +462,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     affinity.ended(job, replica.index, event.outcome, event.usage);
     if (event.usage !== undefined) replica.queue.cached(job, event.usage.promptTokens, event.usage.cachedTokens);
     const { spec } = job;
-    contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
+    waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
     learnFrom(job, report, event);
     predictions.learn(job, raw, report);
@@ -533,7 +486,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     affinity.returned(job, replica.index);
     const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
     const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
-    contentionOf(spec.model).corrected(job, -workMs, nowMs);
+    waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     if (!isServed(again)) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return place(again, nowMs);
   }
@@ -559,9 +512,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    */
   function sendQueued(nowMs: number, periodic: boolean): Effect[] {
     const effects: Effect[] = [];
-    reorder(nowMs);
-    if (queue.size() > 0) reconsider(queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
-    if (periodic && held.size() > 0) reconsider(held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+    waiting.reorder(nowMs);
+    if (waiting.queue.size() > 0) reconsider(waiting.queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
+    if (periodic && waiting.held.size() > 0) reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
     return effects;
   }
 
@@ -569,7 +522,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
    * One pass in the order in which jobs should go. Of each model so many are looked at that cannot go: half the first in order,
    * half in turns from behind them, where smaller prompts may be; and whoever has waited as long as anybody without a deadline should.
    */
-  function reconsider(from: DeadlineQueue, unwillingMax: number, nowMs: number, effects: Effect[]): void {
+  function reconsider(from: Pick<DeadlineQueue, 'ordered'>, unwillingMax: number, nowMs: number, effects: Effect[]): void {
     /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
@@ -582,13 +535,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (placement?.kind !== 'queued' || (placement.why.kind === 'hold' && placement.why.lookAgainAtMs > nowMs)) continue;
       const looked = unwilling.get(model) ?? 0;
       // Whoever has had more than its share does not slip past those who wait for theirs.
-      if (looked > 0 && putBackMs(job) > 0) continue;
+      if (looked > 0 && waiting.putBackMs(job) > 0) continue;
       const itsTurn = looked < unwillingMax / 2 || (looked < unwillingMax && (place + turn) % Math.max(1, Math.ceil(order.length / unwillingMax)) === 0);
       const impatient = job.firstDeadlineAtMs === Number.POSITIVE_INFINITY && nowMs - job.arrivedAtMs >= PATIENCE_MS && looked < 2 * unwillingMax;
       if (!itsTurn && !impatient) continue;
       const sending = trySend(job, nowMs);
       if (sending.kind === 'sent') {
-        dequeue(job, placement.why, 'sent', nowMs);
+        waiting.leave(job, placement.why, 'sent', nowMs);
         effects.push(...sending.effects);
         continue;
       }
@@ -599,27 +552,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       // Places that are kept from one tenant are there for another.
       if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
-      // Where it stays in the same queue it keeps its place among equals.
-      if ((sending.kind === 'hold') === (placement.why.kind === 'hold')) {
-        countPlaces(job, placement.why, -1);
-        countPlaces(job, sending, 1);
-        placements.set(jobId, { kind: 'queued', job, why: sending });
-      } else {
-        dequeue(job, placement.why, 'otherwise', nowMs);
-        enqueue(job, sending, nowMs);
-      }
+      waiting.waitOn(job, placement.why, sending, nowMs);
+      placements.set(jobId, { kind: 'queued', job, why: sending });
     }
   }
 
   function refuseQueued(job: PendingJob, why: Kept, refused: Refused, nowMs: number): Effect {
-    dequeue(job, why, 'otherwise', nowMs);
+    waiting.leave(job, why, 'otherwise', nowMs);
     placements.delete(job.spec.jobId);
     return rejection(job, refused);
   }
 
   /** Also those that nobody came to look at: a queue's end is an instant, and not when its turn would be. */
   function refuseOverdue(nowMs: number): Effect[] {
-    return [...queue.all(), ...held.all()].flatMap((job) => {
+    return [...waiting.queue.all(), ...waiting.held.all()].flatMap((job) => {
       const placement = placements.get(job.spec.jobId);
       const overdue = whyOverdue(job, nowMs);
       return overdue === null || placement?.kind !== 'queued' ? [] : [refuseQueued(job, placement.why, overdue, nowMs)];
@@ -696,10 +642,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     fleet.changed();
     if (event.state === 'up') return sendQueued(nowMs, true);
     // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
-    const orphaned = [...queue.all(), ...held.all()].filter((job) => serving.count(job.spec.model) === 0);
+    const orphaned = [...waiting.queue.all(), ...waiting.held.all()].filter((job) => serving.count(job.spec.model) === 0);
     for (const job of orphaned) {
       const placement = placements.get(job.spec.jobId);
-      if (placement?.kind === 'queued') dequeue(job, placement.why, 'otherwise', nowMs);
+      if (placement?.kind === 'queued') waiting.leave(job, placement.why, 'otherwise', nowMs);
       placements.delete(job.spec.jobId);
     }
     return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
@@ -800,7 +746,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           runningStreams: replica.queue.runningCount(),
           stepTimeResidual: replica.queue.timeScale().decode,
         })),
-        queued: queue.size() + held.size(),
+        queued: waiting.size(),
       };
     },
   };
