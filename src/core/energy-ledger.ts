@@ -78,8 +78,6 @@ export interface ReplicaEnergy {
 export interface EnergyLedger<Job extends EnergyJob> {
   /** It has been sent there. */
   began(job: Job, nowMs: number): void;
-  /** Its first token came: where a replica has a group per phase, it goes from one to the other. */
-  decodes(job: Job, nowMs: number): void;
   /** What is known of it now; the rest is told when it is `settled`. */
   /** `done`: what its server says that there was; `unmetered`: what it is charged where nothing has been read since it began. */
   ended(job: Job, done: WorkDone | null, nowMs: number, unmetered: { readonly energyJ: number; readonly maximumClockJ: number }): JobEnergy;
@@ -102,7 +100,6 @@ export interface EnergyLedgerOptions {
   readonly groups: readonly (PhaseGroup | null)[];
   /** All streams that decode there now, foreign ones too, and how many of them are foreign. */
   readonly streams: () => DecodeWork & { readonly foreign: number };
-  readonly nowMs: number;
 }
 
 /** Jobs that have ended and wait for the next reading; beyond it the oldest are settled by the profile. */
@@ -121,6 +118,7 @@ interface Entry<Job> {
   /** What has been looked at: of its prompt, and tokens of steps. */
   prefilled: number;
   decoded: number;
+  group: Group;
   /** Since the last reading. */
   readonly prefill: WorkCost;
   readonly decode: WorkCost;
@@ -144,7 +142,7 @@ interface Group {
 
 export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerOptions): EnergyLedger<Job> {
   const { model, streams } = options;
-  const groups: readonly Group[] = options.groups.map((phase) => ({ phase, window: createMeterWindow(model, model.fastest, options.nowMs), jobs: 0, meter: null, correction: 1 }));
+  const groups: readonly Group[] = options.groups.map((phase) => ({ phase, window: createMeterWindow(model, model.fastest), jobs: 0, meter: null, correction: 1 }));
   const prefillGroup = groups[0] as Group;
   const decodeGroup = groups.at(-1) as Group;
   const underWay = new Map<Job, Entry<Job>>();
@@ -167,6 +165,11 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
   /** Adds what it has done since it was last looked at, at the points of now. */
   function weigh(entry: Entry<Job>): void {
     const { job } = entry;
+    if (job.firstTokenAtMs !== null && entry.group !== decodeGroup) {
+      leaves(entry.group, job.firstTokenAtMs);
+      entry.group = decodeGroup;
+      enters(decodeGroup, job.firstTokenAtMs);
+    }
     const prefilled = job.firstTokenAtMs === null ? Math.min(job.prefilledTokens, job.promptTokens) : job.promptTokens;
     if (prefilled > entry.prefilled) {
       addPrompt(entry.prefill, model, entry.prefilled, prefilled, prefillGroup.window.point());
@@ -280,9 +283,9 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
   }
 
   /** Nobody is believed to have done anything, and yet there may have been somebody. */
-  function presentIn({ phase }: Group): readonly Entry<Job>[] {
-    const present = [...underWay.values()].filter(({ job }) => phase === null || (phase === 'prefill') === (job.firstTokenAtMs === null));
-    return present.length > 0 || phase !== null ? present : unsettled;
+  function presentIn(group: Group): readonly Entry<Job>[] {
+    const present = [...underWay.values()].filter((entry) => entry.group === group);
+    return present.length > 0 || group.phase !== null ? present : unsettled;
   }
 
   function shareEvenly(energyJ: number, entries: readonly Entry<Job>[]): void {
@@ -364,26 +367,22 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
 
   return {
     began(job, nowMs) {
-      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null });
+      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, group: prefillGroup, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null });
       enters(prefillGroup, nowMs);
-    },
-    decodes(_job, nowMs) {
-      if (prefillGroup === decodeGroup) return;
-      leaves(prefillGroup, nowMs);
-      enters(decodeGroup, nowMs);
     },
     ended(job, done, nowMs, unmetered) {
       const entry = underWay.get(job);
       if (entry === undefined) return { meteredJ: 0, modelledJ: 0, maximumClockJ: 0 };
       underWay.delete(job);
-      leaves(job.firstTokenAtMs === null ? prefillGroup : decodeGroup, nowMs);
       // Nothing was ever read while it was there, and nothing will be.
       if (groups.every(({ meter }) => meter === null || meter.lost) && entry.meteredJ === 0 && entry.modelledJ === 0) {
+        leaves(entry.group, nowMs);
         sums.modelledJ += unmetered.energyJ;
         sums.fastRequestsJ += unmetered.maximumClockJ;
         return { meteredJ: 0, modelledJ: unmetered.energyJ, maximumClockJ: unmetered.maximumClockJ };
       }
       weigh(entry);
+      leaves(entry.group, nowMs);
       if (done !== null) weighWhole(entry, done);
       for (const group of groups) if (group.meter === null || group.meter.lost) for (const cost of pendingOf(group, entry)) modelled(entry, cost, group.correction);
       entry.told = knownOf(entry);

@@ -48,11 +48,12 @@ const IDLE_RATE = 0.2;
 /** What is measured of idling is believed this far from the profile, and not beyond: a counter may stand still, or others may work there. */
 const IDLE_SCALE = { min: 0.25, max: 4 };
 
-export function createMeterWindow(model: PerformanceModel, startPoint: PointIndex, nowMs: number): MeterWindow {
+/** It begins when it is first told of anything. */
+export function createMeterWindow(model: PerformanceModel, startPoint: PointIndex): MeterWindow {
   let point = startPoint;
   let idle = true;
-  let sinceMs = nowMs;
-  let startedAtMs = nowMs;
+  let sinceMs = Number.POSITIVE_INFINITY;
+  let startedAtMs = Number.POSITIVE_INFINITY;
   let steady = true;
   let idleMs = 0;
   const idled = noWork();
@@ -60,6 +61,7 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
   const idleScale = new Map<PointIndex, number>();
 
   function bringUpTo(nowMs: number): void {
+    if (startedAtMs === Number.POSITIVE_INFINITY) startedAtMs = sinceMs = nowMs;
     const lastedMs = Math.max(0, nowMs - sinceMs);
     sinceMs = Math.max(sinceMs, nowMs);
     if (!idle) return;

@@ -22,7 +22,7 @@ function job(over: Partial<Job> = {}): Job {
 
 function ledgerOf(options: { readonly groups?: readonly (PhaseGroup | null)[]; readonly foreign?: () => number; readonly decoding?: () => number } = {}): EnergyLedger<Job> {
   const { foreign = () => 0, decoding = () => 4 } = options;
-  return createEnergyLedger<Job>({ model: MODEL, groups: options.groups ?? [null], streams: () => ({ sequences: decoding() + foreign(), contextTokens: 1_000 * (decoding() + foreign()), foreign: foreign() }), nowMs: 0 });
+  return createEnergyLedger<Job>({ model: MODEL, groups: options.groups ?? [null], streams: () => ({ sequences: decoding() + foreign(), contextTokens: 1_000 * (decoding() + foreign()), foreign: foreign() }) });
 }
 
 const reading = (energyJ: number, epoch = 1, powerW: number | null = null) => ({ energyJ, epoch, powerW });
@@ -259,7 +259,6 @@ test('of a server with a group for each phase each meter pays for its own phase'
   const under = job();
   ledger.began(under, 0);
   Object.assign(under, { firstTokenAtMs: 100, tokensOut: 1 });
-  ledger.decodes(under, 100);
   under.tokensOut = 10;
   ledger.metered('prefill', reading(60), 250);
   const afterPrefill = ledger.known(under);
@@ -319,10 +318,7 @@ test.each([{ groups: [null] }, { groups: ['prefill', 'decode'] as const }])('wha
           ledger.began(newcomer, nowMs);
         } else if (what === 'prefill' && chosen !== undefined && chosen.firstTokenAtMs === null) chosen.prefilledTokens += amount * (chosen.promptTokens - chosen.prefilledTokens);
         else if (what === 'tokens' && chosen !== undefined) {
-          if (chosen.firstTokenAtMs === null) {
-            chosen.firstTokenAtMs = nowMs;
-            ledger.decodes(chosen, nowMs);
-          }
+          chosen.firstTokenAtMs ??= nowMs;
           chosen.tokensOut += 1 + Math.floor(30 * amount);
         } else if ((what === 'end' || what === 'end-told') && chosen !== undefined) {
           jobs.splice(jobs.indexOf(chosen), 1);
