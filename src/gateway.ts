@@ -128,7 +128,18 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   /** What requests read; swapped as a whole by a reload. */
   let live = { config, models: createModelNames(served, config.models) };
   const reloads = createReloads({ now: () => new Date(), telemetry });
-  const batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning, log });
+  let batches: ReturnType<typeof openBatches> = null;
+  let fleetLoad: FleetLoad | null = null;
+  let fleetLearning: FleetLearning | null = null;
+  try {
+    batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning, log });
+    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
+    fleetLearning = openFleetLearning(config, runtime, log);
+  } catch (error) {
+    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
+    await closeParts();
+    throw error;
+  }
   const exchange = createExchange({
     runtime,
     send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
@@ -171,16 +182,6 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     refused: telemetry.requestRefused,
     batches: batches?.service ?? null,
   });
-  let fleetLoad: FleetLoad | null = null;
-  let fleetLearning: FleetLearning | null = null;
-  try {
-    fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
-    fleetLearning = openFleetLearning(config, runtime, log);
-  } catch (error) {
-    // Replicas are probed and clocks held by now; left so, they would keep the process of a refused configuration alive.
-    await closeParts();
-    throw error;
-  }
   const clockControlState = (): string => clocks?.control.state() ?? 'off';
   const agentStates = (): ReadonlyMap<string, NodeStatus> => clocks?.control.nodes() ?? new Map();
   const operatorApp = createOperatorApp({

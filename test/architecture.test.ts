@@ -15,7 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   scheduler: ['core', 'frontier'],
   random: [],
   statistics: [],
-  engine: ['frontier', 'core', 'random'],
+  engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
   // The request's way in: http → runtime → scheduler. Config only for its types and its SLO tables.
@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],
   agent: ['core', 'scheduler', 'frontier', 'telemetry'],
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
-  batch: ['core', 'scheduler', 'frontier', 'telemetry'],
+  batch: ['core', 'scheduler', 'frontier', 'telemetry', 'make-directory.ts'],
   telemetry: ['core', 'scheduler', 'frontier'],
   probes: ['config'],
   config: ['core', 'scheduler', 'frontier', 'config.ts', 'store/redis-target.ts'],

@@ -1,6 +1,5 @@
 // Files and batches in one SQLite file, through Node's own `node:sqlite`. It works on the event loop, so every step is short:
 // files are kept in pieces, lines come and go by the hundred. Several gateways of one machine may share the file.
-import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { SQLInputValue } from 'node:sqlite';
 import { DatabaseSync } from 'node:sqlite';
@@ -9,6 +8,7 @@ import type { BatchRecord, FileRecord } from './batch-record.ts';
 import { isOver } from './batch-record.ts';
 import type { BatchStore, LineOutcome, LineResult, Page, PageQuery, StoredLine } from './batch-store.ts';
 import { BatchStoreError } from './batch-store.ts';
+import { makeDirectory } from '../make-directory.ts';
 
 /** What another gateway's transaction may take; ours are a few milliseconds. */
 const BUSY_MS_MAX = 2_000;
@@ -234,7 +234,7 @@ export function openSqliteStore(path: string, options: { readonly pagesMax?: num
 function open(path: string): DatabaseSync {
   let database: DatabaseSync | null = null;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeDirectory(dirname(path), 0o700);
     database = new DatabaseSync(path, { timeout: BUSY_MS_MAX });
     // Readers do not wait for writers then. NORMAL: safe from the death of a process; what clients are told of is FULL.
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');

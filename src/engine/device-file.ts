@@ -1,8 +1,9 @@
 // The files that an emulated device shares with the agent's `sim` driver and the fake NVML library: layout and both ends of
 // it. agent/PROTOCOL.md, "The emulated device", is the one place that states the format.
-import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readSync, readdirSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readFileSync, readSync, readdirSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { makeDirectory } from '../make-directory.ts';
 
 /** What the driver wants; 0 stands for "not locked" and "default limit". */
 export interface DeviceCommand {
@@ -67,7 +68,7 @@ const descriptionShape = z.object({ uuid: z.string(), name: z.string(), clocks_m
  * device outlive whoever set and read them; the description is written anew.
  */
 export function createDeviceStateFile(directory: string, index: number, description: DeviceDescription): DeviceStateFile {
-  mkdirSync(directory, { recursive: true });
+  makeDirectory(directory);
   const path = statePath(directory, index);
   if (!existsSync(path)) {
     const bytes = Buffer.alloc(STATE_BYTES);
