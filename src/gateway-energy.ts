@@ -1,8 +1,11 @@
 // The accounts of energy, as a part of the gateway: the counters of the nodes' agents go to the scheduler, which apportions
 // them, and what comes of it is added up by tenant, model and class.
-import type { ReplicaId } from './core/job.ts';
+import { createEnergyFeed } from './agent/energy-feed.ts';
+import type { Config } from './config.ts';
 import { createEnergyBook, type EnergyRow } from './core/energy-book.ts';
 import type { ReplicaEnergy } from './core/energy-ledger.ts';
+import type { ReplicaId } from './core/job.ts';
+import { nodesOf, placesOf } from './gateway-clocks.ts';
 import type { Runtime, Settled } from './runtime.ts';
 import type { JobReport } from './scheduler/events.ts';
 
@@ -20,10 +23,46 @@ export interface GatewayEnergy {
   close(): Promise<void>;
 }
 
-export function openEnergy({ runtime }: { readonly runtime: () => Pick<Runtime, 'snapshot'> }): GatewayEnergy {
+interface Joined {
+  /** It is made before there is one. */
+  readonly runtime: () => Pick<Runtime, 'snapshot' | 'metered' | 'hasOpenAccounts'>;
+  readonly telemetry: { energyMeter(group: string, why: string | null): void };
+  readonly now: () => number;
+}
+
+/** Counters are read so often while something is under way: what a job took is known by then, and a counter ticks every 100 ms. */
+const READ_EVERY_MS = 250;
+/** … and while nothing is: so long a stretch of idling is told in one. */
+const READ_IDLE_EVERY_MS = 5_000;
+
+export interface EnergyAccounts extends GatewayEnergy {
+  /** Reads counters from now on. */
+  start(): void;
+}
+
+export function openEnergy(config: Pick<Config, 'agents' | 'replicas'>, { runtime, telemetry, now }: Joined): EnergyAccounts {
   const book = createEnergyBook();
   const sinceUnixMs = Date.now();
+  const placeOf = placesOf(config.replicas);
+  const nodes = nodesOf(config);
+  let feed: ReturnType<typeof createEnergyFeed> | null = null;
+
   return {
+    start: () => {
+      if (nodes.length === 0) return;
+      feed = createEnergyFeed({
+        nodes,
+        everyMs: READ_EVERY_MS,
+        idleEveryMs: READ_IDLE_EVERY_MS,
+        isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
+        onReading: (name, reading) => {
+          const { replicaId, group } = placeOf(name);
+          runtime().metered(replicaId, reading, group);
+        },
+        onState: telemetry.energyMeter,
+        now,
+      });
+    },
     reported: (report) => {
       if (report.energy !== undefined) book.ended(report, report, report.energy);
     },
@@ -33,6 +72,8 @@ export function openEnergy({ runtime }: { readonly runtime: () => Pick<Runtime, 
       rows: book.rows(),
       replicas: runtime().snapshot().replicas.flatMap(({ replicaId, energy }) => (energy === undefined ? [] : [{ replicaId, ...energy }])),
     }),
-    close: async () => {},
+    close: async () => {
+      await feed?.close();
+    },
   };
 }

@@ -120,7 +120,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       energy.settled(settled);
     },
   });
-  const energy = openEnergy({ runtime: () => runtime });
+  const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
@@ -204,6 +204,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       inFlight: runtime.inFlight(),
       ...runtime.snapshot(),
     }),
+    energy: energy.snapshot,
     refused: telemetry.requestRefused,
   });
 
@@ -238,6 +239,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
+  energy.start();
   batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 

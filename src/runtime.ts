@@ -40,6 +40,8 @@ export interface Runtime {
   metered(replicaId: ReplicaId, reading: MeterReading | null, group?: PhaseGroup): void;
   /** What a job that is on a replica has taken so far; `null` where that is not known. */
   energyOf(jobId: JobId): JobEnergy | null;
+  /** Jobs are on a replica, or have ended and wait for what its counters say. */
+  hasOpenAccounts(replicaId: ReplicaId): boolean;
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
@@ -132,6 +134,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     learnt: () => scheduler.learnt(),
     peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
     metered: (replicaId, reading, group) => tell({ kind: 'metered', replicaId, ...(group === undefined ? {} : { group }), reading }),
+    hasOpenAccounts: (replicaId) => scheduler.hasOpenAccounts(replicaId),
     energyOf: (jobId) => scheduler.energyOf(jobId, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),

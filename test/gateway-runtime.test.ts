@@ -23,6 +23,7 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
       snapshot: () => ({ replicas: [], queued: 0 }),
       learnt: () => ({ timeScales: new Map(), bytesPerToken: new Map() }),
       energyOf: () => null,
+      hasOpenAccounts: () => false,
     },
     controlPeriodMs: 1_000_000,
     now: () => 7,

@@ -134,8 +134,8 @@ interface Group {
   readonly window: MeterWindow;
   /** Jobs that are under way here. */
   jobs: number;
-  /** The last reading and when; `lost`: since then it was out of sight for too long. */
-  meter: { readonly reading: MeterReading; readonly atMs: number; readonly lost: boolean } | null;
+  /** The last reading and when; `null`: there was none. */
+  meter: { readonly reading: MeterReading; readonly atMs: number; readonly unreadSinceMs: number | null; /** It was out of sight for too long. */ readonly lost: boolean } | null;
   /** Measured over modelled joules of late. */
   correction: number;
 }
@@ -343,7 +343,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
     wasMetered = true;
     if (meter === null || meter.reading.epoch !== reading.epoch) {
       takeAsModelled(group, nowMs);
-      group.meter = { reading, atMs: nowMs, lost: false };
+      group.meter = { reading, atMs: nowMs, unreadSinceMs: null, lost: false };
       return null;
     }
     const measuredJ = reading.energyJ - meter.reading.energyJ;
@@ -354,11 +354,20 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
     }
     // A counter that is carried on by its power may be a little behind what was carried too far: it is waited for.
     if (measuredJ <= 0 && !meter.lost) {
-      group.meter = { reading: { ...meter.reading, powerW: reading.powerW }, atMs: meter.atMs, lost: false };
+      group.meter = { reading: { ...meter.reading, powerW: reading.powerW }, atMs: meter.atMs, unreadSinceMs: null, lost: false };
       return null;
     }
-    group.meter = { reading: measuredJ > 0 ? reading : { ...meter.reading, powerW: reading.powerW }, atMs: nowMs, lost: false };
+    group.meter = { reading: measuredJ > 0 ? reading : { ...meter.reading, powerW: reading.powerW }, atMs: nowMs, unreadSinceMs: null, lost: false };
     return meter.lost ? null : apportion(group, measuredJ, nowMs - meter.atMs, nowMs);
+  }
+
+  function outOfSight(group: Group, nowMs: number): void {
+    const { meter } = group;
+    if (meter === null || meter.lost) return;
+    const unreadSinceMs = meter.unreadSinceMs ?? nowMs;
+    const lost = nowMs - unreadSinceMs > METER_GAP_MS_MAX;
+    if (lost) takeAsModelled(group, nowMs);
+    group.meter = { reading: { ...meter.reading, powerW: null }, atMs: meter.atMs, unreadSinceMs, lost };
   }
 
   function isMetered(): boolean {
@@ -413,10 +422,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       weighAll();
       let window: EnergyWindow | null = null;
       if (reading !== null) window = take(group, reading, nowMs);
-      else if (group.meter !== null && !group.meter.lost && nowMs - group.meter.atMs > METER_GAP_MS_MAX) {
-        takeAsModelled(group, nowMs);
-        group.meter = { reading: { ...group.meter.reading, powerW: null }, atMs: group.meter.atMs, lost: true };
-      }
+      else outOfSight(group, nowMs);
       return { settled: settle(), window };
     },
     isMetered,

@@ -14,6 +14,8 @@ export interface OperatorAppOptions {
   readonly metrics: () => string;
   /** Plain data. */
   readonly status: () => unknown;
+  /** The accounts of energy; plain data. */
+  readonly energy?: () => object;
   /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
   readonly drain: (replicaId: string, on: boolean) => object | null;
   readonly refused: (kind: 'unauthorized', requestId: string) => void;
@@ -33,12 +35,14 @@ export function createOperatorApp(options: OperatorAppOptions): App {
   app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));
   app.get('/metrics', (context) => context.text(options.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }));
   app.get('/paceline/status', (context) => context.json(options.status() as object));
+  const { energy } = options;
+  if (energy !== undefined) app.get('/paceline/energy', (context) => context.json(energy()));
   for (const [action, on] of [['drain', true], ['undrain', false]] as const) {
     app.post(`/paceline/replicas/:id/${action}`, (context) => {
       const replica = options.drain(context.req.param('id'), on);
       return replica === null ? context.json({ error: `no replica '${context.req.param('id')}'; /paceline/status lists those that there are` }, 404) : context.json(replica);
     });
   }
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status, /paceline/energy, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
   return app;
 }

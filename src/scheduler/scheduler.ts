@@ -107,6 +107,8 @@ export interface Scheduler {
   snapshot(nowMs: number): FleetSnapshot;
   /** What a job that is on a replica has taken so far; `null` where that is not known. */
   energyOf(jobId: JobId, nowMs: number): JobEnergy | null;
+  /** Jobs are on a replica, or have ended and wait for what its counters say. */
+  hasOpenAccounts(replicaId: ReplicaId): boolean;
   /** What was learnt here, for the other gateways of the fleet. */
   learnt(): Learning;
 }
@@ -758,6 +760,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       placement.replica.queue.bringUpToDate(nowMs, placement.job);
       return placement.replica.energy.known(placement.job);
     },
+    hasOpenAccounts: (replicaId) => (byId.get(replicaId)?.energy?.open() ?? 0) > 0,
     learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),
     snapshot(nowMs) {
       return {

@@ -37,6 +37,8 @@ export interface Telemetry {
   certificateRefused(why: string): void;
   /** No problems: the new one is in force. Else the old one stays. */
   configReloaded(problems: readonly string[]): void;
+  /** Why the energy counters of a replica's devices cannot be read; `null`: they are. */
+  energyMeter(group: string, why: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
   render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
@@ -175,6 +177,10 @@ export function createTelemetry(log: Logger): Telemetry {
       configGood.set([], problems.length === 0 ? 1 : 0);
       if (problems.length === 0) log.info('the new configuration is in force');
       else log.error({ problems }, 'the new configuration is not usable; the old one stays');
+    },
+    energyMeter: (group, why) => {
+      if (why === null) log.info({ replicaId: group }, `the energy of replica ${group} is metered`);
+      else log.warn({ replicaId: group, why }, `the energy counters of replica ${group} cannot be read; what its requests take is modelled by its profile`);
     },
     warning: (message) => log.warn(message),
     render: (now) => {

@@ -133,7 +133,7 @@ describe('a meter that fails', () => {
     under.prefilledTokens = 1_000;
     ledger.metered(null, null, 500);
     expect(ledger.isMetered()).toBe(true);
-    ledger.metered(null, null, 250 + METER_GAP_MS_MAX + 1);
+    ledger.metered(null, null, 500 + METER_GAP_MS_MAX + 1);
     expect(ledger.isMetered()).toBe(false);
     const known = ledger.known(under);
     expect(known.meteredJ).toBe(100);
@@ -144,7 +144,7 @@ describe('a meter that fails', () => {
   test('and comes back with the same counters tells energy that is nobody’s', () => {
     const ledger = ledgerOf();
     ledger.metered(null, reading(0), 0);
-    ledger.metered(null, null, METER_GAP_MS_MAX + 1);
+    for (const atMs of [100, 100 + METER_GAP_MS_MAX + 1]) ledger.metered(null, null, atMs);
     ledger.metered(null, reading(900), 10_000);
     expect(ledger.snapshot(10_000)).toMatchObject({ source: 'metered', meterJ: 900, unapportionedJ: 900, idle: { meteredJ: 0 } });
     ledger.metered(null, reading(1_000), 10_500);
@@ -154,9 +154,10 @@ describe('a meter that fails', () => {
   test('and comes back within the time allowed has told of the time between', () => {
     const ledger = ledgerOf();
     ledger.metered(null, reading(0), 0);
-    ledger.metered(null, null, 1_000);
-    ledger.metered(null, reading(300), 1_200);
-    expect(ledger.snapshot(1_200)).toMatchObject({ meterJ: 300, unapportionedJ: 0, idle: { meteredJ: 300 } });
+    // Long after the last reading: what counts is for how long it could not be read.
+    for (const atMs of [5_000, 5_000 + METER_GAP_MS_MAX]) ledger.metered(null, null, atMs);
+    ledger.metered(null, reading(300), 8_200);
+    expect(ledger.snapshot(8_200)).toMatchObject({ meterJ: 300, unapportionedJ: 0, idle: { meteredJ: 300 } });
   });
 
   test('and begins anew says nothing of the time between', () => {
