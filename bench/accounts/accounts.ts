@@ -1,0 +1,38 @@
+// Prints how far the accounts of energy are off the meter, on real processes: emulated replicas, agent, gateway, load.
+//   npm run -s bench:accounts -- --duration 30 --json
+import { resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { measureAccountError } from './account-error.ts';
+
+const { values } = parseArgs({
+  options: {
+    duration: { type: 'string', default: '30' },
+    rate: { type: 'string', default: '4' },
+    replicas: { type: 'string', default: '2' },
+    policy: { type: 'string', default: 'paceline' },
+    profile: { type: 'string', default: resolve(import.meta.dirname, '../../config/profiles/llama-3.1-70b.h100-tp4.json') },
+    seed: { type: 'string', default: '1' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const result = await measureAccountError({ profile: values.profile, replicas: Number(values.replicas), policy: values.policy, ratePerS: Number(values.rate), durationS: Number(values.duration), seed: Number(values.seed) });
+if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+else {
+  const { accountErrorPct, rowsErrorPct, requests, meterJ, requestsJ, idleJ, othersJ, unapportionedJ, maximumClockJ } = result;
+  const row = (name: string, energyJ: number): string => `${name.padEnd(28)} ${energyJ.toFixed(0).padStart(9)} J  ${((100 * energyJ) / meterJ).toFixed(1).padStart(5)} %`;
+  process.stdout.write(
+    [
+      `${requests} requests, ${values.replicas} emulated replicas, policy ${values.policy}, agent: ${result.agent}`,
+      row('meter', meterJ),
+      row('requests', requestsJ),
+      row('idle', idleJ),
+      row('others on the replicas', othersJ),
+      row('told too late to apportion', unapportionedJ),
+      row('maximum clock (estimate)', maximumClockJ),
+      `account error                ${accountErrorPct.toFixed(3)} % of the meter (want at most 1)`,
+      `what requests were charged   ${rowsErrorPct.toFixed(3)} % off what replicas say they took`,
+      '',
+    ].join('\n'),
+  );
+}
+if (result.accountErrorPct > 1) process.exitCode = 1;
