@@ -127,6 +127,8 @@ interface Entry<Job> {
   maximumClockJ: number;
   /** What was said at its end. */
   told: JobEnergy | null;
+  /** Has ended, and waits for readings of these. */
+  awaits: readonly Group[];
 }
 
 interface Group {
@@ -278,7 +280,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       othersShare: modelledWorkJ > 0 ? others.energyJ / modelledWorkJ : 0,
     };
     if (seen.steady && scale > 0) group.correction += CORRECTION.rate * (Math.min(CORRECTION.max, Math.max(CORRECTION.min, scale)) - group.correction);
-    window.restart(nowMs);
+    nextWindow(group, nowMs);
     return seen;
   }
 
@@ -311,7 +313,12 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
     for (const entry of open()) for (const cost of pendingOf(group, entry)) modelled(entry, cost, group.correction);
     sums.idleModelledJ += group.window.idleCost(nowMs).energyJ;
     sums.fastIdleJ += fastIdleJ(group, all, busyMs, nowMs);
+    nextWindow(group, nowMs);
+  }
+
+  function nextWindow(group: Group, nowMs: number): void {
     group.window.restart(nowMs);
+    for (const entry of unsettled) if (entry.awaits.includes(group)) entry.awaits = entry.awaits.filter((other) => other !== group);
   }
 
   function modelled(entry: Entry<Job>, cost: WorkCost, correction: number): void {
@@ -322,16 +329,12 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
     clearCost(cost);
   }
 
-  function isPending({ prefill, decode }: Entry<Job>): boolean {
-    return prefill.energyJ > 0 || decode.energyJ > 0;
-  }
-
   function settle(): Settled<Job>[] {
     const settled = settledAnyhow;
     settledAnyhow = [];
     const still: Entry<Job>[] = [];
     for (const entry of unsettled) {
-      if (isPending(entry)) still.push(entry);
+      if (entry.awaits.length > 0) still.push(entry);
       else settled.push(settledOf(entry));
     }
     unsettled = still;
@@ -376,7 +379,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
 
   return {
     began(job, nowMs) {
-      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, group: prefillGroup, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null });
+      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, group: prefillGroup, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null, awaits: [] });
       enters(prefillGroup, nowMs);
     },
     ended(job, done, nowMs, unmetered) {
@@ -395,7 +398,8 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       if (done !== null) weighWhole(entry, done);
       for (const group of groups) if (group.meter === null || group.meter.lost) for (const cost of pendingOf(group, entry)) modelled(entry, cost, group.correction);
       entry.told = knownOf(entry);
-      if (isPending(entry)) unsettled.push(entry);
+      entry.awaits = groups.filter(({ meter }) => meter !== null && !meter.lost);
+      if (entry.awaits.length > 0) unsettled.push(entry);
       if (unsettled.length > UNSETTLED_MAX) {
         const oldest = unsettled.shift() as Entry<Job>;
         for (const group of groups) for (const cost of pendingOf(group, oldest)) modelled(oldest, cost, group.correction);
