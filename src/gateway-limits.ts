@@ -4,6 +4,7 @@ import type { Config, StoreConfig } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { Limiter } from './core/tenant-limits.ts';
 import { isLimited } from './core/tenant-limits.ts';
+import type { Settled } from './runtime.ts';
 import type { JobReport } from './scheduler/events.ts';
 import type { FleetLimits, FleetLimitsState } from './store/fleet-limits.ts';
 import { createFleetLimits } from './store/fleet-limits.ts';
@@ -16,6 +17,8 @@ export interface GatewayLimits {
   readonly limiter: Limiter;
   /** Settles what a job took. */
   reported(report: JobReport): void;
+  /** More, or less, is known of the energy that a job took. */
+  settled(settled: Settled): void;
   /** Another configuration is in force: where it has the first limits, and no store, that is said. */
   reloaded(config: Pick<Config, 'tenantsByKeySha256'>): void;
   /** Resolves when the store has answered, or could have. */
@@ -59,6 +62,7 @@ export function openLimits(config: Pick<Config, 'store' | 'anonymous' | 'tenants
     reported: ({ jobId, replicaId, outcome, promptTokens, outputTokens, energyJ }) =>
       // A server that ended well and told no usage has taken what nobody knows.
       limiter.settle(jobId, replicaId === null ? null : { promptTokens, outputTokens: outcome === 'finished' && outputTokens === 0 ? null : outputTokens, energyJ }),
+    settled: ({ tenant, more }) => limiter.spentMore(tenant, more.meteredJ + more.modelledJ),
     reloaded: tellWhoseTheyAre,
     ready: async () => {
       if (limited) await fleet?.ready(READY_MS_MAX);

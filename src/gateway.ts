@@ -12,6 +12,7 @@ import { createReloads, restartKeys } from './config/reload.ts';
 import type { ReplicaId } from './core/job.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openEnergy } from './gateway-energy.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
 import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -100,6 +101,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     controlPeriodMs: config.planner.controlPeriodMs,
     queuedMax: config.limits.queuedMax,
     slowStartMs: config.health.slowStartMs,
+    energyAccounts: true,
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
@@ -111,8 +113,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     report: (report) => {
       telemetry.jobReported(report);
       tenantLimits.reported(report);
+      energy.reported(report);
+    },
+    settled: (settled) => {
+      tenantLimits.settled(settled);
+      energy.settled(settled);
     },
   });
+  const energy = openEnergy({ runtime: () => runtime });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 
@@ -206,7 +214,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       watch.close();
     }
     runtime.close();
-    await Promise.all([clocks?.control.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
+    await Promise.all([clocks?.control.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await Promise.all([...replicas.values()].map(({ client }) => client.close()));
     processReader.close();
   }

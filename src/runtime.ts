@@ -1,6 +1,8 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
+import type { JobEnergy } from './core/energy-ledger.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { MeterReading } from './core/meter-window.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
@@ -14,6 +16,7 @@ export interface JobOwner {
 }
 
 export type Demand = Extract<Effect, { kind: 'demand' }>;
+export type Settled = Extract<Effect, { kind: 'settled' }>;
 
 export interface Runtime {
   submit(job: JobSpec, owner: JobOwner): void;
@@ -33,6 +36,10 @@ export interface Runtime {
   /** What was learnt here, and what other gateways have learnt. */
   learnt(): Learning;
   peersLearnt(learning: Learning): void;
+  /** What the energy counters of its devices say; `group`: of a disaggregated server, of which. `null`: they cannot be read. */
+  metered(replicaId: ReplicaId, reading: MeterReading | null, group?: PhaseGroup): void;
+  /** What a job that is on a replica has taken so far; `null` where that is not known. */
+  energyOf(jobId: JobId): JobEnergy | null;
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
@@ -48,6 +55,8 @@ export interface RuntimeOptions {
   readonly now: () => number;
   readonly demand: (demand: Demand) => void;
   readonly report: (report: JobReport) => void;
+  /** More, or less, is known of a job's energy than its report said. */
+  readonly settled?: (settled: Settled) => void;
 }
 
 export function createRuntime(options: RuntimeOptions): Runtime {
@@ -93,6 +102,9 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       case 'report':
         options.report(effect.report);
         return;
+      case 'settled':
+        options.settled?.(effect);
+        return;
       default:
         unreachable(effect);
     }
@@ -119,6 +131,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     learnt: () => scheduler.learnt(),
     peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
+    metered: (replicaId, reading, group) => tell({ kind: 'metered', replicaId, ...(group === undefined ? {} : { group }), reading }),
+    energyOf: (jobId) => scheduler.energyOf(jobId, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,

@@ -41,6 +41,8 @@ export interface TenantLimits {
 
 export interface TenantLimiter extends Limiter {
   tenants(): readonly TenantLimits[];
+  /** Of a tenant's request that is settled already: it took so much more energy than was known then, or less. */
+  spentMore(tenant: string, energyJ: number): void;
   /** Lets the places go; to be called when no request is under way. */
   close(): void;
 }
@@ -295,9 +297,20 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
   const timer = setInterval(forgetIdle, FORGET_EVERY_MS);
   timer.unref();
 
+  function spentMore(tenant: string, energyJ: number): void {
+    const account = accounts.get(tenant);
+    if (account === undefined || energyJ === 0) return;
+    account.ledger.spend(energyJ, today());
+    if (fleet === null || account.tenant.limits.scope !== 'fleet' || account.tenant.energyBudget === null) return;
+    // It goes with the next call; nothing waits for it.
+    account.untoldJ += energyJ;
+    account.dirty = true;
+  }
+
   return {
     admit,
     settle,
+    spentMore,
     tenants: () =>
       [...accounts].map(([name, account]) => {
         const { tenant, ledger, answer } = account;

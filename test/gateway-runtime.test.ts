@@ -22,6 +22,7 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
       hasOther: () => false,
       snapshot: () => ({ replicas: [], queued: 0 }),
       learnt: () => ({ timeScales: new Map(), bytesPerToken: new Map() }),
+      energyOf: () => null,
     },
     controlPeriodMs: 1_000_000,
     now: () => 7,

@@ -21,9 +21,13 @@ export interface ReplicaQueue {
   readonly structure: () => number;
   /** Streams on the server that are not ours. */
   readonly foreignCount: () => number;
+  /** All that decode there now, foreign ones too: how many, and what they have in the KV cache. */
+  readonly decoding: () => DecodeWork & { readonly foreign: number };
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
+  /** Its jobs (or this one) show what they have probably done by now. */
+  bringUpToDate(nowMs: number, job?: TrackedJob): void;
   /** What the server says of a job that has ended: so much of its prompt it had not to read. */
   cached(job: TrackedJob, promptTokens: number, cachedTokens: number): void;
   /** The device is at another point from now on; `null` = default clocks. */
@@ -231,6 +235,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     version: () => version,
     structure: () => structure,
     foreignCount: () => foreignSequences,
+    decoding: () => ({ sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() * (1 + foreignSequences / Math.max(1, running.count())), foreign: foreignSequences }),
     timeScale: () => scale,
     learnt: () => ({ prefill: learntOf('prefill'), decode: learntOf('decode') }),
     peersLearnt(told) {
@@ -282,6 +287,10 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       progressTo(nowMs);
       endStretch();
       if (!running.delete(job)) leaveQueue(job, nowMs);
+    },
+    bringUpToDate(nowMs, job) {
+      progressTo(nowMs);
+      running.bringUpToDate(job);
     },
     cached(job, promptTokens, cachedTokens) {
       if (job.prefillSeen === null || cachedTokens >= promptTokens) return;

@@ -16,6 +16,8 @@ export interface RunningStreams {
   /** False where it was not here. */
   delete(job: TrackedJob): boolean;
   tokens(job: TrackedJob, tokens: number): void;
+  /** What a job has had that does not show it, as far as is believed. */
+  bringUpToDate(job?: TrackedJob): void;
   /** So many decode steps are over: a token each for those whose tokens are not seen. */
   steps(steps: number): void;
   /** For a decision at `nowMs`; good until the next call. */
@@ -98,6 +100,10 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
   return {
     count: () => jobs.size,
     contextTokens: () => contextTokens,
+    bringUpToDate(job) {
+      if (job !== undefined) bringUpToDate(job);
+      else if (unseen > 0) for (const each of jobs.keys()) bringUpToDate(each);
+    },
     add(job, nowMs) {
       job.firstTokenAtMs = nowMs;
       job.lastTokenAtMs = nowMs;

@@ -50,7 +50,8 @@ export function createTenantLedger(): TenantLedger {
       tokens.add(more < 0 ? reserved.atS : nowS, more, nowS);
     },
     spend: (energyJ, day) => {
-      energy = { day, spentJ: (energy.day === day ? energy.spentJ : 0) + energyJ };
+      // What is settled on the day after may be less than was charged then.
+      energy = { day, spentJ: Math.max(0, (energy.day === day ? energy.spentJ : 0) + energyJ) };
     },
     spentJ: (day) => (energy.day === day ? energy.spentJ : 0),
     held: () => held,

@@ -1,6 +1,8 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
+import type { JobEnergy } from '../core/energy-ledger.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { MeterReading } from '../core/meter-window.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
@@ -23,6 +25,8 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }
   /** What the other gateways of the fleet have sent there; the server's own metrics tell the same more slowly. */
   | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
+  /** What the energy counters of its devices (all, or those of a group) say; `null`: they cannot be read. */
+  | { readonly kind: 'metered'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly reading: MeterReading | null }
   /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
   | { readonly kind: 'learnt'; readonly learning: Learning }
   /** Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). */
@@ -67,8 +71,10 @@ export interface JobReport {
   /** Of them, what its server said that it had cached. */
   readonly cachedTokens: number;
   readonly outputTokens: number;
-  /** Of the devices while they worked on it, its part, as the profile says; 0 where it was never sent. */
+  /** Of the devices while they worked on it, its part, as far as is known; 0 where it was never sent. */
   readonly energyJ: number;
+  /** The same by where it is known from; absent where nobody keeps accounts. What counters tell later comes as `settled`. */
+  readonly energy?: JobEnergy;
   /** Every SLO it carried was met; `null` where it carried none or was cancelled by its client. */
   readonly met: boolean | null;
   readonly prediction: Prediction | null;
@@ -89,4 +95,6 @@ export type Effect =
       readonly change: 'raise' | 'lower' | 'renew';
       readonly why: Explanation;
     }
-  | { readonly kind: 'report'; readonly report: JobReport };
+  | { readonly kind: 'report'; readonly report: JobReport }
+  /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
+  | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

@@ -1,4 +1,5 @@
 // What became of a job: its times, and whether they were what was asked for.
+import type { JobEnergy } from '../core/energy-ledger.ts';
 import type { JobSpec, ReplicaId } from '../core/job.ts';
 import type { PendingJob, TrackedJob } from '../core/tracked-job.ts';
 import type { JobReport, Prediction, SchedulerEvent } from './events.ts';
@@ -9,7 +10,7 @@ export function reportOf(
   tracked: TrackedJob | null,
   event: Extract<SchedulerEvent, { kind: 'ended' }>,
   nowMs: number,
-  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction; readonly energyJ: (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => number } | null,
+  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction; readonly energy: (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => { readonly energyJ: number; readonly account: JobEnergy | null } } | null,
 ): JobReport {
   const { spec } = job;
   // Without a stream only the end is seen, and without usage not how much there was.
@@ -21,7 +22,7 @@ export function reportOf(
   const promptTokens = event.usage?.promptTokens ?? job.promptTokens;
   const cachedTokens = event.usage?.cachedTokens ?? 0;
   // What a server had cached it did not prefill; a job that was let go before its first token had, for all we know, all of its prompt read.
-  const energyJ = placed === null ? 0 : placed.energyJ({ promptTokens: promptTokens - cachedTokens, outputTokens });
+  const energy = placed === null ? null : placed.energy({ promptTokens: promptTokens - cachedTokens, outputTokens });
   return {
     jobId: spec.jobId,
     replicaId: placed?.replicaId ?? null,
@@ -35,7 +36,8 @@ export function reportOf(
     promptTokens,
     cachedTokens,
     outputTokens,
-    energyJ,
+    energyJ: energy?.energyJ ?? 0,
+    ...(energy?.account == null ? {} : { energy: energy.account }),
     met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),
     prediction: placed?.prediction ?? null,
   };

@@ -1,4 +1,5 @@
 // One replica as the scheduler keeps it: how it stands, what it has, how many jobs it may have at once.
+import type { EnergyLedger } from '../core/energy-ledger.ts';
 import type { JobId } from '../core/job.ts';
 import type { Company } from '../core/job-energy.ts';
 import type { LearnedRoom } from '../core/learned-room.ts';
@@ -6,6 +7,7 @@ import { SATURATED_MS } from '../core/limits.ts';
 import type { Plan } from '../core/planner.ts';
 import type { ReplicaQueue } from '../core/replica-queue.ts';
 import type { Standing } from '../core/routing.ts';
+import type { TrackedJob } from '../core/tracked-job.ts';
 import type { ClockGroup } from './clock-group.ts';
 import type { ReplicaSpec } from './scheduler.ts';
 import type { Breaker } from './serving.ts';
@@ -13,6 +15,8 @@ import type { Breaker } from './serving.ts';
 export interface Replica {
   readonly spec: ReplicaSpec;
   readonly queue: ReplicaQueue;
+  /** `null`: nobody keeps accounts. */
+  readonly energy: EnergyLedger<TrackedJob> | null;
   /** Place in the list. */
   readonly index: number;
   /** Judged at this instant, in this state of the queue. */

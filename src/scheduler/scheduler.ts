@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
-import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
+import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
@@ -28,6 +29,7 @@ import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
+import { createReplicaEnergy, energyAtEnd, energyAtReturn, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
@@ -63,6 +65,8 @@ export interface SchedulerOptions {
   readonly queuedMax: number;
   /** A replica that comes back up gets a share of its concurrency that grows over this long; default 0: all at once. */
   readonly slowStartMs?: number;
+  /** Keep accounts of what jobs take of the devices' energy; default: no. */
+  readonly energyAccounts?: boolean;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -89,6 +93,8 @@ export interface FleetSnapshot {
     readonly waitingPrompts: number;
     readonly runningStreams: number;
     readonly stepTimeResidual: number;
+    /** Absent where nobody keeps accounts. */
+    readonly energy?: ReplicaEnergy;
   }[];
   readonly queued: number;
 }
@@ -99,6 +105,8 @@ export interface Scheduler {
   /** A job that is on a replica could be served by another one, were it returned. */
   hasOther(jobId: JobId): boolean;
   snapshot(nowMs: number): FleetSnapshot;
+  /** What a job that is on a replica has taken so far; `null` where that is not known. */
+  energyOf(jobId: JobId, nowMs: number): JobEnergy | null;
   /** What was learnt here, for the other gateways of the fleet. */
   learnt(): Learning;
 }
@@ -143,10 +151,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Of looking over the queue; sets who behind the first is looked at. */
   let turn = 0;
   const placements = new Map<JobId, Placement>();
-  const replicas: Replica[] = options.replicas.map((spec, index) => ({
-    spec,
-    index,
-    queue: createReplicaQueue({
+  const replicas: Replica[] = options.replicas.map((spec, index) => {
+    const queue = createReplicaQueue({
       model: spec.belief,
       lengths,
       guards,
@@ -157,17 +163,23 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       streamsApart: policy.kind === 'rival',
       share: (nowMs) => fleet.shareOf(spec, nowMs),
       bringUpToDate: () => options.bringUpToDate?.(spec.replicaId),
-    }),
-    standing: null,
-    planned: null,
-    learnedRoom: createLearnedRoom(spec.concurrencyMax),
-    state: 'down',
-    backAtMs: Number.NEGATIVE_INFINITY,
-    wasAway: false,
-    breaker: { kind: 'closed' },
-    saturated: null,
-    groups: clockGroups(spec.disaggregated === true),
-  }));
+    });
+    return {
+      spec,
+      index,
+      queue,
+      energy: options.energyAccounts === true ? createReplicaEnergy(spec, queue) : null,
+      standing: null,
+      planned: null,
+      learnedRoom: createLearnedRoom(spec.concurrencyMax),
+      state: 'down',
+      backAtMs: Number.NEGATIVE_INFINITY,
+      wasAway: false,
+      breaker: { kind: 'closed' },
+      saturated: null,
+      groups: clockGroups(spec.disaggregated === true),
+    };
+  });
   /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
   const loads = new Int32Array(replicas.length);
   const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
@@ -326,6 +338,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.set(job.spec.jobId, { kind: 'sent', job: tracked, replica, prediction, raw: { ttftMs: route.ttftMs, tpotMs: route.tpotMs }, company: companyOn(replica, 1) });
     trialBegins(replica, job.spec.jobId);
     replica.queue.add(tracked, nowMs);
+    replica.energy?.began(tracked, nowMs);
     loads[replica.index] = (loads[replica.index] as number) + 1;
     if (known === null) judgements.remember(tracked, route, { sure: isSure(job, route), load: loads[replica.index] as number }, nowMs);
     const effects: Effect[] = [{ kind: 'dispatch', jobId: job.spec.jobId, replicaId: replica.spec.replicaId, prediction }];
@@ -457,13 +470,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction, raw, company } = placement;
-    const companyAtEnd = companyOn(replica, 0);
+    const energy = energyAtEnd(replica, job, { sent: company, ended: companyOn(replica, 0) }, event.usage, nowMs);
     takeOff(job, replica, nowMs);
     affinity.ended(job, replica.index, event.outcome, event.usage);
     if (event.usage !== undefined) replica.queue.cached(job, event.usage.promptTokens, event.usage.cachedTokens);
     const { spec } = job;
     waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
-    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energyJ: (tokens) => jobEnergyJ(replica.spec.belief, tokens, company, companyAtEnd) });
+    const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
     predictions.learn(job, raw, report);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
@@ -487,8 +500,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
     const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
-    if (!isServed(again)) return [{ kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
-    return place(again, nowMs);
+    const settled = energyAtReturn(replica, job, nowMs);
+    if (!isServed(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    return [...settled, ...place(again, nowMs)];
   }
 
   function avoidedOnce({ avoid = [] }: PendingJob, { spec: { replicaId } }: Replica): readonly ReplicaId[] {
@@ -681,6 +695,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     for (const group of replica.groups) {
       if (event.group !== undefined && group.phase !== event.group) continue;
       const point = followed(replica.spec.belief, group, event.controlled, event.pointId);
+      moved(replica, group.phase, point, nowMs);
       if (group.phase === null) replica.queue.applied(point, nowMs);
       else replica.queue.groupApplied(group.phase, { appliedPoint: point, controlled: group.controlled }, nowMs);
     }
@@ -718,6 +733,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         case 'peer-load':
           byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
           return NO_EFFECTS;
+        case 'metered': {
+          const replica = byId.get(event.replicaId);
+          return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+        }
         case 'learnt':
           for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
           prompts.peersLearnt(event.learning.bytesPerToken);
@@ -733,6 +752,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(jobId);
       return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
     },
+    energyOf(jobId, nowMs) {
+      const placement = placements.get(jobId);
+      if (placement?.kind !== 'sent' || placement.replica.energy === null) return null;
+      placement.replica.queue.bringUpToDate(nowMs, placement.job);
+      return placement.replica.energy.known(placement.job);
+    },
     learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),
     snapshot(nowMs) {
       return {
@@ -745,6 +770,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
           stepTimeResidual: replica.queue.timeScale().decode,
+          ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
       };

@@ -78,6 +78,8 @@ export function createExplainer(request: number, what: Pick<RequestExplanation, 
       case 'report':
         if (effect.report.jobId === jobId) report = effect.report;
         return;
+      case 'settled':
+        return;
       case 'demand': {
         const { binding, jobId: bindingJobId, slackMs } = effect.why;
         const decision = { atMs: nowMs, pointId: effect.point?.id ?? null, change: effect.change, binding, bindingRequest: bindingJobId === undefined ? null : Number(bindingJobId), slackMs: slackMs ?? null };

@@ -177,6 +177,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       case 'report':
         reports.push(effect.report);
         return;
+      case 'settled':
+        return;
       default:
         unreachable(effect);
     }

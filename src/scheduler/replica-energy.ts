@@ -1,0 +1,59 @@
+// The accounts of energy, where the scheduler keeps them: what it tells a replica's ledger, and what of it goes out.
+import { createEnergyLedger, type EnergyLedger, type JobEnergy, type Settled } from '../core/energy-ledger.ts';
+import { type Company, jobEnergyJ } from '../core/job-energy.ts';
+import type { ReplicaQueue } from '../core/replica-queue.ts';
+import { PHASE_GROUPS, type PhaseGroup } from '../core/replica-view.ts';
+import type { TrackedJob } from '../core/tracked-job.ts';
+import type { PointIndex } from '../frontier/performance-model.ts';
+import type { Effect, SchedulerEvent } from './events.ts';
+import type { Replica } from './replica.ts';
+import type { ReplicaSpec } from './scheduler.ts';
+
+export function createReplicaEnergy({ belief, disaggregated }: ReplicaSpec, queue: Pick<ReplicaQueue, 'decoding'>): EnergyLedger<TrackedJob> {
+  return createEnergyLedger({ model: belief, groups: disaggregated === true ? PHASE_GROUPS : [null], streams: queue.decoding });
+}
+
+/** What a job was charged that has ended: by its account where there is one. It is still in the replica's queue. */
+export function energyAtEnd(
+  { spec: { belief }, energy, queue }: Replica,
+  job: TrackedJob,
+  company: { readonly sent: Company; readonly ended: Company },
+  usage: Extract<SchedulerEvent, { kind: 'ended' }>['usage'],
+  nowMs: number,
+): (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => { readonly energyJ: number; readonly account: JobEnergy | null } {
+  if (energy === null) return (tokens) => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null });
+  queue.bringUpToDate(nowMs, job);
+  return (tokens) => {
+    const modelledJ = jobEnergyJ(belief, tokens, company.sent, company.ended);
+    const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
+    const maximumClockJ = jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended));
+    const done = usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens: tokens.outputTokens };
+    const account = energy.ended(job, done, nowMs, { energyJ: modelledJ, maximumClockJ });
+    return { energyJ: account.meteredJ + account.modelledJ, account };
+  };
+}
+
+/** It goes to another replica: what this one took for it is its own all the same. */
+export function energyAtReturn({ energy }: Replica, job: TrackedJob, nowMs: number): readonly Effect[] {
+  if (energy === null) return [];
+  const more = energy.ended(job, null, nowMs, { energyJ: 0, maximumClockJ: 0 });
+  return more.meteredJ === 0 && more.modelledJ === 0 ? [] : [settledEffect({ job, more })];
+}
+
+export function metered({ energy, queue }: Replica, { group, reading }: Extract<SchedulerEvent, { kind: 'metered' }>, nowMs: number): readonly Effect[] {
+  if (energy === null) return [];
+  queue.bringUpToDate(nowMs);
+  return energy.metered(group ?? null, reading, nowMs).settled.map(settledEffect);
+}
+
+/** Its group is at another point from now on; `null`: default clocks. The queue must not have been told of it yet. */
+export function moved({ energy, queue, spec: { belief } }: Replica, group: PhaseGroup | null, point: PointIndex | null, nowMs: number): void {
+  if (energy === null) return;
+  queue.bringUpToDate(nowMs);
+  energy.moved(group, point ?? belief.fastest, nowMs);
+}
+
+function settledEffect({ job: { spec }, more }: Settled<TrackedJob>): Effect {
+  const { jobId, tenant, model, sloClass } = spec;
+  return { kind: 'settled', jobId, tenant, model, sloClass, more };
+}
