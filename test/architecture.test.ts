@@ -19,11 +19,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
   // The request's way in: http → runtime → scheduler. Config only for its types and its SLO tables.
-  http: ['core', 'scheduler', 'frontier', 'telemetry', 'config', 'config.ts', 'runtime.ts'],
+  http: ['core', 'scheduler', 'frontier', 'telemetry', 'config', 'config.ts', 'runtime.ts', 'json-members.ts'],
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],
   agent: ['core', 'scheduler', 'frontier', 'telemetry'],
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
-  batch: ['core', 'scheduler', 'frontier', 'telemetry', 'make-directory.ts'],
+  batch: ['core', 'scheduler', 'frontier', 'telemetry', 'make-directory.ts', 'json-members.ts'],
   telemetry: ['core', 'scheduler', 'frontier'],
   probes: ['config'],
   config: ['core', 'scheduler', 'frontier', 'config.ts', 'store/redis-target.ts'],

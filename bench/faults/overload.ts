@@ -2,6 +2,8 @@
 // beside the most that it could, and who gets it. The same load without admission stands beside it.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import { nominalWorkMs } from '../../src/core/nominal-work.ts';
+import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { simulate } from '../../src/simulator/simulate.ts';
 import type { Seen } from './checking-client.ts';
@@ -20,10 +22,10 @@ export interface OverloadRun {
   readonly goodputTokensPerS: number;
   readonly throughputTokensPerS: number;
   /**
-   * Of the requests that were in time, and by how much that is off the tenant's weight, relative to it. Of their tokens as well; but lengths
-   * vary so much that the tokens of a tenant's hundred requests are a tenth off by chance alone.
+   * Of the fleet's work, which is what is shared out: prefill and decode time of the requests that were in time, as the profile says. `offPct`: from the
+   * tenant's weight, relative to it. Of requests as well; but sizes vary so much that those of a tenant's few hundred are several percent off by chance alone.
    */
-  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number; readonly ofTokens: number }[];
+  readonly shares: readonly { readonly tenant: string; readonly wanted: number; readonly got: number; readonly offPct: number; readonly ofRequests: number }[];
   /** The longest that a client waited for its answer's end, or for a no. */
   readonly slowestMs: number;
   readonly slowestRefusalMs: number | null;
@@ -124,6 +126,8 @@ function judged(admission: OverloadRun['admission'], all: readonly Seen[], stret
   const inTime = all.filter((one) => metSlo(one, SLO));
   const goodput = tokensPerS(inTime);
   const weights = TENANTS.reduce((sum, [, weight]) => sum + weight, 0);
+  const model = createPerformanceModel(loadProfile(join(ROOT, PROFILE)));
+  const workOf = (of: readonly Seen[]): number => startedWithin(of, stretch).reduce((sum, { request }) => sum + nominalWorkMs(model, request.promptWords, request.outputTokens), 0);
   return {
     admission,
     requests: seen.length,
@@ -134,8 +138,8 @@ function judged(admission: OverloadRun['admission'], all: readonly Seen[], stret
     shares: TENANTS.map(([tenant, weight]) => {
       const wanted = weight / weights;
       const ofTenant = inTime.filter(({ request }) => tenantOf(request) === tenant);
-      const got = startedWithin(ofTenant, stretch) / startedWithin(inTime, stretch);
-      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1), ofTokens: tokensPerS(ofTenant) / goodput };
+      const got = workOf(ofTenant) / workOf(inTime);
+      return { tenant, wanted, got, offPct: 100 * (got / wanted - 1), ofRequests: startedWithin(ofTenant, stretch).length / startedWithin(inTime, stretch).length };
     }),
     slowestMs: Math.max(...all.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
     slowestRefusalMs: refused.length === 0 ? null : Math.max(...refused.map(({ sentAtMs, endedAtMs }) => endedAtMs - sentAtMs)),
@@ -143,8 +147,8 @@ function judged(admission: OverloadRun['admission'], all: readonly Seen[], stret
   };
 }
 
-function startedWithin(seen: readonly Seen[], { fromMs, toMs }: Stretch): number {
-  return seen.filter(({ firstTokenAtMs }) => firstTokenAtMs !== null && firstTokenAtMs >= fromMs && firstTokenAtMs < toMs).length;
+function startedWithin(seen: readonly Seen[], { fromMs, toMs }: Stretch): readonly Seen[] {
+  return seen.filter(({ firstTokenAtMs }) => firstTokenAtMs !== null && firstTokenAtMs >= fromMs && firstTokenAtMs < toMs);
 }
 
 /** As if its tokens came evenly from the first to the last. */
@@ -156,7 +160,7 @@ function tokensWithin({ outcome, firstTokenAtMs, lastTokenAtMs }: Seen, { fromMs
 }
 
 function told({ admission, requests, admitted, attainment, goodputTokensPerS, throughputTokensPerS, shares, slowestMs, slowestRefusalMs, hung }: OverloadRun): string {
-  const ofShares = shares.map(({ tenant, wanted, got, ofTokens }) => `${tenant} ${(100 * got).toFixed(1)} % of requests (${(100 * ofTokens).toFixed(1)} % of tokens; weight ${(100 * wanted).toFixed(1)} %)`).join(', ');
+  const ofShares = shares.map(({ tenant, wanted, got, ofRequests }) => `${tenant} ${(100 * got).toFixed(1)} % of the work (${(100 * ofRequests).toFixed(1)} % of requests; weight ${(100 * wanted).toFixed(1)} %)`).join(', ');
   const refusal = slowestRefusalMs === null ? '' : `, slowest refusal ${slowestRefusalMs.toFixed(0)} ms`;
   return `${admission === 'refuse' ? 'with admission' : 'without'}: ${admitted} of ${requests} admitted, ${(100 * attainment).toFixed(1)} % of them in time; ${goodputTokensPerS.toFixed(0)} of ${throughputTokensPerS.toFixed(0)} tokens/s in time; shares ${ofShares}; slowest ${(slowestMs / 1_000).toFixed(1)} s${refusal}; ${hung} hung`;
 }

@@ -1,5 +1,6 @@
 // An input file of a batch: cut into lines as its bytes come, and each line checked. What is wrong is told by line number.
 import type { LineError } from './batch-record.ts';
+import { topLevelValues } from '../json-members.ts';
 import { jsonText, shown } from './shown.ts';
 
 /** One request of a batch, as its file has it. */
@@ -109,6 +110,8 @@ function checkLine(text: string, endpoint: string, customIds: ReadonlySet<string
   if (typeof customId !== 'string' || customId === '' || customId.length > CUSTOM_ID_CHARACTERS_MAX) {
     return bad('invalid_custom_id', 'custom_id', `custom_id: got ${shown(customId)}, want a string of 1 to ${CUSTOM_ID_CHARACTERS_MAX} characters.`);
   }
+  // Half of a pair of surrogates is no character: no store would give it back as it came.
+  if (!customId.isWellFormed()) return bad('invalid_custom_id', 'custom_id', `custom_id: got ${shown(customId)}, want well-formed Unicode.`);
   if (customIds.has(customId)) return bad('duplicate_custom_id', 'custom_id', `The custom_id ${shown(customId)} is used on an earlier line; want a different one on each.`);
   if (method === undefined) return bad('missing_required_parameter', 'method', "Missing required parameter: 'method'.");
   if (method !== 'POST') return bad('invalid_method', 'method', `method: got ${shown(method)}, want 'POST'.`);
@@ -118,8 +121,11 @@ function checkLine(text: string, endpoint: string, customIds: ReadonlySet<string
   if (!isObject(body)) return bad('invalid_body', 'body', `body: got ${shown(body)}, want a JSON object.`);
   if (typeof body['model'] !== 'string' || body['model'] === '') return bad('missing_required_parameter', 'body.model', `body.model: got ${shown(body['model'])}, want the name of a model.`);
   if (body['stream'] === true) return bad('invalid_body', 'body.stream', 'body.stream: got true; answers of a batch are not streamed.');
-  const sent = jsonText(body);
-  return sent === null ? bad('invalid_body', 'body', 'body: nested too deeply.') : { kind: 'ok', customId, body: sent };
+  if (jsonText(body) === null) return bad('invalid_body', 'body', 'body: nested too deeply.');
+  // As it was written: printed anew, a seed of 64 bits would be another number.
+  const bytes = Buffer.from(text);
+  const { start, end } = topLevelValues(bytes, 'body').at(-1) as { start: number; end: number };
+  return { kind: 'ok', customId, body: bytes.toString('utf8', start, end) };
 }
 
 function bad(code: string, param: string | null, message: string): Checked {

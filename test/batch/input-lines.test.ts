@@ -40,6 +40,16 @@ test.each([
   expect(read(line).lines).toEqual([]);
 });
 
+test('a body is sent byte for byte as its line has it: a seed of 64 bits, spaces, the last of two bodies', () => {
+  const body = '{ "model":"m", "seed": 9007199254740993, "x":"\\u00e9", "body":{"a":[1.0]} }';
+  const [line] = read(`{"custom_id":"a","method":"POST","url":"${ENDPOINT}","body":{"model":"n"},"body" :  ${body} }`).lines;
+  expect(line?.body).toBe(body);
+});
+
+test('a custom_id with half of a pair of surrogates, which no store gives back, is refused', () => {
+  expect(read(`{"custom_id":"\\ud800","method":"POST","url":"${ENDPOINT}","body":{"model":"m"}}`).errors).toMatchObject([{ line: 1, code: 'invalid_custom_id', param: 'custom_id' }]);
+});
+
 // The gateway ended of it, and again at each restart.
 test.each([
   { line: (deep: string) => `{"custom_id":"a","method":"POST","url":"${ENDPOINT}","body":{"model":"m","messages":${deep}}}`, code: 'invalid_body', param: 'body' },
