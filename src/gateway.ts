@@ -105,6 +105,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
+  const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
   const runtime: Runtime = createRuntime({
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
@@ -120,7 +121,6 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       energy.settled(settled);
     },
   });
-  const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
   const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
 

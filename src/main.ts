@@ -11,6 +11,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Comman
   bench: () => import('./cli/bench.ts'),
   keys: () => import('./cli/keys.ts'),
   demo: () => import('./cli/demo.ts'),
+  report: () => import('./cli/report.ts'),
 };
 
 async function main(argv: readonly string[]): Promise<number> {

@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { ConfigError } from './config-problems.ts';
 
 /** What a request reads when it comes, so that the next one may find another. */
-type LiveKey = 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs' | 'keysPath' | 'slo' | 'models' | 'passThrough' | 'upstream';
+type LiveKey = 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs' | 'keysPath' | 'slo' | 'models' | 'passThrough' | 'upstream' | 'intensities';
 
 /** The rest: what is open, connected, loaded or learnt from. */
 const BOUND: { readonly [Key in Exclude<keyof Config, LiveKey>]: string } = {
@@ -20,6 +20,7 @@ const BOUND: { readonly [Key in Exclude<keyof Config, LiveKey>]: string } = {
   limits: 'limits',
   timeouts: 'timeouts',
   health: 'health',
+  accounts: 'accounts',
   logging: 'logging',
 };
 
