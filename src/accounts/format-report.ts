@@ -22,7 +22,7 @@ export function formatReport(report: EnergyReport): string {
     '',
     ...table([header, ...rows, ...rest]),
     '',
-    ...notes(report, allJ, maximumClockJ),
+    ...notes(report, total.energyJ + besides.idleMeteredJ + besides.idleModelledJ, maximumClockJ),
   ].join('\n');
 }
 
@@ -42,14 +42,14 @@ function csvField(value: string | number | null): string {
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-function notes({ intensities, besides, total, seenFromS, seenUntilS }: EnergyReport, allJ: number, maximumClockJ: number): string[] {
+function notes({ intensities, besides, total, seenFromS, seenUntilS }: EnergyReport, comparedJ: number, maximumClockJ: number): string[] {
   const { pricePerKwh, currency, carbonGPerKwh, pue } = intensities;
   const said = [
     seenFromS === null || seenUntilS === null ? null : `Written down: hours from ${instant(seenFromS)} to ${instant(seenUntilS)}.`,
     'All of this is an estimate. Metered: the devices\' counters, shared out by what the profile says each request did. The rest is by the profile alone.',
     'Idle is nobody\'s and kept apart. Energy is of the devices (GPUs), without hosts, network and cooling.',
     besides.unapportionedJ > 0 ? '"Told too late" may be in requests already, as modelled: counters were out of sight meanwhile.' : null,
-    maximumClockJ > 0 && total.requests > 0 ? `Counterfactual: at maximum clock the same requests and idling would have taken an estimated ${kwh(maximumClockJ)} kWh (${percent(allJ / maximumClockJ - 1)}), by the profile, batches and routing as they were.` : null,
+    maximumClockJ > 0 && total.requests > 0 ? `Counterfactual: at maximum clock the same requests and idling would have taken an estimated ${kwh(maximumClockJ)} kWh (${percent(comparedJ / maximumClockJ - 1)} is what was taken instead), by the profile, batches and routing as they were.` : null,
     pricePerKwh === null && carbonGPerKwh === null ? 'No price and no carbon intensity are known: accounts.pricePerKwh and accounts.carbonGPerKwh in the configuration, or --price-per-kwh and --carbon-g-per-kwh.' : null,
     pricePerKwh === null ? null : `Cost: an estimate at ${pricePerKwh} ${currency} per kWh and a PUE of ${pue}; electricity alone.`,
     carbonGPerKwh === null ? null : `Carbon: an estimate at ${carbonGPerKwh} g CO2e per kWh and a PUE of ${pue}; of the electricity, not of the hardware.`,
@@ -62,7 +62,7 @@ function moneyHeader({ pricePerKwh, currency, carbonGPerKwh }: Intensities): str
 }
 
 function money({ cost, carbonG }: Pick<BillLine, 'cost' | 'carbonG'>, { pricePerKwh, carbonGPerKwh }: Intensities): string[] {
-  return [...(pricePerKwh === null ? [] : [cost === null ? '-' : small(cost)]), ...(carbonGPerKwh === null ? [] : [carbonG === null ? '-' : small(carbonG / 1_000)])];
+  return [...(pricePerKwh === null ? [] : [cost === null ? '-' : cost >= 1 ? cost.toFixed(2) : small(cost)]), ...(carbonGPerKwh === null ? [] : [carbonG === null ? '-' : small(carbonG / 1_000)])];
 }
 
 function sumOf(a: number | null, b: number | null): number | null {
