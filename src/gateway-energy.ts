@@ -1,11 +1,11 @@
 // The accounts of energy, as a part of the gateway: the counters of the nodes' agents go to the scheduler, which apportions
 // them, and what comes of it is added up by tenant, model and class.
+import { isDeepStrictEqual } from 'node:util';
 import { createEnergyFeed } from './agent/energy-feed.ts';
-import type { Config } from './config.ts';
 import { createEnergyBook, type EnergyRow } from './core/energy-book.ts';
 import type { ReplicaEnergy } from './core/energy-ledger.ts';
 import type { ReplicaId } from './core/job.ts';
-import { nodesOf, placesOf } from './gateway-clocks.ts';
+import { type Fleet, nodesOf, placeOf } from './gateway-clocks.ts';
 import type { Runtime, Settled } from './runtime.ts';
 import type { JobReport } from './scheduler/events.ts';
 
@@ -38,30 +38,41 @@ const READ_IDLE_EVERY_MS = 5_000;
 export interface EnergyAccounts extends GatewayEnergy {
   /** Reads counters from now on. */
   start(): void;
+  /** These are all from now on. */
+  change(fleet: Fleet): void;
 }
 
-export function openEnergy(config: Pick<Config, 'agents' | 'replicas'>, { runtime, telemetry, now }: Joined): EnergyAccounts {
+export function openEnergy(fleet: Fleet, { runtime, telemetry, now }: Joined): EnergyAccounts {
   const book = createEnergyBook();
   const sinceUnixMs = Date.now();
-  const placeOf = placesOf(config.replicas);
-  const nodes = nodesOf(config);
+  let nodes = nodesOf(fleet);
   let feed: ReturnType<typeof createEnergyFeed> | null = null;
 
+  function start(): void {
+    if (nodes.length === 0) return;
+    feed = createEnergyFeed({
+      nodes,
+      everyMs: READ_EVERY_MS,
+      idleEveryMs: READ_IDLE_EVERY_MS,
+      isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
+      onReading: (name, reading) => {
+        const { replicaId, group } = placeOf(name);
+        runtime().metered(replicaId, reading, group);
+      },
+      onState: telemetry.energyMeter,
+      now,
+    });
+  }
+
   return {
-    start: () => {
-      if (nodes.length === 0) return;
-      feed = createEnergyFeed({
-        nodes,
-        everyMs: READ_EVERY_MS,
-        idleEveryMs: READ_IDLE_EVERY_MS,
-        isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
-        onReading: (name, reading) => {
-          const { replicaId, group } = placeOf(name);
-          runtime().metered(replicaId, reading, group);
-        },
-        onState: telemetry.energyMeter,
-        now,
-      });
+    start,
+    change: (next) => {
+      const changed = nodesOf(next);
+      if (isDeepStrictEqual(changed, nodes)) return;
+      nodes = changed;
+      void feed?.close();
+      feed = null;
+      start();
     },
     reported: (report) => {
       if (report.energy !== undefined) book.ended(report, report, report.energy);
