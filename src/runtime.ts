@@ -44,8 +44,8 @@ export interface Runtime {
   peersLearnt(learning: Learning): void;
   /** What the energy counters of its devices say; `group`: of a disaggregated server, of which. `null`: they cannot be read. */
   metered(replicaId: ReplicaId, reading: MeterReading | null, group?: PhaseGroup): void;
-  /** What a job that is on a replica has taken so far; `null` where that is not known. */
-  energyOf(jobId: JobId): JobEnergy | null;
+  /** What a job that is on a replica has taken so far; `null` where that is not known. `usage`: as its server has said, if it has ended there. */
+  energyOf(jobId: JobId, usage: Usage | null): JobEnergy | null;
   /** Jobs are on a replica, or have ended and wait for what its counters say. */
   hasOpenAccounts(replicaId: ReplicaId): boolean;
   /** `group`: of a disaggregated server, which. */
@@ -149,7 +149,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
     metered: (replicaId, reading, group) => tell({ kind: 'metered', replicaId, ...(group === undefined ? {} : { group }), reading }),
     hasOpenAccounts: (replicaId) => scheduler.hasOpenAccounts(replicaId),
-    energyOf: (jobId) => scheduler.energyOf(jobId, now()),
+    energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,

@@ -82,7 +82,7 @@ export interface EnergyLedger<Job extends EnergyJob> {
   /** `done`: what its server says that there was; `unmetered`: what it is charged where nothing has been read since it began. */
   ended(job: Job, done: WorkDone | null, nowMs: number, unmetered: { readonly energyJ: number; readonly maximumClockJ: number }): JobEnergy;
   /** The same of one that is under way. */
-  known(job: Job): JobEnergy;
+  known(job: Job, done: WorkDone | null): JobEnergy;
   /** A group is at another point from now on. Jobs have to be up to date. */
   moved(group: PhaseGroup | null, point: PointIndex, nowMs: number): void;
   /** `null`: the meter is out of sight. Jobs have to be up to date. */
@@ -118,6 +118,8 @@ interface Entry<Job> {
   /** What has been looked at: of its prompt, and tokens of steps. */
   prefilled: number;
   decoded: number;
+  /** Its server has said how much it was, and all of it is looked at. */
+  isWhole: boolean;
   group: Group;
   /** Since the last reading. */
   readonly prefill: WorkCost;
@@ -167,6 +169,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
   /** Adds what it has done since it was last looked at, at the points of now. */
   function weigh(entry: Entry<Job>): void {
     const { job } = entry;
+    if (entry.isWhole) return;
     if (job.firstTokenAtMs !== null && entry.group !== decodeGroup) {
       leaves(entry.group, job.firstTokenAtMs);
       entry.group = decodeGroup;
@@ -189,6 +192,8 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
 
   /** At its end its server has said how much there was; what was seen until then may have been more or less. */
   function weighWhole(entry: Entry<Job>, done: WorkDone): void {
+    if (entry.isWhole) return;
+    entry.isWhole = true;
     const seen = entry.prefilled - entry.cachedTokens;
     if (done.prefilledTokens > seen) addPrompt(entry.prefill, model, entry.prefilled, entry.prefilled + done.prefilledTokens - seen, prefillGroup.window.point());
     else if (seen > 0) scaleCost(entry.prefill, done.prefilledTokens / seen);
@@ -379,7 +384,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
 
   return {
     began(job, nowMs) {
-      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, group: prefillGroup, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null, awaits: [] });
+      underWay.set(job, { job, cachedTokens: job.prefilledTokens, prefilled: job.prefilledTokens, decoded: 0, isWhole: false, group: prefillGroup, prefill: noWork(), decode: noWork(), meteredJ: 0, modelledJ: 0, maximumClockJ: 0, told: null, awaits: [] });
       enters(prefillGroup, nowMs);
     },
     ended(job, done, nowMs, unmetered) {
@@ -407,10 +412,11 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       }
       return entry.told;
     },
-    known(job) {
+    known(job, done) {
       const entry = underWay.get(job);
       if (entry === undefined) return { meteredJ: 0, modelledJ: 0, maximumClockJ: 0 };
       weigh(entry);
+      if (done !== null) weighWhole(entry, done);
       return knownOf(entry);
     },
     moved(phase, point, nowMs) {

@@ -2,7 +2,7 @@
 // its answer handed through. Whoever goes away first, client or server, the other side is let go at once.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
 import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
@@ -12,15 +12,18 @@ import { tenantOf } from './access.ts';
 import type { AnswerHead } from './answer-head.ts';
 import { isReadableStream } from './answer-head.ts';
 import type { AnswerSink, Call } from './answer-sink.ts';
+import type { AnswerWriter } from './answer-writer.ts';
 import type { Asked } from './asked.ts';
 import { lessSpent } from './asked.ts';
 import { cut, cutIfUnread } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
 import { dialectOf } from './endpoints.ts';
+import { energyWriterFor, readEnergyAsked, setEnergyHeaders } from './energy-told.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
 import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import { createHeldAnswer, type HeldAnswer } from './held-answer.ts';
 import { jobOf } from './job-of.ts';
 import type { KeepAlive } from './keep-alive.ts';
 import { createKeepAlive, NO_KEEP_ALIVE } from './keep-alive.ts';
@@ -34,14 +37,13 @@ import { readBody } from './request-body.ts';
 import { serverErrorEvent } from './server-error-event.ts';
 import { tierTold, tierToldOfClass } from './service-tier.ts';
 import { readSlo } from './slo.ts';
-import type { TierWriter } from './tier-writer.ts';
 import { tierWriterFor } from './tier-writer.ts';
 import type { ServerRequest } from './upstream-request.ts';
 import { queryOf, upstreamRequest } from './upstream-request.ts';
 
 /** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
-  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther'>;
+  readonly runtime: Pick<Runtime, 'submit' | 'tokens' | 'ended' | 'returned' | 'hasOther' | 'energyOf'>;
   readonly send: (replicaId: ReplicaId, request: ServerRequest, sink: AnswerSink) => Call;
   /** How a replica is spoken to: the name it knows the model by, and whether it may be asked for the usage of a stream. */
   readonly upstream: (replicaId: ReplicaId, model: string) => { readonly model: string; readonly asksUsage: boolean; readonly priority: EnginePriority | null };
@@ -82,6 +84,8 @@ interface Content {
   readonly fallbacks: readonly string[];
   /** What its answer is to say of the service tier; `null`: nothing, it goes as it came. */
   readonly tier: string | null;
+  /** Its answer is to say what it took of the devices' energy. */
+  readonly energy: boolean;
 }
 
 type State =
@@ -90,7 +94,7 @@ type State =
   | { readonly kind: 'sent'; readonly jobId: JobId; readonly call: Call }
   /** The server said "not now" and, once that is read, another replica may have it; or, not `again`, it is to become an event. */
   | { readonly kind: 'refused'; readonly jobId: JobId; readonly call: Call; readonly refused: RefusedAnswer; readonly again: boolean }
-  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly tier: TierWriter | null; readonly trailersOf: IncomingHttpHeaders | null }
+  | { readonly kind: 'answering'; readonly jobId: JobId; readonly call: Call; readonly eventStream: boolean; readonly succeeded: boolean; readonly writers: readonly AnswerWriter[]; readonly trailersOf: IncomingHttpHeaders | null; /** Nothing of it has gone out. */ readonly held: HeldAnswer | null }
   | { readonly kind: 'over' };
 
 export function createExchange(options: ExchangeOptions): Exchange {
@@ -141,9 +145,11 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (model === null) return refuse({ kind: 'unknown-model', model: name });
       const slo = readSlo(incoming.headers, { model, serviceTier: request.serviceTier }, identity.tenant, options.slo);
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
+      const energy = readEnergyAsked(incoming.headers);
+      if (energy.kind === 'bad') return refuse({ kind: 'bad-request', param: energy.param, message: energy.message });
       jobs += 1;
       const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
-      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo) };
+      const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo), energy: energy.asked };
       if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
       else enter(job, identity.tenant, content);
     });
@@ -195,7 +201,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           const { body, usageOptions, name } = content;
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
+          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
           const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
@@ -238,14 +244,26 @@ export function createExchange(options: ExchangeOptions): Exchange {
       function answer(head: AnswerHead, call: Call): void {
         content.body = null;
         const early = keepAlive.hasBegun();
-        const tier = content.tier === null ? null : tierWriterFor(content.tier, endpoint, head);
-        const eventStream = begin(head, asked, tier !== null);
+        const writers = [content.tier === null ? null : tierWriterFor(content.tier, endpoint, head), content.energy ? energyWriterFor(endpoint, head, () => runtime.energyOf(jobId, null)) : null].filter((writer) => writer !== null);
+        const { headers, statusCode, streams } = head;
+        const answering = { kind: 'answering', jobId, call, succeeded: statusCode < 400, writers, trailersOf: early || headers['trailer'] === undefined ? null : headers } as const;
+        if (content.energy && !early && !streams && statusCode < 400) {
+          state = { ...answering, eventStream: false, held: createHeldAnswer(head) };
+          return;
+        }
+        const eventStream = begin(head, asked, writers.length > 0);
         // Comments have their place in an event stream alone; there they go on until its first byte.
         if (!eventStream) keepAlive.stop();
-        const { headers, statusCode } = head;
-        state = { kind: 'answering', jobId, call, eventStream, succeeded: statusCode < 400, tier, trailersOf: early || headers['trailer'] === undefined ? null : headers };
+        state = { ...answering, eventStream, held: null };
         // Most servers send headers with the first piece; where they come alone they are not held back either.
         process.nextTick(flushHeaders, outgoing);
+      }
+
+      /** What was held begins with what is known of its energy by now. */
+      function release(held: HeldAnswer, writers: readonly AnswerWriter[], usage: Usage | null): void {
+        setEnergyHeaders(outgoing, runtime.energyOf(jobId, usage));
+        keepAlive.stop();
+        begin(held.head, asked, writers.length > 0);
       }
 
       /** What it said cannot be passed on any more but as an event. */
@@ -297,9 +315,15 @@ export function createExchange(options: ExchangeOptions): Exchange {
             answer(refused.head, call);
           }
           if (state.kind !== 'answering') return;
-          const { call, tier } = state;
+          const { call, writers, held } = state;
+          if (held !== null) {
+            if (held.push(bytes)) return;
+            release(held, writers, null);
+            bytes = held.bytes();
+            state = { ...state, held: null };
+          }
           if (bytes.length > 0) bytes = keepAlive.first(bytes);
-          if (tier !== null) bytes = tier.push(bytes);
+          for (const writer of writers) bytes = writer.push(bytes);
           if (!outgoing.write(bytes)) {
             call.pause();
             outgoing.once('drain', call.resume);
@@ -323,12 +347,17 @@ export function createExchange(options: ExchangeOptions): Exchange {
           }
           if (state.kind !== 'answering') return;
           const outcome = state.succeeded && !errorInside ? 'finished' : 'failed';
-          const { tier } = state;
+          const { writers, held } = state;
           const passing = state.trailersOf === null ? null : clientTrailers(state.trailersOf, trailers);
           state = { kind: 'over' };
+          if (held !== null) {
+            if (bytes !== null) held.push(bytes);
+            bytes = held.bytes();
+            release(held, writers, usage);
+          }
           if (passing !== null) outgoing.addTrailers(passing);
           if (bytes !== null) bytes = keepAlive.first(bytes);
-          if (bytes !== null && tier !== null) bytes = tier.push(bytes);
+          if (bytes !== null) for (const writer of writers) bytes = writer.push(bytes);
           keepAlive.stop();
           if (bytes === null) outgoing.end();
           else outgoing.end(bytes);
@@ -348,7 +377,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             return runtime.returned(jobId);
           }
           const broken: Refusal = { kind: `upstream-${failure.kind}`, answering: left.kind !== 'sent' };
-          if (left.kind !== 'answering') refuse(broken);
+          if (left.kind !== 'answering' || left.held !== null) refuse(broken);
           else {
             state = { kind: 'over' };
             keepAlive.stop();

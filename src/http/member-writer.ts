@@ -10,10 +10,10 @@ export interface Edit {
 
 export interface MemberWriterOptions {
   readonly name: string;
-  /** As JSON. */
-  readonly value: string;
-  /** The object is what the document's own object has under this name; `null`: it is the document. */
-  readonly within: string | null;
+  /** As JSON; asked for when the member's place has come. */
+  readonly value: () => string;
+  /** The object is what the document has under these names, one inside the other; none: it is the document. */
+  readonly within: readonly string[];
   /** It is added only to an object that has a member of this name; `null`: to every one. Where it is there already it is replaced. */
   readonly beside: string | null;
 }
@@ -43,10 +43,11 @@ type Awaited = 'value' | 'object' | null;
 
 /** Documents that are no JSON come out with an edit too many or too few, and are no worse than before. */
 export function createMemberWriter({ name, value, within, beside }: MemberWriterOptions): MemberWriter {
-  const wanted = Buffer.from(value);
-  const ownDepth = within === null ? 1 : 2;
+  const ownDepth = within.length + 1;
   let state: 'before' | 'in' | 'past' = 'before';
   let depth = 0;
+  /** Objects of the way to it that are open. */
+  let entered = 0;
   /** The object that is written to is open. */
   let open = false;
   let isEmpty = true;
@@ -64,6 +65,7 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
   function restart(): void {
     state = 'before';
     depth = 0;
+    entered = 0;
     [open, isEmpty, isThere, mayAdd, keyNext, inString, escaped] = [false, true, false, false, false, false, false];
     awaited = null;
     key = null;
@@ -85,7 +87,12 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
       awaited = 'value';
       isThere = true;
     } else if (isOwn && said === beside) mayAdd = true;
-    else if (depth === 1 && said === within) awaited = 'object';
+    else if (leadsOn() && said === within[entered]) awaited = 'object';
+  }
+
+  /** A key that is read now may be the next of the way. */
+  function leadsOn(): boolean {
+    return depth === entered + 1 && entered < within.length;
   }
 
   function push(chunk: Buffer, from: number, to: number): readonly Edit[] {
@@ -100,7 +107,7 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
     const skip = (at: number, what: NonNullable<typeof skipping>): void => {
       skipping = what;
       cutFrom = at;
-      cutFor = wanted;
+      cutFor = Buffer.from(value());
       awaited = null;
     };
     const scalarEnds = (at: number): void => {
@@ -140,7 +147,7 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
       switch (byte) {
         case QUOTE:
           inString = true;
-          if (keyNext && (depth === 1 || (open && depth === ownDepth))) key = [byte];
+          if (keyNext && (leadsOn() || (open && depth === ownDepth))) key = [byte];
           else if (awaited === 'value') skip(at, { kind: 'string' });
           keyNext = false;
           if (key === null) awaited = null;
@@ -149,7 +156,8 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
         case OPEN_ARRAY:
           if (awaited === 'value') skip(at, { kind: 'nested', untilDepth: depth });
           depth++;
-          if (byte === OPEN_OBJECT && (depth === 1 ? within === null : awaited === 'object')) enter();
+          if (byte === OPEN_OBJECT && awaited === 'object') entered++;
+          if (byte === OPEN_OBJECT && depth === ownDepth && (depth === 1 || awaited === 'object')) enter();
           awaited = null;
           keyNext = byte === OPEN_OBJECT;
           break;
@@ -158,8 +166,9 @@ export function createMemberWriter({ name, value, within, beside }: MemberWriter
           scalarEnds(at);
           if (open && depth === ownDepth) {
             open = false;
-            if (!isThere && mayAdd) edits.push({ from: at, to: at, bytes: Buffer.from(`${isEmpty ? '' : ','}${JSON.stringify(name)}:${value}`) });
+            if (!isThere && mayAdd) edits.push({ from: at, to: at, bytes: Buffer.from(`${isEmpty ? '' : ','}${JSON.stringify(name)}:${value()}`) });
           }
+          if (depth === entered + 1 && entered > 0) entered--;
           depth--;
           keyNext = false;
           if (skipping?.kind === 'nested' && skipping.untilDepth === depth) {

@@ -28,6 +28,8 @@ export interface UpstreamRequestOptions {
   readonly body: Buffer;
   readonly usageOptions: InferenceRequest['usageOptions'];
   readonly streams: boolean;
+  /** The usage of a stream is asked for in the client's place, and shown to it. */
+  readonly showUsage: boolean;
   /** As the client named it. */
   readonly model: string;
   readonly slo: Slo;
@@ -38,7 +40,7 @@ export interface UpstreamRequestOptions {
 
 export function upstreamRequest(incoming: IncomingMessage, options: UpstreamRequestOptions): ServerRequest {
   const { endpoint, body, usageOptions, upstream, streams } = options;
-  const hideUsage = usageOptions !== false && upstream.asksUsage;
+  const asksUsage = usageOptions !== false && upstream.asksUsage;
   // What a body was parsed as it is sent as, whatever its sender called it.
   const contentType = endpoint === 'opaque' ? (incoming.headers['content-type'] ?? 'application/octet-stream') : 'application/json';
   const named = upstream.model === options.model ? body : withUpstreamModel(body, contentType, upstream.model);
@@ -50,8 +52,8 @@ export function upstreamRequest(incoming: IncomingMessage, options: UpstreamRequ
     method: incoming.method ?? 'POST',
     path: options.path + queryOf(incoming.url),
     headers: serverHeaders(incoming.headers, options.requestId, hasBody ? contentType : null, options.slo, options.spentMs),
-    body: hasBody ? (hideUsage ? withUsageAsked(edited, usageOptions) : edited) : null,
-    hideUsage,
+    body: hasBody ? (asksUsage ? withUsageAsked(edited, usageOptions) : edited) : null,
+    hideUsage: asksUsage && !options.showUsage,
     streams,
   };
 }

@@ -1,5 +1,6 @@
 // The accounts of energy, where the scheduler keeps them: what it tells a replica's ledger, and what of it goes out.
 import { createEnergyLedger, type EnergyLedger, type JobEnergy, type Settled } from '../core/energy-ledger.ts';
+import type { Usage } from '../core/job.ts';
 import { type Company, jobEnergyJ } from '../core/job-energy.ts';
 import type { ReplicaQueue } from '../core/replica-queue.ts';
 import { PHASE_GROUPS, type PhaseGroup } from '../core/replica-view.ts';
@@ -31,6 +32,13 @@ export function energyAtEnd(
     const account = energy.ended(job, done, nowMs, { energyJ: modelledJ, maximumClockJ });
     return { energyJ: account.meteredJ + account.modelledJ, account };
   };
+}
+
+/** Of a job that is there still: by its account. */
+export function energyNow({ energy, queue }: Replica, job: TrackedJob, usage: Usage | null, nowMs: number): JobEnergy | null {
+  if (energy === null) return null;
+  queue.bringUpToDate(nowMs, job);
+  return energy.known(job, usage === null ? null : { prefilledTokens: usage.promptTokens - usage.cachedTokens, outputTokens: usage.outputTokens });
 }
 
 /** It goes to another replica: what this one took for it is its own all the same. */

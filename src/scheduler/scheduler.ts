@@ -2,7 +2,7 @@
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
 import { createGuardBands } from '../core/guard-band.ts';
-import type { JobId, JobSpec, ReplicaId } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
@@ -29,7 +29,7 @@ import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
-import { createReplicaEnergy, energyAtEnd, energyAtReturn, metered, moved } from './replica-energy.ts';
+import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
@@ -94,8 +94,8 @@ export interface Scheduler {
   /** A job that is on a replica could be served by another one, were it returned. */
   hasOther(jobId: JobId): boolean;
   snapshot(nowMs: number): FleetSnapshot;
-  /** What a job that is on a replica has taken so far; `null` where that is not known. */
-  energyOf(jobId: JobId, nowMs: number): JobEnergy | null;
+  /** What a job that is on a replica has taken so far; `null` where that is not known. `usage`: as its server has said, if it has ended there. */
+  energyOf(jobId: JobId, usage: Usage | null, nowMs: number): JobEnergy | null;
   /** Jobs are on a replica, or have ended and wait for what its counters say. */
   hasOpenAccounts(replicaId: ReplicaId): boolean;
   /** What was learnt here, for the other gateways of the fleet. */
@@ -808,11 +808,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const placement = placements.get(jobId);
       return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
     },
-    energyOf(jobId, nowMs) {
+    energyOf(jobId, usage, nowMs) {
       const placement = placements.get(jobId);
-      if (placement?.kind !== 'sent' || placement.replica.energy === null) return null;
-      placement.replica.queue.bringUpToDate(nowMs, placement.job);
-      return placement.replica.energy.known(placement.job);
+      return placement?.kind === 'sent' ? energyNow(placement.replica, placement.job, usage, nowMs) : null;
     },
     hasOpenAccounts: (replicaId) => (byId.get(replicaId)?.energy?.open() ?? 0) > 0,
     learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),

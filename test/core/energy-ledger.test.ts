@@ -47,7 +47,7 @@ describe('what the counters say of a replica', () => {
     ledger.began(only, 0);
     Object.assign(only, { firstTokenAtMs: 100, tokensOut: 20 });
     ledger.metered(null, reading(500), 500);
-    expect(ledger.known(only)).toMatchObject({ meteredJ: 500, modelledJ: 0 });
+    expect(ledger.known(only, null)).toMatchObject({ meteredJ: 500, modelledJ: 0 });
   });
 
   test('goes by share of the work: a long prompt costs more than a short one, more tokens more than few', () => {
@@ -57,13 +57,13 @@ describe('what the counters say of a replica', () => {
     for (const each of [long, short]) ledger.began(each, 0);
     for (const each of [long, short]) each.firstTokenAtMs = 200;
     ledger.metered(null, reading(210), 300);
-    const [longJ, shortJ] = [ledger.known(long).meteredJ, ledger.known(short).meteredJ];
+    const [longJ, shortJ] = [ledger.known(long, null).meteredJ, ledger.known(short, null).meteredJ];
     expect(longJ + shortJ).toBeCloseTo(210, 6);
     expect(longJ / shortJ).toBeGreaterThan(5);
     long.tokensOut = 3;
     short.tokensOut = 31;
     ledger.metered(null, reading(310), 600);
-    expect(ledger.known(short).meteredJ - shortJ).toBeGreaterThan(10 * (ledger.known(long).meteredJ - longJ));
+    expect(ledger.known(short, null).meteredJ - shortJ).toBeGreaterThan(10 * (ledger.known(long, null).meteredJ - longJ));
   });
 
   test('has idling taken out of it before a job that came late is charged', () => {
@@ -76,7 +76,7 @@ describe('what the counters say of a replica', () => {
     late.prefilledTokens = 500;
     ledger.metered(null, reading(2 * idleW + 200), 2_000);
     expect(ledger.snapshot(2_000).idle.meteredJ).toBeCloseTo(1.9 * idleW, 6);
-    expect(ledger.known(late).meteredJ).toBeCloseTo(200 + 0.1 * idleW, 6);
+    expect(ledger.known(late, null).meteredJ).toBeCloseTo(200 + 0.1 * idleW, 6);
   });
 
   test('is shared with streams of other gateways, which are nobody’s idling', () => {
@@ -118,7 +118,7 @@ describe('what the counters say of a replica', () => {
     const [a, b] = [job(), job()];
     for (const each of [a, b]) ledger.began(each, 0);
     ledger.metered(null, reading(90), 200);
-    expect([ledger.known(a).meteredJ, ledger.known(b).meteredJ]).toEqual([45, 45]);
+    expect([ledger.known(a, null).meteredJ, ledger.known(b, null).meteredJ]).toEqual([45, 45]);
   });
 });
 
@@ -135,7 +135,7 @@ describe('a meter that fails', () => {
     expect(ledger.isMetered()).toBe(true);
     ledger.metered(null, null, 500 + METER_GAP_MS_MAX + 1);
     expect(ledger.isMetered()).toBe(false);
-    const known = ledger.known(under);
+    const known = ledger.known(under, null);
     expect(known.meteredJ).toBe(100);
     expect(known.modelledJ).toBeGreaterThan(0);
     expect(ledger.snapshot(4_000)).toMatchObject({ source: 'modelled', meterJ: 100, powerW: null });
@@ -168,7 +168,7 @@ describe('a meter that fails', () => {
     under.prefilledTokens = 1_000;
     ledger.metered(null, reading(10, 2), 300);
     expect(ledger.snapshot(300)).toMatchObject({ meterJ: 0, requests: { meteredJ: 0 } });
-    expect(ledger.known(under).modelledJ).toBeGreaterThan(0);
+    expect(ledger.known(under, null).modelledJ).toBeGreaterThan(0);
     ledger.metered(null, reading(60, 2), 600);
     expect(ledger.snapshot(600).meterJ).toBe(50);
   });
@@ -182,10 +182,10 @@ describe('a meter that fails', () => {
     ledger.metered(null, reading(100), 250);
     under.tokensOut = 11;
     ledger.metered(null, reading(99), 500);
-    expect(ledger.known(under).meteredJ).toBe(100);
+    expect(ledger.known(under, null).meteredJ).toBe(100);
     under.tokensOut = 20;
     ledger.metered(null, reading(160), 750);
-    expect(ledger.known(under).meteredJ).toBe(160);
+    expect(ledger.known(under, null).meteredJ).toBe(160);
     expect(ledger.snapshot(750).meterJ).toBe(160);
   });
 });
@@ -262,7 +262,7 @@ test('of a server with a group for each phase each meter pays for its own phase'
   Object.assign(under, { firstTokenAtMs: 100, tokensOut: 1 });
   under.tokensOut = 10;
   ledger.metered('prefill', reading(60), 250);
-  const afterPrefill = ledger.known(under);
+  const afterPrefill = ledger.known(under, null);
   expect(afterPrefill.meteredJ).toBeGreaterThan(0);
   expect(afterPrefill.modelledJ).toBeGreaterThan(0);
   ledger.ended(under, null, 300, UNMETERED);

@@ -2,8 +2,8 @@
 // other byte stays.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { AnswerWriter } from '../../src/http/answer-writer.ts';
 import { createMemberWriter, withEdits } from '../../src/http/member-writer.ts';
-import type { TierWriter } from '../../src/http/tier-writer.ts';
 import { createTierWriter } from '../../src/http/tier-writer.ts';
 import type { CorpusItem } from '../fixtures/corpus/corpus.ts';
 import { CORPUS, HUGE_STREAM } from '../fixtures/corpus/corpus.ts';
@@ -11,7 +11,7 @@ import { CORPUS, HUGE_STREAM } from '../fixtures/corpus/corpus.ts';
 const SEED = 20_261_126;
 type Json = Record<string, unknown>;
 
-const writer = ({ endpoint, kind }: Pick<CorpusItem, 'endpoint' | 'kind'>): TierWriter => createTierWriter('flex', { endpoint, streams: kind === 'stream' });
+const writer = ({ endpoint, kind }: Pick<CorpusItem, 'endpoint' | 'kind'>): AnswerWriter => createTierWriter('flex', { endpoint, streams: kind === 'stream' });
 
 function written(of: Pick<CorpusItem, 'endpoint' | 'kind'>, chunks: Iterable<Buffer>): Buffer {
   const { push } = writer(of);
@@ -86,12 +86,12 @@ test.each(ITEMS)('$name comes out the same in pieces of one byte, and of seven',
 });
 
 describe('a member', () => {
-  const write = (text: string, { within = null, beside = 'choices' }: { within?: string | null; beside?: string | null } = {}, size = text.length * 4): string => {
-    const member = createMemberWriter({ name: 'service_tier', value: '"flex"', within, beside });
+  const write = (text: string, { within = [], beside = 'choices' }: { within?: readonly string[]; beside?: string | null } = {}, size = text.length * 4): string => {
+    const member = createMemberWriter({ name: 'service_tier', value: () => '"flex"', within, beside });
     return Buffer.concat([...piecesOf(Buffer.from(text), Math.max(1, size))].map((chunk) => withEdits(chunk, member.push(chunk, 0, chunk.length)))).toString();
   };
 
-  test.each<[string, string, { within?: string | null; beside?: string | null }?]>([
+  test.each<[string, string, { within?: readonly string[]; beside?: string | null }?]>([
     ['{"choices":[]}', '{"choices":[],"service_tier":"flex"}'],
     ['{"choices":[] \n}\n', '{"choices":[] \n,"service_tier":"flex"}\n'],
     ['{"service_tier":null,"choices":[]}', '{"service_tier":"flex","choices":[]}'],
@@ -114,11 +114,14 @@ describe('a member', () => {
     ['"choices"', '"choices"'],
     ['[DONE]', '[DONE]'],
     ['{"choices":[]}{"choices":[]}', '{"choices":[],"service_tier":"flex"}{"choices":[]}'],
-    ['{"response":{}}', '{"response":{"service_tier":"flex"}}', { within: 'response', beside: null }],
-    ['{"a":1,"response":{"service_tier":"auto","b":{"service_tier":1}},"service_tier":2}', '{"a":1,"response":{"service_tier":"flex","b":{"service_tier":1}},"service_tier":2}', { within: 'response', beside: null }],
-    ['{"response":null,"x":{"a":1},"y":[{"response":{}}]}', '{"response":null,"x":{"a":1},"y":[{"response":{}}]}', { within: 'response', beside: null }],
-    ['{"response":[{}],"x":{}}', '{"response":[{}],"x":{}}', { within: 'response', beside: null }],
-    ['{"response":"{","x":{}}', '{"response":"{","x":{}}', { within: 'response', beside: null }],
+    ['{"response":{}}', '{"response":{"service_tier":"flex"}}', { within: ['response'], beside: null }],
+    ['{"a":1,"response":{"service_tier":"auto","b":{"service_tier":1}},"service_tier":2}', '{"a":1,"response":{"service_tier":"flex","b":{"service_tier":1}},"service_tier":2}', { within: ['response'], beside: null }],
+    ['{"response":null,"x":{"a":1},"y":[{"response":{}}]}', '{"response":null,"x":{"a":1},"y":[{"response":{}}]}', { within: ['response'], beside: null }],
+    ['{"response":[{}],"x":{}}', '{"response":[{}],"x":{}}', { within: ['response'], beside: null }],
+    ['{"response":"{","x":{}}', '{"response":"{","x":{}}', { within: ['response'], beside: null }],
+    ['{"response":{"usage":{"a":1}},"usage":{}}', '{"response":{"usage":{"a":1,"service_tier":"flex"}},"usage":{}}', { within: ['response', 'usage'], beside: null }],
+    ['{"usage":{"response":{}},"response":{"x":{"usage":{}},"usage":null}}', '{"usage":{"response":{}},"response":{"x":{"usage":{}},"usage":null}}', { within: ['response', 'usage'], beside: null }],
+    ['{"response":{"response":{"usage":{}},"usage":[{"usage":{}}]},"response":{"usage":{}}}', '{"response":{"response":{"usage":{}},"usage":[{"usage":{}}]},"response":{"usage":{"service_tier":"flex"}}}', { within: ['response', 'usage'], beside: null }],
   ])('of %s is set as in %s', (text, wanted, options) => {
     expect(write(text, options)).toBe(wanted);
     expect(write(text, options, 1)).toBe(wanted);
@@ -134,7 +137,7 @@ describe('a member', () => {
       fc.property(fc.dictionary(key, value), fc.constantFrom(undefined, 1, '\t'), fc.integer({ min: 1, max: 9 }), fc.boolean(), (object, space, size, nested) => {
         const text = JSON.stringify(object, null, space);
         const of = { endpoint: 'responses', kind: nested ? 'stream' : 'document' } as const;
-        const out = write(text, nested ? { within: 'response', beside: null } : { beside: 'output' }, size);
+        const out = write(text, nested ? { within: ['response'], beside: null } : { beside: 'output' }, size);
         expect(JSON.parse(out)).toEqual(withTier(JSON.parse(text), of));
       }),
       { seed: SEED, numRuns: 3_000 },

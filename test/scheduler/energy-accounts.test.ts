@@ -52,7 +52,7 @@ describe('a job on metered devices', () => {
     scheduler.handle({ kind: 'arrived', job: job('silent', { streaming: false }) }, 0);
     scheduler.handle({ kind: 'arrived', job: job('short', { streaming: false, promptTokens: 10, maxOutputTokens: 1 }) }, 0);
     meter(scheduler, 800, 1_000);
-    const known = scheduler.energyOf('silent' as JobId, 1_000) as JobEnergy;
+    const known = scheduler.energyOf('silent' as JobId, null, 1_000) as JobEnergy;
     expect(known.meteredJ).toBeGreaterThan(700);
     expect(known.meteredJ).toBeLessThan(800);
   });
@@ -125,7 +125,7 @@ describe('where nobody keeps accounts', () => {
     expect(kept?.report.energyJ).toBe(without?.report.energyJ);
     expect(kept?.report.energy).toMatchObject({ meteredJ: 0, modelledJ: kept?.report.energyJ });
     expect(without?.scheduler.snapshot(300).replicas[0]).not.toHaveProperty('energy');
-    expect(without?.scheduler.energyOf('a' as JobId, 300)).toBeNull();
+    expect(without?.scheduler.energyOf('a' as JobId, null, 300)).toBeNull();
     expect(meter(without?.scheduler as Scheduler, 100, 300)).toEqual([]);
   });
 });
