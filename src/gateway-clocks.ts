@@ -1,6 +1,6 @@
 // From the configuration to the groups of devices whose clocks are driven, and back: the agents' side knows groups by one
 // name, the scheduler by their replica and phase.
-import { type ClockControl, type ClockNode, createClockControl } from './agent/clock-control.ts';
+import { type ClockControlState, type ClockNode, createClockControl, type NodeStatus } from './agent/clock-control.ts';
 import type { ClockGroup } from './agent/node-control.ts';
 import { type AgentConfig, type Config, isOneGroup, type ReplicaConfig } from './config.ts';
 import type { ReplicaId } from './core/job.ts';
@@ -10,8 +10,16 @@ import type { Telemetry } from './telemetry/events.ts';
 
 export interface GatewayClocks {
   demand(demand: Demand): void;
-  readonly control: ClockControl;
+  /** `off` where no node has devices of ours. */
+  state(): ClockControlState | 'off';
+  nodes(): ReadonlyMap<string, NodeStatus>;
+  /** These are all from now on; what stays as it is is not disturbed. */
+  change(fleet: Fleet): void;
+  close(): Promise<void>;
 }
+
+/** The replicas that there are, and the agents of their nodes. */
+export type Fleet = Pick<Config, 'agents' | 'replicas'>;
 
 interface Joined {
   readonly holder: string;
@@ -21,14 +29,12 @@ interface Joined {
 }
 
 /** Without an agent, or without devices, requests are served at default clocks, and that is said once. */
-export function openClocks(config: Config, { holder, now, runtime, telemetry }: Joined): GatewayClocks | null {
-  const nodes: readonly ClockNode[] = nodesOf(config);
+export function openClocks(fleet: Fleet, { holder, now, runtime, telemetry }: Joined): GatewayClocks {
+  const nodes: readonly ClockNode[] = nodesOf(fleet);
   if (nodes.length === 0) {
-    const missing = config.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
+    const missing = fleet.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
     telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
-    return null;
   }
-  const placeOf = placesOf(config.replicas);
   const control = createClockControl({
     nodes,
     holder,
@@ -41,19 +47,24 @@ export function openClocks(config: Config, { holder, now, runtime, telemetry }: 
     onState: telemetry.clockControlState,
     onWarning: telemetry.warning,
   });
-  return { control, demand: (demand) => control.demand(demand.group === undefined ? demand : { ...demand, replicaId: groupName(demand.replicaId, demand.group) }) };
+  return {
+    demand: (demand) => control.demand(demand.group === undefined ? demand : { ...demand, replicaId: groupName(demand.replicaId, demand.group) }),
+    state: () => (control.nodes().size === 0 ? 'off' : control.state()),
+    nodes: control.nodes,
+    change: (next) => control.change(nodesOf(next)),
+    close: control.close,
+  };
 }
 
 /** Agents that have devices of ours, with their groups. */
-export function nodesOf({ agents, replicas }: Pick<Config, 'agents' | 'replicas'>): (AgentConfig & { readonly groups: readonly ClockGroup[] })[] {
+export function nodesOf({ agents, replicas }: Fleet): (AgentConfig & { readonly groups: readonly ClockGroup[] })[] {
   return agents.map((agent) => ({ ...agent, groups: replicas.filter((replica) => replica.agent === agent.name).flatMap(groupsOf) })).filter(({ groups }) => groups.length > 0);
 }
 
 /** From a group's name to its replica, and which of its groups it is. */
-export function placesOf(replicas: readonly Pick<ReplicaConfig, 'id' | 'devices'>[]): (name: ReplicaId) => { readonly replicaId: ReplicaId; readonly group: PhaseGroup | undefined } {
-  const phases = new Map<ReplicaId, { readonly replicaId: ReplicaId; readonly group: PhaseGroup }>();
-  for (const { id, devices } of replicas) if (!isOneGroup(devices)) for (const group of PHASE_GROUPS) phases.set(groupName(id, group), { replicaId: id, group });
-  return (name) => phases.get(name) ?? { replicaId: name, group: undefined };
+export function placeOf(name: ReplicaId): { readonly replicaId: ReplicaId; readonly group: PhaseGroup | undefined } {
+  const [replicaId, phase] = name.split('/');
+  return { replicaId: replicaId as ReplicaId, group: PHASE_GROUPS.find((group) => group === phase) };
 }
 
 function groupsOf({ id, devices }: ReplicaConfig): ClockGroup[] {

@@ -1,5 +1,6 @@
 // The accounts of energy, as a part of the gateway: the counters of the nodes' agents go to the scheduler, which apportions
 // them, and what comes of it is added up by tenant, model and class.
+import { isDeepStrictEqual } from 'node:util';
 import { type AccountKeeper, type AccountKeeperOptions, createAccountKeeper, type Totals } from './accounts/account-keeper.ts';
 import { AccountsFileError, openAccountsFile } from './accounts/accounts-file.ts';
 import { createEnergyFeed } from './agent/energy-feed.ts';
@@ -8,7 +9,7 @@ import { ConfigError } from './config/config-problems.ts';
 import { createEnergyBook, type EnergyRow } from './core/energy-book.ts';
 import type { ReplicaEnergy } from './core/energy-ledger.ts';
 import type { ReplicaId } from './core/job.ts';
-import { nodesOf, placesOf } from './gateway-clocks.ts';
+import { type Fleet, nodesOf, placeOf } from './gateway-clocks.ts';
 import type { Runtime, Settled } from './runtime.ts';
 import type { JobReport } from './scheduler/events.ts';
 
@@ -39,16 +40,18 @@ const READ_IDLE_EVERY_MS = 5_000;
 export interface EnergyAccounts extends GatewayEnergy {
   /** Reads counters from now on. */
   start(): void;
+  /** These are all from now on. */
+  change(fleet: Fleet): void;
 }
 
 /** Throws `ConfigError` where the file of accounts cannot be used. */
-export function openEnergy(config: Pick<Config, 'agents' | 'replicas' | 'accounts'>, { runtime, telemetry, now }: Joined): EnergyAccounts {
+export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, telemetry, now }: Joined): EnergyAccounts {
   const book = createEnergyBook();
   const sinceUnixMs = Date.now();
-  const placeOf = placesOf(config.replicas);
-  const nodes = config.accounts.meter === 'off' ? [] : nodesOf(config);
+  const { accounts } = config;
+  let nodes = nodesOf(config);
   let feed: ReturnType<typeof createEnergyFeed> | null = null;
-  const keeper = openKeeper(config.accounts, { read: () => totalsOf(snapshot()), onState: telemetry.energyFile });
+  const keeper = openKeeper(accounts, { read: () => totalsOf(snapshot()), onState: telemetry.energyFile });
 
   function snapshot(): EnergySnapshot {
     return {
@@ -58,21 +61,31 @@ export function openEnergy(config: Pick<Config, 'agents' | 'replicas' | 'account
     };
   }
 
+  function start(): void {
+    if (nodes.length === 0 || accounts.meter === 'off') return;
+    feed = createEnergyFeed({
+      nodes,
+      everyMs: accounts.readEveryMs,
+      idleEveryMs: Math.max(READ_IDLE_EVERY_MS, accounts.readEveryMs),
+      isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
+      onReading: (name, reading) => {
+        const { replicaId, group } = placeOf(name);
+        runtime().metered(replicaId, reading, group);
+      },
+      onState: telemetry.energyMeter,
+      now,
+    });
+  }
+
   return {
-    start: () => {
-      if (nodes.length === 0) return;
-      feed = createEnergyFeed({
-        nodes,
-        everyMs: config.accounts.readEveryMs,
-        idleEveryMs: Math.max(READ_IDLE_EVERY_MS, config.accounts.readEveryMs),
-        isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
-        onReading: (name, reading) => {
-          const { replicaId, group } = placeOf(name);
-          runtime().metered(replicaId, reading, group);
-        },
-        onState: telemetry.energyMeter,
-        now,
-      });
+    start,
+    change: (next) => {
+      const changed = nodesOf(next);
+      if (isDeepStrictEqual(changed, nodes)) return;
+      nodes = changed;
+      void feed?.close();
+      feed = null;
+      start();
     },
     reported: (report) => {
       if (report.energy !== undefined) book.ended(report, report, report.energy);

@@ -2,19 +2,16 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { NodeStatus } from './agent/clock-control.ts';
 import { AgentError, readToken } from './agent/connection.ts';
 import { openLimits } from './gateway-limits.ts';
-import type { AgentConfig, Config, ReplicaConfig } from './config.ts';
-import { isOneGroup, UNNAMED_AGENT } from './config.ts';
+import type { AgentConfig, Config } from './config.ts';
+import { UNNAMED_AGENT } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
-import type { ReplicaId } from './core/job.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openReplicas, specsOf } from './gateway-replicas.ts';
 import { openEnergy } from './gateway-energy.ts';
-import type { PerformanceModel } from './frontier/performance-model.ts';
-import { createPerformanceModel } from './frontier/performance-model.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
 import { createModelNames } from './http/model-names.ts';
@@ -24,8 +21,6 @@ import type { Listener } from './http/server.ts';
 import { listen } from './http/server.ts';
 import type { ProbeListener, ProbePhase } from './probes/probe-listener.ts';
 import { openProbes } from './probes/probe-listener.ts';
-import type { Profile } from './frontier/profile.ts';
-import { loadProfile, ProfileFileError } from './profile-file.ts';
 import { createRuntime } from './runtime.ts';
 import type { Runtime } from './runtime.ts';
 import type { Scheduler, SchedulerOptions } from './scheduler/scheduler.ts';
@@ -41,12 +36,6 @@ import { RedisUrlError } from './store/redis-url.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
-import type { ReplicaClient } from './upstream/replica-client.ts';
-import { createReplicaClient } from './upstream/replica-client.ts';
-import type { ReplicaMonitor } from './upstream/replica-monitor.ts';
-import { createReplicaMonitor } from './upstream/replica-monitor.ts';
-import type { ReplicaWatch } from './upstream/replica-watch.ts';
-import { createReplicaWatch } from './upstream/replica-watch.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -69,19 +58,12 @@ export interface GatewayParts {
 /** Probes, scrapers and a person or two; more are a fault of theirs, and must not take descriptors from requests. */
 const OPERATOR_CONNECTIONS_MAX = 256;
 
-interface Replica {
-  readonly config: ReplicaConfig;
-  readonly client: ReplicaClient;
-  readonly monitor: ReplicaMonitor;
-  readonly watch: ReplicaWatch;
-}
-
 /** Throws `ConfigError` where the configuration and what it points to do not fit, or a port is taken. */
 export async function createGateway(config: Config, parts: GatewayParts = {}): Promise<Gateway> {
   const now = (): number => performance.now();
   const startedAtMs = now();
   refuseOpenAdmin(config.admin);
-  const beliefs = loadBeliefs(config);
+  const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
   const telemetry = createTelemetry(log);
@@ -91,10 +73,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const ready = (): boolean => phase === 'open' && runtime.snapshot().replicas.some((replica) => replica.state === 'up');
 
   const scheduler = (parts.createScheduler ?? createScheduler)({
-    replicas: config.replicas.map((replica) => {
-      const belief = beliefs.get(replica.id) as PerformanceModel;
-      return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices) };
-    }),
+    replicas: specs,
     policy: config.planner.policy,
     ...(config.planner.routing === undefined ? {} : { routing: config.planner.routing }),
     attainmentTarget: config.planner.attainmentTarget,
@@ -110,7 +89,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clocks?.demand(demand),
+    demand: (demand) => clocks.demand(demand),
     report: (report) => {
       telemetry.jobReported(report);
       tenantLimits.reported(report);
@@ -120,13 +99,18 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       tenantLimits.settled(settled);
       energy.settled(settled);
     },
+    left: (replicaId) => {
+      replicas.left(replicaId);
+      fleetChanged();
+    },
   });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
-  const replicas = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, { now, runtime, telemetry })]));
+  const replicas = openReplicas(config, { now, runtime, telemetry });
 
-  const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
   /** What requests read; swapped as a whole by a reload. */
-  let live = { config, models: createModelNames(served, config.models) };
+  let live = liveOf(config);
+  /** Those of the nodes of all replicas that are here. */
+  let agents = config.agents;
   const reloads = createReloads({ now: () => new Date(), telemetry });
   let batches: ReturnType<typeof openBatches> = null;
   let fleetLoad: FleetLoad | null = null;
@@ -142,9 +126,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   }
   const exchange = createExchange({
     runtime,
-    send: (replicaId, request, sink) => replicaOf(replicas, replicaId).client.send(request, sink),
+    send: (replicaId, request, sink) => replicas.of(replicaId).client.send(request, sink),
     upstream: (replicaId, model) => {
-      const { models: names, asksUsage, priority } = replicaOf(replicas, replicaId).config;
+      const { models: names, asksUsage, priority } = replicas.of(replicaId).config;
       return { model: names.get(model) ?? model, asksUsage, priority };
     },
     get models() {
@@ -159,7 +143,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     get retriesMax() {
       return live.config.upstream.retriesMax;
     },
-    prefixSeed: prefixSeedOf(config),
+    prefixSeed: (model, tenant) => live.prefixSeed(model, tenant),
     limiter: tenantLimits.limiter,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
@@ -182,20 +166,26 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     refused: telemetry.requestRefused,
     batches: batches?.service ?? null,
   });
-  const clockControlState = (): string => clocks?.control.state() ?? 'off';
-  const agentStates = (): ReadonlyMap<string, NodeStatus> => clocks?.control.nodes() ?? new Map();
+  /** Those that leave are driven until they are gone, by the agents they have. */
+  function fleetChanged(): void {
+    const there = replicas.configs();
+    const known = new Map([...agents, ...live.config.agents].map((agent) => [agent.name, agent]));
+    agents = [...known.values()].filter(({ name }) => there.some(({ agent }) => agent === name));
+    clocks.change({ replicas: there, agents });
+    energy.change({ replicas: there, agents });
+  }
   const operatorApp = createOperatorApp({
     access: config.admin.access,
     ready,
     drain: (id, on) => {
-      replicas.get(id as ReplicaId)?.watch.drain(on);
+      replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clockControlState(), agents: agentStates(), tenants: tenantLimits.tenants(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
-      clockControl: clockControlState(),
-      agents: Object.fromEntries(agentStates()),
+      clockControl: clocks.state(),
+      agents: Object.fromEntries(clocks.nodes()),
       fleetLoad: fleetLoad?.state() ?? null,
       config: reloads.state(),
       limits: tenantLimits.state(),
@@ -210,13 +200,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
 
   async function closeParts(): Promise<void> {
     await batches?.close();
-    for (const { monitor, watch } of replicas.values()) {
-      monitor.close();
-      watch.close();
-    }
+    replicas.unwatch();
     runtime.close();
-    await Promise.all([clocks?.control.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
-    await Promise.all([...replicas.values()].map(({ client }) => client.close()));
+    await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
+    await replicas.close();
     processReader.close();
   }
 
@@ -253,7 +240,11 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
         const next = read();
         const bound = restartKeys(config, next);
         if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
-        live = { config: next, models: createModelNames(served, next.models) };
+        next.agents.forEach(refuseWithoutToken);
+        const changeFleet = replicas.planned(next);
+        live = liveOf(next);
+        changeFleet();
+        fleetChanged();
         tenantLimits.reloaded(next);
       }),
     close: async () => {
@@ -274,30 +265,6 @@ interface Joined {
   readonly now: () => number;
   readonly runtime: Runtime;
   readonly telemetry: Telemetry;
-}
-
-function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): Replica {
-  const { connectMs, firstByteMs, stallMs } = config.timeouts;
-  const { silentMs, ...breaker } = config.health.breaker;
-  const watch = createReplicaWatch({
-    breaker,
-    now,
-    onState: (state, why) => {
-      telemetry.replicaHealth(replica.id, state, why);
-      runtime.replicaHealth(replica.id, state);
-    },
-    onBreaker: (state, why) => {
-      telemetry.replicaBreaker(replica.id, state, why);
-      runtime.replicaBreaker(replica.id, state);
-    },
-    onSaturated: (retryAfterMs) => {
-      telemetry.replicaSaturated(replica.id);
-      runtime.replicaSaturated(replica.id, retryAfterMs);
-    },
-  });
-  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
-  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
-  return { config: replica, client, monitor, watch };
 }
 
 /** Later it may be replaced by a newer one; at the start it must be there. */
@@ -344,29 +311,10 @@ function gatewayId(): string {
   return `${hostname().replaceAll(/[^A-Za-z0-9.-]/g, '-').slice(0, 40)}:${process.pid}:${randomBytes(3).toString('hex')}`;
 }
 
-/** Profiles are read once for all replicas that share one. */
-function loadBeliefs(config: Config): ReadonlyMap<ReplicaId, PerformanceModel> {
-  const models = new Map<string, PerformanceModel>();
-  const beliefs = new Map<ReplicaId, PerformanceModel>();
-  const { policy } = config.planner;
-  for (const replica of config.replicas) {
-    const model = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
-    models.set(replica.profilePath, model);
-    beliefs.set(replica.id, model);
-    if (policy.kind === 'static' && !model.points.some((point) => point.id === policy.pointId)) {
-      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${replica.profilePath}; it has: ${model.points.map((point) => point.id).join(', ')}`]);
-    }
-  }
-  return beliefs;
-}
-
-/** What is wrong with a profile is said with the replica that names it. */
-function profileOf({ id, profilePath }: Config['replicas'][number]): Profile {
-  try {
-    return loadProfile(profilePath);
-  } catch (error) {
-    throw error instanceof ProfileFileError ? new ProfileFileError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`), { cause: error }) : error;
-  }
+/** What a request reads of a configuration. */
+function liveOf(config: Config) {
+  const served = [...new Set(config.replicas.flatMap((replica) => [...replica.models.keys()]))];
+  return { config, models: createModelNames(served, config.models), prefixSeed: prefixSeedOf(config) };
 }
 
 /** Prompts are compared only where there is a choice, by cost, of where they go; of different tenants only where the config says so: who shares a cache can tell by the time what others have asked. */
@@ -376,10 +324,4 @@ function prefixSeedOf({ planner, replicas }: Config): (model: string, tenant: st
   const serving = new Map<string, number>();
   for (const { models } of replicas) for (const model of models.keys()) serving.set(model, (serving.get(model) ?? 0) + 1);
   return (model, tenant) => ((serving.get(model) ?? 0) < 2 ? null : prefixAffinity === 'per-tenant' ? `${model}\n${tenant}` : model);
-}
-
-function replicaOf(replicas: ReadonlyMap<ReplicaId, Replica>, replicaId: ReplicaId): Replica {
-  const replica = replicas.get(replicaId);
-  if (replica === undefined) throw new Error(`the scheduler named the replica ${replicaId}, which is not configured`);
-  return replica;
 }

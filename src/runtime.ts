@@ -6,6 +6,7 @@ import type { MeterReading } from './core/meter-window.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
+import type { ReplicaSpec } from './scheduler/replica.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
 import { unreachable } from './core/unreachable.ts';
 
@@ -27,6 +28,11 @@ export interface Runtime {
   returned(jobId: JobId): void;
   /** Another replica could serve it, were it returned. */
   hasOther(jobId: JobId): boolean;
+  /** One more from now on. */
+  replicaJoined(replica: ReplicaSpec): void;
+  /** It gets nothing more; `left` is told when it is gone. Until then it may stay after all. */
+  replicaLeaving(replicaId: ReplicaId): void;
+  replicaStays(replicaId: ReplicaId): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open'): void;
   replicaSaturated(replicaId: ReplicaId, retryAfterMs: number | null): void;
@@ -59,6 +65,8 @@ export interface RuntimeOptions {
   readonly report: (report: JobReport) => void;
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
+  /** A replica that was to leave is gone. */
+  readonly left?: (replicaId: ReplicaId) => void;
 }
 
 export function createRuntime(options: RuntimeOptions): Runtime {
@@ -107,6 +115,9 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       case 'settled':
         options.settled?.(effect);
         return;
+      case 'left':
+        options.left?.(effect.replicaId);
+        return;
       default:
         unreachable(effect);
     }
@@ -126,6 +137,9 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     },
     returned: (jobId) => tell({ kind: 'returned', jobId }),
     hasOther: (jobId) => scheduler.hasOther(jobId),
+    replicaJoined: (replica) => tell({ kind: 'replica-joined', replica }),
+    replicaLeaving: (replicaId) => tell({ kind: 'replica-leaving', replicaId, leaving: true }),
+    replicaStays: (replicaId) => tell({ kind: 'replica-leaving', replicaId, leaving: false }),
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
     replicaBreaker: (replicaId, state) => tell({ kind: 'replica-breaker', replicaId, state }),
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),

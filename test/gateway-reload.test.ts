@@ -79,7 +79,8 @@ test('one that is wrong is refused whole, the old one stays in force, and the st
 });
 
 test.each([
-  ['another replica', (yaml: string) => yaml.replace('id: r0', 'id: r1'), ['replicas: changed; it is taken over by a restart only']],
+  ['other keys of a replica', (yaml: string) => yaml.replace('models: [m]', 'models: [m, n]'), [expect.stringMatching(/^replicas: 'r0' has changed; .* Give it another id$/)]],
+  ['a replica whose profile is not there', (yaml: string) => yaml.replace('}]', '}, { id: r1, url: "http://127.0.0.1:9", models: [m], profile: nowhere.json }]'), [expect.stringMatching(/^profile of replica 'r1': .*nowhere.json/)]],
   ['another port and other timeouts', (yaml: string) => `${yaml}listen: { port: 1 }\ntimeouts: { stallMs: 5 }\n`, ['listen: changed; it is taken over by a restart only', 'timeouts: changed; it is taken over by a restart only']],
 ])('one that asks for what takes a restart is refused whole and says for which keys: %s', async (_, change, problems) => {
   const { gateway, yaml } = await start('tenants: []');

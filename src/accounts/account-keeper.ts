@@ -43,7 +43,7 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
     const hourAtS = hourOf(unixNowMs());
     try {
       const more = usage.flatMap((row) => grown(row, usageWritten.get(keyOf(row)), USAGE_AMOUNTS));
-      const replicasMore = replicas.flatMap((row) => grown(row, replicasWritten.get(row.replica), REPLICA_AMOUNTS));
+      const replicasMore = replicas.flatMap((row) => grown(row, sameSince(row, replicasWritten.get(row.replica)), REPLICA_AMOUNTS));
       if (more.length > 0 || replicasMore.length > 0) file.add(hourAtS, more, replicasMore);
       usageWritten = new Map(usage.map((row) => [keyOf(row), row]));
       replicasWritten = new Map(replicas.map((row) => [row.replica, row]));
@@ -80,6 +80,12 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
 function grown<Row extends object, Name extends keyof Row>(row: Row, before: Row | undefined, names: readonly Name[]): Row[] {
   const more = Object.fromEntries(names.map((name) => [name, (row[name] as number) - ((before?.[name] as number | undefined) ?? 0)]));
   return Object.values(more).every((amount) => amount === 0) ? [] : [{ ...row, ...more }];
+}
+
+/** A replica that was taken out and is back counts from nothing. */
+function sameSince(row: ReplicaRow, before: ReplicaRow | undefined): ReplicaRow | undefined {
+  const sumJ = (of: ReplicaRow): number => REPLICA_AMOUNTS.reduce((sum, name) => sum + of[name], 0);
+  return before !== undefined && sumJ(row) < sumJ(before) / 2 ? undefined : before;
 }
 
 function keyOf({ tenant, model, sloClass }: UsageRow): string {

@@ -1,5 +1,6 @@
 // The clocks of all replicas: each demand goes to the node where its replica lives. A node keeps its own connection,
 // lease and retries, so that one that is lost disturbs no other.
+import { isDeepStrictEqual } from 'node:util';
 import type { ReplicaId } from '../core/job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { AgentAddress } from './connection.ts';
@@ -32,6 +33,11 @@ export interface ClockControl {
   demand(demand: ClockDemand): void;
   state(): ClockControlState;
   nodes(): ReadonlyMap<string, NodeStatus>;
+  /**
+   * These are all from now on. A node that is as it was is not disturbed; one that is gone or has other replicas gives its devices back, and what it
+   * drives from now on it leases anew.
+   */
+  change(nodes: readonly ClockNode[]): void;
   /** Gives everything back and resolves when the devices are at default clocks, or cannot be asked. */
   close(): Promise<void>;
 }
@@ -40,33 +46,86 @@ export function createClockControl(options: ClockControlOptions): ClockControl {
   const { holder, now, onControl } = options;
   const statuses = new Map<string, NodeStatus>();
   const byReplica = new Map<ReplicaId, NodeControl>();
-  const controls: NodeControl[] = [];
+  const open = new Map<string, OpenNode>();
+  /** Of nodes that give their devices back; who drives the same ones anew waits for it. */
+  const closing = new Map<string, Promise<void>>();
+  let wanted: ReadonlyMap<string, ClockNode> = new Map();
+  let closed = false;
 
-  for (const node of options.nodes) {
+  function openOne(node: ClockNode): void {
     statuses.set(node.name, { kind: node.kind, state: 'connecting', why: 'starting' });
+    const given = { back: false };
     const control = openNode(node, {
       holder,
       groups: node.groups,
       now,
       onControl,
       onState: (state, why) => {
+        if (given.back) return;
         statuses.set(node.name, { kind: node.kind, state, why });
         options.onState?.(node.name, state, why);
       },
-      onWarning: (message) => options.onWarning(options.nodes.length > 1 ? `agent ${node.name}: ${message}` : message),
+      onWarning: (message) => options.onWarning(open.size > 1 ? `agent ${node.name}: ${message}` : message),
     });
-    controls.push(control);
+    open.set(node.name, { node, control, given });
     for (const { replicaId } of node.groups) byReplica.set(replicaId, control);
   }
+
+  function closeOne(name: string): void {
+    const known = open.get(name);
+    if (known === undefined) return;
+    open.delete(name);
+    known.given.back = true;
+    statuses.delete(name);
+    for (const { replicaId } of known.node.groups) {
+      byReplica.delete(replicaId);
+      onControl(replicaId, false, null);
+    }
+    const done = bothDone(closing.get(name), known.control.close());
+    closing.set(name, done);
+    void done.then(() => closing.get(name) === done && closing.delete(name));
+  }
+
+  function change(nodes: readonly ClockNode[]): void {
+    wanted = new Map(nodes.map((node) => [node.name, node]));
+    for (const [name, { node }] of open) if (!isDeepStrictEqual(node, wanted.get(name))) closeOne(name);
+    for (const { name } of nodes) {
+      if (open.has(name)) continue;
+      const first = closing.get(name);
+      if (first === undefined) openWanted(name);
+      else void first.then(() => openWanted(name));
+    }
+  }
+
+  function openWanted(name: string): void {
+    const node = wanted.get(name);
+    if (node !== undefined && !open.has(name) && !closed) openOne(node);
+  }
+
+  change(options.nodes);
 
   return {
     demand: (demand) => byReplica.get(demand.replicaId)?.demand(demand),
     state: () => common([...statuses.values()].map(({ state }) => state)),
     nodes: () => statuses,
+    change,
     close: async () => {
-      await Promise.all(controls.map((control) => control.close()));
+      closed = true;
+      await Promise.all([...closing.values(), ...[...open.values()].map(({ control }) => control.close())]);
     },
   };
+}
+
+async function bothDone(earlier: Promise<void> | undefined, last: Promise<void>): Promise<void> {
+  await earlier;
+  await last;
+}
+
+interface OpenNode {
+  readonly node: ClockNode;
+  readonly control: NodeControl;
+  /** What it says on its way out concerns nobody. */
+  readonly given: { back: boolean };
 }
 
 function openNode(node: ClockNode, options: NodeOptions): NodeControl {

@@ -22,6 +22,10 @@ export interface PrefixAffinity {
   returned(job: TrackedJob, replica: number): void;
   /** The server was down; what it had in its memory is gone. */
   lost(replica: number): void;
+  /** One more, at the end of the list. */
+  joined(kvTokens: number): void;
+  /** It is none of them any more; those behind it move up. */
+  left(replica: number): void;
   /** Of what we believe to be there, the share that is, as its server says: 0 for one without a cache. */
   trust(replica: number): number;
 }
@@ -44,12 +48,11 @@ const TRUST = { prior: 0.5, belief: 2, rate: 0.05 };
 const CAPACITY = { drawnIn: 0.9, letOut: 1.02, leastShare: 0.05, goneShare: 0.5 };
 
 export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enabled: boolean): PrefixAffinity {
-  const entriesMax = Math.min(PREFIX.entriesPerReplicaMax, Math.max(64, Math.floor(PREFIX.entriesMax / Math.max(1, kvTokensOfReplicas.length))));
-  const beliefs = kvTokensOfReplicas.map((kvTokens): Belief => ({ cache: createBelievedCache(kvTokens, entriesMax), kvTokens, trust: TRUST.prior, seen: 0, capacityTokens: kvTokens }));
-  const large = beliefs.length > CANDIDATES_MAX;
+  const beliefs = kvTokensOfReplicas.map((kvTokens) => newBelief(kvTokens, kvTokensOfReplicas.length));
+  let large = beliefs.length > CANDIDATES_MAX;
   /** Of a large fleet: by block, who was sent it last, the latest first. The least lately sent block is the first. */
   const holdersOf = new Map<number, readonly number[]>();
-  const everybody = beliefs.map((_, place) => place);
+  let everybody = beliefs.map((_, place) => place);
 
   function noteHolder(blocks: readonly number[], replica: number): void {
     if (!large) return;
@@ -135,6 +138,27 @@ export function createPrefixAffinity(kvTokensOfReplicas: readonly number[], enab
     lost(replica) {
       beliefs[replica]?.cache.clear();
     },
+    joined(kvTokens) {
+      beliefs.push(newBelief(kvTokens, beliefs.length + 1));
+      large = beliefs.length > CANDIDATES_MAX;
+      everybody = beliefs.map((_, place) => place);
+    },
+    left(replica) {
+      beliefs.splice(replica, 1);
+      large = beliefs.length > CANDIDATES_MAX;
+      everybody = beliefs.map((_, place) => place);
+      for (const [hash, holders] of holdersOf) {
+        const others = holders.filter((holder) => holder !== replica).map((holder) => (holder > replica ? holder - 1 : holder));
+        if (others.length === 0 || !large) holdersOf.delete(hash);
+        else holdersOf.set(hash, others);
+      }
+    },
     trust: (replica) => beliefs[replica]?.trust ?? 0,
   };
+}
+
+/** `replicas`: how many there are with it; each has its part of the memory, as of then. */
+function newBelief(kvTokens: number, replicas: number): Belief {
+  const entriesMax = Math.min(PREFIX.entriesPerReplicaMax, Math.max(64, Math.floor(PREFIX.entriesMax / Math.max(1, replicas))));
+  return { cache: createBelievedCache(kvTokens, entriesMax), kvTokens, trust: TRUST.prior, seen: 0, capacityTokens: kvTokens };
 }

@@ -6,7 +6,7 @@ import type { Plan } from '../core/planner.ts';
 import { PHASE_GROUPS, type PhaseGroup } from '../core/replica-view.ts';
 import { isFaster, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
 import type { Effect, Explanation } from './events.ts';
-import type { ReplicaSpec } from './scheduler.ts';
+import type { ReplicaSpec } from './replica.ts';
 
 export interface ClockGroup {
   /** `null`: all devices of the replica. */

@@ -6,6 +6,7 @@ import type { MeterReading } from '../core/meter-window.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
+import type { ReplicaSpec } from './replica.ts';
 
 export type SchedulerEvent =
   | { readonly kind: 'arrived'; readonly job: JobSpec }
@@ -16,6 +17,10 @@ export type SchedulerEvent =
   | { readonly kind: 'returned'; readonly jobId: JobId }
   /** Every control period. */
   | { readonly kind: 'tick' }
+  /** The fleet has one more from now on, `down` until its health is told. */
+  | { readonly kind: 'replica-joined'; readonly replica: ReplicaSpec }
+  /** Leaving, it gets nothing more, and when nothing has been on it for a moment it `left`; until then it may stay after all. */
+  | { readonly kind: 'replica-leaving'; readonly replicaId: ReplicaId; readonly leaving: boolean }
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
   /** Whether it fails what it is sent. `open` keeps jobs from it and `half-open` all but one, unless their model has nobody else. */
   | { readonly kind: 'replica-breaker'; readonly replicaId: ReplicaId; readonly state: 'closed' | 'open' | 'half-open' }
@@ -95,6 +100,8 @@ export type Effect =
       readonly change: 'raise' | 'lower' | 'renew';
       readonly why: Explanation;
     }
+  /** Nothing is known of it from now on. */
+  | { readonly kind: 'left'; readonly replicaId: ReplicaId }
   | { readonly kind: 'report'; readonly report: JobReport }
   /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
   | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

@@ -6,7 +6,7 @@ import type { FleetShare } from '../core/replica-view.ts';
 import { targetPoint } from '../core/target-point.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
-import type { ReplicaSpec } from './scheduler.ts';
+import type { ReplicaSpec } from './replica.ts';
 
 export interface FleetDemand {
   /** `prefillTokens`: of its prompt what no replica has cached; `outputTokens`: as long as its answer is expected to get. */

@@ -8,7 +8,7 @@ import type { TrackedJob } from '../core/tracked-job.ts';
 import type { PointIndex } from '../frontier/performance-model.ts';
 import type { Effect, SchedulerEvent } from './events.ts';
 import type { Replica } from './replica.ts';
-import type { ReplicaSpec } from './scheduler.ts';
+import type { ReplicaSpec } from './replica.ts';
 
 export function createReplicaEnergy({ belief, disaggregated }: ReplicaSpec, queue: Pick<ReplicaQueue, 'decoding'>): EnergyLedger<TrackedJob> {
   return createEnergyLedger({ model: belief, groups: disaggregated === true ? PHASE_GROUPS : [null], streams: queue.decoding });

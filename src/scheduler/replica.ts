@@ -1,28 +1,41 @@
 // One replica as the scheduler keeps it: how it stands, what it has, how many jobs it may have at once.
 import type { EnergyLedger } from '../core/energy-ledger.ts';
-import type { JobId } from '../core/job.ts';
+import type { JobId, ReplicaId } from '../core/job.ts';
 import type { Company } from '../core/job-energy.ts';
 import type { LearnedRoom } from '../core/learned-room.ts';
 import { SATURATED_MS } from '../core/limits.ts';
 import type { Plan } from '../core/planner.ts';
+import type { PerformanceModel } from '../frontier/performance-model.ts';
 import type { ReplicaQueue } from '../core/replica-queue.ts';
 import type { Standing } from '../core/routing.ts';
 import type { TrackedJob } from '../core/tracked-job.ts';
 import type { ClockGroup } from './clock-group.ts';
-import type { ReplicaSpec } from './scheduler.ts';
 import type { Breaker } from './serving.ts';
+
+export interface ReplicaSpec {
+  readonly replicaId: ReplicaId;
+  readonly models: readonly string[];
+  /** The belief, never the truth. */
+  readonly belief: PerformanceModel;
+  /** Jobs sent at once; further ones wait here, in our queue. */
+  readonly concurrencyMax: number;
+  /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
+  readonly disaggregated?: boolean;
+}
 
 export interface Replica {
   readonly spec: ReplicaSpec;
   readonly queue: ReplicaQueue;
   /** `null`: nobody keeps accounts. */
   readonly energy: EnergyLedger<TrackedJob> | null;
-  /** Place in the list. */
-  readonly index: number;
+  /** Place in the list; changes when one before it has left. */
+  index: number;
   /** Judged at this instant, in this state of the queue. */
   standing: { readonly atMs: number; readonly version: number; readonly value: Standing } | null;
   planned: { readonly atMs: number; readonly structure: number; readonly plan: Plan } | null;
   state: 'up' | 'draining' | 'down';
+  /** It gets nothing more, and goes when nothing has been on it for a while; `null`: it stays. */
+  leaving: { idleSinceMs: number | null } | null;
   readonly learnedRoom: LearnedRoom;
   /** Since when it is back; `-Infinity` where it was up when we first looked: it is no younger for our having started. */
   backAtMs: number;

@@ -30,21 +30,10 @@ import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
-import { companyOn, isControlled, type Replica, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
+import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
-
-export interface ReplicaSpec {
-  readonly replicaId: ReplicaId;
-  readonly models: readonly string[];
-  /** The belief, never the truth. */
-  readonly belief: PerformanceModel;
-  /** Jobs sent at once; further ones wait here, in our queue. */
-  readonly concurrencyMax: number;
-  /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
-  readonly disaggregated?: boolean;
-}
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
 export type PlannerPolicy =
@@ -133,6 +122,9 @@ const HOLD_LOOK_MS = 500;
 /** … and how long at most while nobody else is here. */
 const HOLD_ALONE_MS = 2_000;
 
+/** So long a replica that leaves has had nothing to do before it is gone. */
+const LEAVES_AFTER_MS = 1_000;
+
 const NO_EFFECTS: readonly Effect[] = [];
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
@@ -153,7 +145,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   /** Of looking over the queue; sets who behind the first is looked at. */
   let turn = 0;
   const placements = new Map<JobId, Placement>();
-  const replicas: Replica[] = options.replicas.map((spec, index) => {
+  const replicas: Replica[] = [];
+  /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
+  const loads: number[] = [];
+  const byId = new Map<ReplicaId, Replica>();
+  const models = new Set<string>();
+  for (const spec of options.replicas) join(openReplica(spec));
+
+  function openReplica(spec: ReplicaSpec): Replica {
     const queue = createReplicaQueue({
       model: spec.belief,
       lengths,
@@ -168,23 +167,29 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     });
     return {
       spec,
-      index,
+      index: replicas.length,
       queue,
       energy: options.energyAccounts === true ? createReplicaEnergy(spec, queue) : null,
       standing: null,
       planned: null,
       learnedRoom: createLearnedRoom(spec.concurrencyMax),
       state: 'down',
+      leaving: null,
       backAtMs: Number.NEGATIVE_INFINITY,
       wasAway: false,
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
     };
-  });
-  /** Jobs on each, side by side: plain routing looks at all of them, which in a fleet of a thousand is most of its work. */
-  const loads = new Int32Array(replicas.length);
-  const byId = new Map(replicas.map((replica) => [replica.spec.replicaId, replica]));
+  }
+
+  function join(replica: Replica): void {
+    replicas.push(replica);
+    loads.push(0);
+    byId.set(replica.spec.replicaId, replica);
+    for (const model of replica.spec.models) models.add(model);
+  }
+
   const serving = createServing(replicas);
   /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
   const placesWanted = new Map<string, number>();
@@ -202,7 +207,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
-  const models = new Set(options.replicas.flatMap((replica) => replica.models));
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
@@ -589,7 +593,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
-    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs)];
+    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs)];
     if (policy.kind === 'max-clock') return effects;
     for (const replica of replicas) {
       if (!isControlled(replica)) continue;
@@ -646,6 +650,48 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return demandOf(spec, group, point, why, { nowMs, controlPeriodMs });
   }
 
+  /** Its health is not known yet; a server that is new to us may be new altogether, and starts slowly. */
+  function joined(spec: ReplicaSpec): void {
+    assert(!byId.has(spec.replicaId), 'a replica joins once');
+    affinity.joined(spec.belief.profile.serving.kvTokens);
+    join({ ...openReplica(spec), wasAway: true });
+    fleetChanged();
+  }
+
+  /** Who is in it, and who stays. A model that only those serve who leave is a model no more. */
+  function fleetChanged(): void {
+    models.clear();
+    for (const { spec, leaving: goes } of replicas) if (goes === null) for (const model of spec.models) models.add(model);
+    serving.changed();
+    fleet.changed();
+  }
+
+  function leaving(event: Extract<SchedulerEvent, { kind: 'replica-leaving' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return NO_EFFECTS;
+    replica.leaving = event.leaving ? { idleSinceMs: null } : null;
+    fleetChanged();
+    return event.leaving ? orphaned(nowMs) : sendQueued(nowMs, true);
+  }
+
+  /** What its counters tell of its last jobs comes a little after they have ended. */
+  function leave(nowMs: number): Effect[] {
+    const effects: Effect[] = [];
+    for (const replica of replicas.filter((candidate) => candidate.leaving !== null)) {
+      const since = (loads[replica.index] as number) > 0 ? null : (replica.leaving?.idleSinceMs ?? nowMs);
+      replica.leaving = { idleSinceMs: since };
+      if (since === null || nowMs - since < LEAVES_AFTER_MS) continue;
+      replicas.splice(replica.index, 1);
+      loads.splice(replica.index, 1);
+      affinity.left(replica.index);
+      for (const [place, other] of replicas.entries()) other.index = place;
+      byId.delete(replica.spec.replicaId);
+      fleetChanged();
+      effects.push({ kind: 'left', replicaId: replica.spec.replicaId });
+    }
+    return effects;
+  }
+
   function health(event: Extract<SchedulerEvent, { kind: 'replica-health' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
     if (replica === undefined) return NO_EFFECTS;
@@ -656,15 +702,18 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (event.state === 'down') affinity.lost(replica.index);
     serving.changed();
     fleet.changed();
-    if (event.state === 'up') return sendQueued(nowMs, true);
-    // Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back.
-    const orphaned = [...waiting.queue.all(), ...waiting.held.all()].filter((job) => serving.count(job.spec.model) === 0);
-    for (const job of orphaned) {
+    return event.state === 'up' ? sendQueued(nowMs, true) : orphaned(nowMs);
+  }
+
+  /** Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back. */
+  function orphaned(nowMs: number): readonly Effect[] {
+    const jobs = [...waiting.queue.all(), ...waiting.held.all()].filter((job) => serving.count(job.spec.model) === 0);
+    for (const job of jobs) {
       const placement = placements.get(job.spec.jobId);
       if (placement?.kind === 'queued') waiting.leave(job, placement.why, 'otherwise', nowMs);
       placements.delete(job.spec.jobId);
     }
-    return orphaned.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
+    return jobs.map((job) => ({ kind: 'reject', jobId: job.spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }));
   }
 
   /** It shuts nobody out whom no other could serve (`serving`), so no job is refused for it. */
@@ -722,6 +771,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return returned(event.jobId, nowMs);
         case 'tick':
           return tick(nowMs);
+        case 'replica-joined':
+          joined(event.replica);
+          return NO_EFFECTS;
+        case 'replica-leaving':
+          return leaving(event, nowMs);
         case 'replica-health':
           return health(event, nowMs);
         case 'replica-breaker':
@@ -764,7 +818,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return {
         replicas: replicas.map((replica) => ({
           replicaId: replica.spec.replicaId,
-          state: replica.state,
+          state: replica.leaving === null ? replica.state : 'draining',
           breaker: replica.breaker.kind,
           room: roomOf(replica, slowStartMs, nowMs),
           ...groupsStatus(replica.spec.belief, replica.groups),

@@ -13,6 +13,8 @@ export type Breaker =
 export interface Servant {
   readonly spec: { readonly replicaId: ReplicaId; readonly models: readonly string[] };
   readonly state: 'up' | 'draining' | 'down';
+  /** It is to be taken out of the fleet; `null`: it stays. */
+  readonly leaving: object | null;
   readonly breaker: Breaker;
 }
 
@@ -74,6 +76,6 @@ export function createServing<Replica extends Servant>(replicas: readonly Replic
   };
 }
 
-function isUp({ state, spec }: Servant, model: string, avoid: readonly ReplicaId[] | undefined): boolean {
-  return state === 'up' && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
+function isUp({ state, leaving, spec }: Servant, model: string, avoid: readonly ReplicaId[] | undefined): boolean {
+  return state === 'up' && leaving === null && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
 }

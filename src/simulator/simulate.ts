@@ -10,7 +10,8 @@ import { createPerformanceModel, type PerformanceModel } from '../frontier/perfo
 import type { Route, Routing } from '../core/routing.ts';
 import type { Profile } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
-import { createScheduler, type PlannerPolicy, type ReplicaSpec } from '../scheduler/scheduler.ts';
+import type { ReplicaSpec } from '../scheduler/replica.ts';
+import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
 import { PREFIX_BLOCK_TOKENS } from '../workload/prefix-block.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
@@ -178,6 +179,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
         reports.push(effect.report);
         return;
       case 'settled':
+      case 'left':
         return;
       default:
         unreachable(effect);

@@ -118,3 +118,16 @@ test('in a large fleet those are found that have most of a prompt, without askin
   expect(PREFIX.holdersMax).toBe(4);
   expect([...(affinity.holders(job([7]).spec) ?? [])]).toEqual([]);
 });
+
+test.each([3, 200])('of %i, one that leaves takes what it had along, those behind it keep theirs by their new places, and one that joins has nothing', (replicas) => {
+  const affinity = createPrefixAffinity(Array.from({ length: replicas }, () => 1e6), true);
+  serve(affinity, A, 1, 0);
+  serve(affinity, [5, 6, 7], 2, 0);
+  const before = affinity.cachedTokens(job([5, 6, 7]), 2);
+  expect(before).toBeGreaterThan(0);
+  affinity.left(1);
+  affinity.joined(1e6);
+  expect(affinity.cachedTokens(job([5, 6, 7]), 1)).toBe(before);
+  expect(affinity.mostCachedTokens(job([5, 6, 7]))).toBe(before);
+  expect([affinity.mostCachedTokens(job(A)), affinity.cachedTokens(job(A), replicas - 1)]).toEqual([0, 0]);
+});

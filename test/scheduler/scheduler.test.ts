@@ -3,7 +3,8 @@ import type { JobId, JobSpec, ReplicaId } from '../../src/core/job.ts';
 import { ALL_MECHANISMS } from '../../src/core/mechanisms.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import type { Effect } from '../../src/scheduler/events.ts';
-import { createScheduler, type ReplicaSpec, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
+import type { ReplicaSpec } from '../../src/scheduler/replica.ts';
+import { createScheduler, type Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const belief = createPerformanceModel(CLOCK_PROFILE);
@@ -513,5 +514,52 @@ describe('the end of a job', () => {
     scheduler.handle({ kind: 'arrived', job: job('waiting') }, 1);
     expect(scheduler.handle({ kind: 'ended', jobId: 'waiting' as JobId, outcome: 'cancelled' }, 2)).toMatchObject([{ kind: 'report', report: { replicaId: null } }]);
     expect(scheduler.handle({ kind: 'ended', jobId: 'running' as JobId, outcome: 'finished' }, 3).filter(({ kind }) => kind === 'dispatch')).toEqual([]);
+  });
+});
+
+describe('replicas that join and leave', () => {
+  const leaving = (replicaId: ReplicaId, leaves = true) => ({ kind: 'replica-leaving', replicaId, leaving: leaves }) as const;
+  const idsAt = (scheduler: Scheduler, nowMs: number): string[] => scheduler.snapshot(nowMs).replicas.map(({ replicaId, state }) => `${replicaId} ${state}`);
+  const leftBy = (effects: readonly Effect[]): string[] => effects.flatMap((effect) => (effect.kind === 'left' ? [effect.replicaId] : []));
+
+  test('one that joins is down until its health is told, starts slowly, and serves what nobody served', () => {
+    const scheduler = started({ slowStartMs: 10_000, queuedMax: 100 });
+    expect(scheduler.handle({ kind: 'arrived', job: job('a', { model: 'n' }) }, 0)).toMatchObject([{ kind: 'reject', reason: 'unknown-model' }]);
+    scheduler.handle({ kind: 'replica-joined', replica: serving(R1, 'n', 20) }, 10);
+    expect(idsAt(scheduler, 10)).toEqual(['r0 up', 'r1 down']);
+    expect(scheduler.handle({ kind: 'arrived', job: job('b', { model: 'n' }) }, 20)).toMatchObject([{ kind: 'reject', reason: 'no-replica' }]);
+    scheduler.handle({ kind: 'replica-health', replicaId: R1, state: 'up' }, 30);
+    expect(scheduler.handle({ kind: 'arrived', job: job('c', { model: 'n' }) }, 40)).toMatchObject([{ kind: 'dispatch', replicaId: 'r1' }]);
+    expect(scheduler.snapshot(40).replicas[1]?.room).toBe(2);
+  });
+
+  test('one that leaves keeps what it has, gets nothing more, and is gone a second after its last job; the others are counted as before', () => {
+    const scheduler = started({ queuedMax: 100 }, [R0, R1], 3);
+    for (const name of ['a', 'b']) scheduler.handle({ kind: 'arrived', job: job(name, { slo: {}, promptTokens: 10 }) }, 0);
+    const placed = new Map(['c', 'd', 'e', 'f'].map((name) => [name, scheduler.handle({ kind: 'arrived', job: job(name, { slo: {}, promptTokens: 10 }) }, 1).find((effect) => effect.kind === 'dispatch')?.replicaId]));
+    expect(new Set(placed.values())).toEqual(new Set([R0, R1]));
+    scheduler.handle(leaving(R0), 2);
+    expect(idsAt(scheduler, 2)).toEqual(['r0 draining', 'r1 up']);
+    expect(leftBy(scheduler.handle({ kind: 'tick' }, 5_000))).toEqual([]);
+    const here = ['a', 'b', 'c', 'd', 'e', 'f'];
+    for (const name of here) scheduler.handle({ kind: 'ended', jobId: name as JobId, outcome: 'finished', usage: { promptTokens: 10, outputTokens: 2, cachedTokens: 0 } }, 6_000);
+    expect(leftBy(scheduler.handle({ kind: 'tick' }, 6_100))).toEqual([]);
+    expect(leftBy(scheduler.handle({ kind: 'tick' }, 7_200))).toEqual(['r0']);
+    expect(idsAt(scheduler, 7_200)).toEqual(['r1 up']);
+    // All three of its places, and no more.
+    const sent = ['g', 'h', 'i', 'j'].map((name) => sentBy(scheduler.handle({ kind: 'arrived', job: job(name, { slo: {}, promptTokens: 10 }) }, 8_000)));
+    expect(sent).toEqual(['g', 'h', 'i', undefined]);
+  });
+
+  test('one that stays after all gets jobs again, and what waits for a model of one that leaves is told at once', () => {
+    const scheduler = started({ queuedMax: 100 }, [R0], 1);
+    scheduler.handle({ kind: 'arrived', job: job('a', { slo: {} }) }, 0);
+    scheduler.handle({ kind: 'arrived', job: job('b', { slo: {} }) }, 0);
+    expect(scheduler.handle(leaving(R0), 1)).toMatchObject([{ kind: 'reject', jobId: 'b', reason: 'no-replica' }]);
+    expect(scheduler.handle({ kind: 'arrived', job: job('c') }, 2)).toMatchObject([{ kind: 'reject', reason: 'unknown-model' }]);
+    scheduler.handle(leaving(R0, false), 3);
+    scheduler.handle({ kind: 'ended', jobId: 'a' as JobId, outcome: 'finished' }, 4);
+    expect(sentBy(scheduler.handle({ kind: 'arrived', job: job('d') }, 5))).toBe('d');
+    for (const atMs of [2_000, 4_000]) expect(leftBy(scheduler.handle({ kind: 'tick' }, atMs))).toEqual([]);
   });
 });

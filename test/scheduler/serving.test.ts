@@ -10,7 +10,7 @@ const belief = createPerformanceModel(CLOCK_PROFILE);
 const [R0, R1, R2] = ['r0', 'r1', 'r2'] as ReplicaId[] as [ReplicaId, ReplicaId, ReplicaId];
 
 function servant(id: ReplicaId, breaker: Servant['breaker'], over: { readonly models?: readonly string[]; readonly state?: Servant['state'] } = {}): Servant {
-  return { spec: { replicaId: id, models: over.models ?? ['m'] }, state: over.state ?? 'up', breaker };
+  return { spec: { replicaId: id, models: over.models ?? ['m'] }, state: over.state ?? 'up', leaving: null, breaker };
 }
 
 const closed = { kind: 'closed' } as const;

@@ -1,0 +1,156 @@
+// The replicas of a gateway: what is held of each (a client, probes, a breaker), what the scheduler believes of it, and how the
+// fleet changes while it runs: who comes is probed first, who goes gets nothing more and is let go when nothing is on it.
+import { isDeepStrictEqual } from 'node:util';
+import type { Config, ReplicaConfig } from './config.ts';
+import { isOneGroup } from './config.ts';
+import { ConfigError } from './config/config-problems.ts';
+import type { ReplicaId } from './core/job.ts';
+import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
+import type { Profile } from './frontier/profile.ts';
+import { loadProfile, ProfileFileError } from './profile-file.ts';
+import type { Runtime } from './runtime.ts';
+import type { ReplicaSpec } from './scheduler/replica.ts';
+import type { Telemetry } from './telemetry/events.ts';
+import { createReplicaClient, type ReplicaClient } from './upstream/replica-client.ts';
+import { createReplicaMonitor, type ReplicaMonitor } from './upstream/replica-monitor.ts';
+import { createReplicaWatch, type ReplicaWatch } from './upstream/replica-watch.ts';
+
+export interface OpenReplica {
+  readonly config: ReplicaConfig;
+  readonly client: ReplicaClient;
+  readonly monitor: ReplicaMonitor;
+  readonly watch: ReplicaWatch;
+}
+
+export interface GatewayReplicas {
+  /** One that the scheduler has named; another one is our fault. */
+  of(replicaId: ReplicaId): OpenReplica;
+  find(replicaId: string): OpenReplica | undefined;
+  /** All that are here, those that are leaving included. */
+  configs(): readonly ReplicaConfig[];
+  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
+  planned(next: Config): () => void;
+  /** The scheduler knows it no more. */
+  left(replicaId: ReplicaId): void;
+  /** Nobody is probed any more. */
+  unwatch(): void;
+  close(): Promise<void>;
+}
+
+interface Joined {
+  readonly now: () => number;
+  readonly runtime: Runtime;
+  readonly telemetry: Telemetry;
+}
+
+export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
+  const open = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, joined)]));
+  const leaving = new Set<ReplicaId>();
+  const going = new Set<Promise<void>>();
+
+  function problemsOf(next: Config): string[] {
+    return next.replicas.flatMap(({ id, ...keys }) => {
+      const known = open.get(id);
+      if (known === undefined || isDeepStrictEqual({ id, ...keys }, known.config)) return [];
+      return leaving.has(id)
+        ? [`replicas: '${id}' is on its way out still, and what stands there now is another one; try again when it is gone, or give the new one another id`]
+        : [`replicas: '${id}' has changed; replicas are added and taken out while the gateway runs, what one is is taken over by a restart only. Give it another id`];
+    });
+  }
+
+  return {
+    of(replicaId) {
+      const replica = open.get(replicaId);
+      if (replica === undefined) throw new Error(`the scheduler named the replica ${replicaId}, which is not configured`);
+      return replica;
+    },
+    find: (replicaId) => open.get(replicaId as ReplicaId),
+    configs: () => [...open.values()].map(({ config: own }) => own),
+    planned(next) {
+      const problems = problemsOf(next);
+      if (problems.length > 0) throw new ConfigError(problems);
+      const specs = specsOf({ ...next, replicas: next.replicas.filter(({ id }) => !open.has(id)) });
+      return () => {
+        for (const replica of next.replicas) {
+          const known = open.get(replica.id);
+          const spec = specs.find(({ replicaId }) => replicaId === replica.id);
+          if (spec !== undefined) {
+            joined.runtime.replicaJoined(spec);
+            open.set(replica.id, openReplica(replica, next, joined));
+          } else if (known !== undefined && leaving.delete(replica.id)) joined.runtime.replicaStays(replica.id);
+        }
+        for (const id of open.keys()) {
+          if (next.replicas.some((replica) => replica.id === id) || leaving.has(id)) continue;
+          leaving.add(id);
+          joined.runtime.replicaLeaving(id);
+        }
+      };
+    },
+    left(replicaId) {
+      const replica = open.get(replicaId);
+      if (replica === undefined) return;
+      open.delete(replicaId);
+      leaving.delete(replicaId);
+      replica.monitor.close();
+      replica.watch.close();
+      const gone = replica.client.close();
+      going.add(gone);
+      void gone.finally(() => going.delete(gone));
+    },
+    unwatch() {
+      for (const { monitor, watch } of open.values()) {
+        monitor.close();
+        watch.close();
+      }
+    },
+    close: async () => {
+      await Promise.all([...going, ...[...open.values()].map(({ client }) => client.close())]);
+    },
+  };
+}
+
+/** What the scheduler is told of them. Profiles are read once for all replicas that share one. Throws `ConfigError`. */
+export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replicas' | 'planner'>): ReplicaSpec[] {
+  const models = new Map<string, PerformanceModel>();
+  return replicas.map((replica) => {
+    const belief = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
+    models.set(replica.profilePath, belief);
+    if (policy.kind === 'static' && !belief.points.some((point) => point.id === policy.pointId)) {
+      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${replica.profilePath}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
+    }
+    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices) };
+  });
+}
+
+/** What is wrong with a profile is said with the replica that names it. */
+function profileOf({ id, profilePath }: ReplicaConfig): Profile {
+  try {
+    return loadProfile(profilePath);
+  } catch (error) {
+    throw error instanceof ProfileFileError ? new ConfigError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`)) : error;
+  }
+}
+
+function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
+  const { connectMs, firstByteMs, stallMs } = config.timeouts;
+  const { silentMs, ...breaker } = config.health.breaker;
+  const watch = createReplicaWatch({
+    breaker,
+    now,
+    onState: (state, why) => {
+      telemetry.replicaHealth(replica.id, state, why);
+      runtime.replicaHealth(replica.id, state);
+    },
+    onBreaker: (state, why) => {
+      telemetry.replicaBreaker(replica.id, state, why);
+      runtime.replicaBreaker(replica.id, state);
+    },
+    onSaturated: (retryAfterMs) => {
+      telemetry.replicaSaturated(replica.id);
+      runtime.replicaSaturated(replica.id, retryAfterMs);
+    },
+  });
+  const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
+  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
+  return { config: replica, client, monitor, watch };
+}
