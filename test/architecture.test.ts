@@ -15,6 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   scheduler: ['core', 'frontier'],
   random: [],
   statistics: [],
+  plot: [],
   engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
