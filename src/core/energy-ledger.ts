@@ -3,7 +3,7 @@
 // is no meter it keeps the profile's word apart. It reads what jobs have done when it is asked; tokens cost it nothing.
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { DecodeWork } from '../frontier/profile.ts';
-import { addCost, addPrompt, addTokens, clearCost, noWork, scaleCost, tokenCostOf, type WorkCost } from './energy-work.ts';
+import { addCost, addPrompt, addTokens, clearCost, noWork, scaleCost, type TokenCost, tokenCostOf, type WorkCost } from './energy-work.ts';
 import { createMeterWindow, type MeterReading, type MeterWindow } from './meter-window.ts';
 import type { PhaseGroup } from './replica-view.ts';
 
@@ -80,7 +80,7 @@ export interface EnergyLedger<Job extends EnergyJob> {
   began(job: Job, nowMs: number): void;
   /** What is known of it now; the rest is told when it is `settled`. */
   /** `done`: what its server says that there was; `unmetered`: what it is charged where nothing has been read since it began. */
-  ended(job: Job, done: WorkDone | null, nowMs: number, unmetered: { readonly energyJ: number; readonly maximumClockJ: number }): JobEnergy;
+  ended(job: Job, done: WorkDone | null, nowMs: number, unmetered: () => { readonly energyJ: number; readonly maximumClockJ: number }): JobEnergy;
   /** The same of one that is under way. */
   known(job: Job, done: WorkDone | null): JobEnergy;
   /** A group is at another point from now on. Jobs have to be up to date. */
@@ -155,6 +155,8 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
   let settledAnyhow: Settled<Job>[] = [];
   const sums = { meterJ: 0, meteredJ: 0, modelledJ: 0, idleMeteredJ: 0, idleModelledJ: 0, othersJ: 0, unapportionedJ: 0, fastRequestsJ: 0, fastIdleJ: 0 };
   let wasMetered = false;
+  /** What a token costs, and for which company that was looked up. */
+  let rate: { readonly point: PointIndex; readonly sequences: number; readonly contextTokens: number; readonly cost: TokenCost } | null = null;
 
   function enters(group: Group, nowMs: number): void {
     group.jobs += 1;
@@ -186,8 +188,18 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
   function weighTokens(entry: Entry<Job>, decoded: number): void {
     const more = decoded - entry.decoded;
     if (more <= 0) return;
-    addTokens(entry.decode, tokenCostOf(model, streams(), decodeGroup.window.point()), more, entry.job.promptTokens + entry.decoded + more / 2);
+    addTokens(entry.decode, tokenCost(), more, entry.job.promptTokens + entry.decoded + more / 2);
     entry.decoded = decoded;
+  }
+
+  /** Looked up anew where it may have changed by more than a few parts in a hundred; it only weighs. */
+  function tokenCost(): TokenCost {
+    const all = streams();
+    const point = decodeGroup.window.point();
+    if (rate === null || rate.point !== point || rate.sequences !== all.sequences || Math.abs(all.contextTokens - rate.contextTokens) > 0.03 * rate.contextTokens) {
+      rate = { point, sequences: all.sequences, contextTokens: all.contextTokens, cost: tokenCostOf(model, all, point) };
+    }
+    return rate.cost;
   }
 
   /** At its end its server has said how much there was; what was seen until then may have been more or less. */
@@ -399,9 +411,10 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       // Nothing was ever read while it was there, and nothing will be.
       if (groups.every(({ meter }) => meter === null || meter.lost) && entry.meteredJ === 0 && entry.modelledJ === 0) {
         leaves(entry.group, nowMs);
-        sums.modelledJ += unmetered.energyJ;
-        sums.fastRequestsJ += unmetered.maximumClockJ;
-        return { meteredJ: 0, modelledJ: unmetered.energyJ, maximumClockJ: unmetered.maximumClockJ };
+        const { energyJ, maximumClockJ } = unmetered();
+        sums.modelledJ += energyJ;
+        sums.fastRequestsJ += maximumClockJ;
+        return { meteredJ: 0, modelledJ: energyJ, maximumClockJ };
       }
       weigh(entry);
       leaves(entry.group, nowMs);

@@ -25,11 +25,9 @@ export function energyAtEnd(
   if (energy === null) return (tokens) => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null });
   queue.bringUpToDate(nowMs, job);
   return (tokens) => {
-    const modelledJ = jobEnergyJ(belief, tokens, company.sent, company.ended);
     const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
-    const maximumClockJ = jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended));
     const done = usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens: tokens.outputTokens };
-    const account = energy.ended(job, done, nowMs, { energyJ: modelledJ, maximumClockJ });
+    const account = energy.ended(job, done, nowMs, () => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), maximumClockJ: jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended)) }));
     return { energyJ: account.meteredJ + account.modelledJ, account };
   };
 }
@@ -44,7 +42,7 @@ export function energyNow({ energy, queue }: Replica, job: TrackedJob, usage: Us
 /** It goes to another replica: what this one took for it is its own all the same. */
 export function energyAtReturn({ energy }: Replica, job: TrackedJob, nowMs: number): readonly Effect[] {
   if (energy === null) return [];
-  const more = energy.ended(job, null, nowMs, { energyJ: 0, maximumClockJ: 0 });
+  const more = energy.ended(job, null, nowMs, () => ({ energyJ: 0, maximumClockJ: 0 }));
   return more.meteredJ === 0 && more.modelledJ === 0 ? [] : [settledEffect({ job, more })];
 }
 

@@ -7,7 +7,7 @@ import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const MODEL = createPerformanceModel(CLOCK_PROFILE);
 const SLOWEST = MODEL.bySlowness[0] as number;
-const UNMETERED = { energyJ: 7, maximumClockJ: 9 };
+const UNMETERED = () => ({ energyJ: 7, maximumClockJ: 9 });
 
 interface Job extends EnergyJob {
   promptTokens: number;
