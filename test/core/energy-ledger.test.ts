@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { createEnergyLedger, type EnergyJob, type EnergyLedger, METER_GAP_MS_MAX, UNSETTLED_MAX } from '../../src/core/energy-ledger.ts';
+import { createEnergyLedger, type EnergyJob, type EnergyLedger, UNSETTLED_MAX } from '../../src/core/energy-ledger.ts';
+import { METER_GAP_MS_MAX } from '../../src/core/metered-group.ts';
 import type { PhaseGroup } from '../../src/core/replica-view.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
