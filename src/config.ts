@@ -139,6 +139,10 @@ export interface Config {
   readonly limits: RawConfig['limits'];
   readonly timeouts: RawConfig['timeouts'];
   readonly health: RawConfig['health'];
+  /** `path`: `null` where nothing is written down. */
+  readonly accounts: Pick<RawConfig['accounts'], 'meter' | 'readEveryMs' | 'flushEveryMs' | 'retentionDays'> & { readonly path: string | null };
+  /** What turns energy into money and carbon; `null`: unknown. */
+  readonly intensities: { readonly pricePerKwh: number | null; readonly currency: string; readonly carbonGPerKwh: number | null; readonly pue: number };
   readonly logging: RawConfig['logging'];
 }
 
@@ -255,7 +259,15 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     limits: raw.limits,
     timeouts: raw.timeouts,
     health: raw.health,
+    ...accountsOf(raw.accounts, directory),
     logging: raw.logging,
+  };
+}
+
+function accountsOf({ file, pricePerKwh, currency, carbonGPerKwh, pue, ...accounts }: RawConfig['accounts'], directory: string): Pick<Config, 'accounts' | 'intensities'> {
+  return {
+    accounts: { ...accounts, path: file === undefined ? null : resolve(directory, file) },
+    intensities: { pricePerKwh: pricePerKwh ?? null, currency, carbonGPerKwh: carbonGPerKwh ?? null, pue },
   };
 }
 

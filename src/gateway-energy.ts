@@ -1,7 +1,11 @@
 // The accounts of energy, as a part of the gateway: the counters of the nodes' agents go to the scheduler, which apportions
 // them, and what comes of it is added up by tenant, model and class.
 import { isDeepStrictEqual } from 'node:util';
+import { type AccountKeeper, type AccountKeeperOptions, createAccountKeeper, type Totals } from './accounts/account-keeper.ts';
+import { AccountsFileError, openAccountsFile } from './accounts/accounts-file.ts';
 import { createEnergyFeed } from './agent/energy-feed.ts';
+import type { Config } from './config.ts';
+import { ConfigError } from './config/config-problems.ts';
 import { createEnergyBook, type EnergyRow } from './core/energy-book.ts';
 import type { ReplicaEnergy } from './core/energy-ledger.ts';
 import type { ReplicaId } from './core/job.ts';
@@ -26,13 +30,11 @@ export interface GatewayEnergy {
 interface Joined {
   /** It is made before there is one. */
   readonly runtime: () => Pick<Runtime, 'snapshot' | 'metered' | 'hasOpenAccounts'>;
-  readonly telemetry: { energyMeter(group: string, why: string | null): void };
+  readonly telemetry: { energyMeter(group: string, why: string | null): void; energyFile(why: string | null): void };
   readonly now: () => number;
 }
 
-/** Counters are read so often while something is under way: what a job took is known by then, and a counter ticks every 100 ms. */
-const READ_EVERY_MS = 250;
-/** … and while nothing is: so long a stretch of idling is told in one. */
+/** While nothing is under way: so long a stretch of idling is told in one. */
 const READ_IDLE_EVERY_MS = 5_000;
 
 export interface EnergyAccounts extends GatewayEnergy {
@@ -42,18 +44,29 @@ export interface EnergyAccounts extends GatewayEnergy {
   change(fleet: Fleet): void;
 }
 
-export function openEnergy(fleet: Fleet, { runtime, telemetry, now }: Joined): EnergyAccounts {
+/** Throws `ConfigError` where the file of accounts cannot be used. */
+export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, telemetry, now }: Joined): EnergyAccounts {
   const book = createEnergyBook();
   const sinceUnixMs = Date.now();
-  let nodes = nodesOf(fleet);
+  const { accounts } = config;
+  let nodes = nodesOf(config);
   let feed: ReturnType<typeof createEnergyFeed> | null = null;
+  const keeper = openKeeper(accounts, { read: () => totalsOf(snapshot()), onState: telemetry.energyFile });
+
+  function snapshot(): EnergySnapshot {
+    return {
+      sinceUnixMs,
+      rows: book.rows(),
+      replicas: runtime().snapshot().replicas.flatMap(({ replicaId, energy }) => (energy === undefined ? [] : [{ replicaId, ...energy }])),
+    };
+  }
 
   function start(): void {
-    if (nodes.length === 0) return;
+    if (nodes.length === 0 || accounts.meter === 'off') return;
     feed = createEnergyFeed({
       nodes,
-      everyMs: READ_EVERY_MS,
-      idleEveryMs: READ_IDLE_EVERY_MS,
+      everyMs: accounts.readEveryMs,
+      idleEveryMs: Math.max(READ_IDLE_EVERY_MS, accounts.readEveryMs),
       isBusy: (name) => runtime().hasOpenAccounts(placeOf(name).replicaId),
       onReading: (name, reading) => {
         const { replicaId, group } = placeOf(name);
@@ -78,13 +91,27 @@ export function openEnergy(fleet: Fleet, { runtime, telemetry, now }: Joined): E
       if (report.energy !== undefined) book.ended(report, report, report.energy);
     },
     settled: (settled) => book.settled(settled, settled.more),
-    snapshot: () => ({
-      sinceUnixMs,
-      rows: book.rows(),
-      replicas: runtime().snapshot().replicas.flatMap(({ replicaId, energy }) => (energy === undefined ? [] : [{ replicaId, ...energy }])),
-    }),
+    snapshot,
     close: async () => {
       await feed?.close();
+      keeper?.close();
     },
+  };
+}
+
+function openKeeper({ path, flushEveryMs, retentionDays }: Config['accounts'], { read, onState }: Pick<AccountKeeperOptions, 'read' | 'onState'>): AccountKeeper | null {
+  if (path === null) return null;
+  try {
+    return createAccountKeeper({ file: openAccountsFile(path, { write: true }), read, flushEveryMs, retentionDays, unixNowMs: Date.now, onState });
+  } catch (error) {
+    if (error instanceof AccountsFileError) throw new ConfigError([`accounts.file: ${error.message}`]);
+    throw error;
+  }
+}
+
+function totalsOf({ rows, replicas }: EnergySnapshot): Totals {
+  return {
+    usage: rows,
+    replicas: replicas.map(({ replicaId, idle, othersJ, unapportionedJ, maximumClock }) => ({ replica: replicaId, idleMeteredJ: idle.meteredJ, idleModelledJ: idle.modelledJ, othersJ, unapportionedJ, maximumClockIdleJ: maximumClock.idleJ })),
   };
 }

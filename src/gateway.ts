@@ -84,6 +84,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
+  const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
   const runtime: Runtime = createRuntime({
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
@@ -103,7 +104,6 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       fleetChanged();
     },
   });
-  const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
   const replicas = openReplicas(config, { now, runtime, telemetry });
 

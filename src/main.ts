@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Comman
   keys: () => import('./cli/keys.ts'),
   frontier: () => import('./cli/frontier.ts'),
   demo: () => import('./cli/demo.ts'),
+  report: () => import('./cli/report.ts'),
 };
 
 async function main(argv: readonly string[]): Promise<number> {

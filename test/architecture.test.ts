@@ -25,6 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],
   agent: ['core', 'scheduler', 'frontier', 'telemetry'],
   store: ['core', 'scheduler', 'frontier', 'telemetry'],
+  accounts: ['make-directory.ts'],
   batch: ['core', 'scheduler', 'frontier', 'telemetry', 'make-directory.ts', 'json-members.ts'],
   telemetry: ['core', 'scheduler', 'frontier'],
   probes: ['config'],

@@ -19,6 +19,8 @@ export interface AccountErrorOptions {
 export interface AccountError {
   /** Of the meter, how far requests + idling + others + what could not be apportioned are off: `100 · |sum − meter| / meter`. */
   readonly accountErrorPct: number;
+  /** How well the meter is known: the gateway reads it some milliseconds before or after this process does. */
+  readonly meterUncertaintyPct: number;
   /** How far what tenants were charged is off what requests took of the replicas. */
   readonly rowsErrorPct: number;
   readonly requests: number;
@@ -62,16 +64,20 @@ export async function measureAccountError(options: AccountErrorOptions): Promise
 
 interface Seen {
   readonly snapshot: EnergySnapshot;
-  readonly reading: EnergyReading;
+  /** Before the gateway read its counters, and after. */
+  readonly earlier: EnergyReading;
+  readonly later: EnergyReading;
 }
 
 /** Right after the gateway has read all counters once more, so that both have seen the same. */
 async function whenRead(adminUrl: string, beyondJ: number, read: () => Promise<EnergyReading>): Promise<Seen> {
+  let earlier = await read();
   for (let attempt = 0; attempt < 2_000; attempt++) {
     const snapshot = await energyAt(adminUrl);
     const metered = snapshot.replicas.every(({ source }) => source === 'metered');
-    if (metered && (beyondJ === 0 || snapshot.replicas.length === 0 || sumsOf(snapshot.replicas).meterJ > beyondJ)) return { snapshot, reading: await read() };
-    await delay(10);
+    if (metered && (beyondJ === 0 || snapshot.replicas.length === 0 || sumsOf(snapshot.replicas).meterJ > beyondJ)) return { snapshot, earlier, later: await read() };
+    earlier = await read();
+    await delay(5);
   }
   throw new Error('the gateway did not read its meters within 20 s');
 }
@@ -81,17 +87,18 @@ async function energyAt(adminUrl: string): Promise<EnergySnapshot> {
 }
 
 function errorOf(before: Seen, after: Seen, agent: AccountError['agent']): AccountError {
-  const used = energyBetween(before.reading, after.reading);
-  if (used.kind === 'unknown') throw new Error(used.why);
+  const [most, least] = [usedBetween(before.earlier, after.later), usedBetween(before.later, after.earlier)];
+  const usedJ = (most + least) / 2;
   const [from, to] = [sumsOf(before.snapshot.replicas), sumsOf(after.snapshot.replicas)];
   const of = (name: keyof Sums): number => to[name] - from[name];
   const sumJ = of('requestsJ') + of('idleJ') + of('othersJ') + of('unapportionedJ');
   const rows = after.snapshot.rows.reduce((sum, row) => ({ requests: sum.requests + row.requests, chargedJ: sum.chargedJ + row.meteredJ + row.modelledJ }), { requests: 0, chargedJ: 0 });
   return {
-    accountErrorPct: (100 * Math.abs(sumJ - used.energyJ)) / used.energyJ,
+    accountErrorPct: (100 * Math.abs(sumJ - usedJ)) / usedJ,
+    meterUncertaintyPct: (50 * (most - least)) / usedJ,
     rowsErrorPct: (100 * Math.abs(rows.chargedJ - of('requestsJ') - of('modelledJ'))) / (of('requestsJ') + of('modelledJ')),
     requests: rows.requests,
-    meterJ: used.energyJ,
+    meterJ: usedJ,
     requestsJ: of('requestsJ'),
     idleJ: of('idleJ'),
     othersJ: of('othersJ'),
@@ -100,6 +107,12 @@ function errorOf(before: Seen, after: Seen, agent: AccountError['agent']): Accou
     maximumClockJ: of('maximumClockJ'),
     agent,
   };
+}
+
+function usedBetween(from: EnergyReading, to: EnergyReading): number {
+  const used = energyBetween(from, to);
+  if (used.kind === 'unknown') throw new Error(used.why);
+  return used.energyJ;
 }
 
 interface Sums {

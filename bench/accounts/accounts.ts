@@ -18,7 +18,7 @@ const { values } = parseArgs({
 const result = await measureAccountError({ profile: values.profile, replicas: Number(values.replicas), policy: values.policy, ratePerS: Number(values.rate), durationS: Number(values.duration), seed: Number(values.seed) });
 if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
 else {
-  const { accountErrorPct, rowsErrorPct, requests, meterJ, requestsJ, idleJ, othersJ, unapportionedJ, maximumClockJ } = result;
+  const { accountErrorPct, meterUncertaintyPct, rowsErrorPct, requests, meterJ, requestsJ, idleJ, othersJ, unapportionedJ, maximumClockJ } = result;
   const row = (name: string, energyJ: number): string => `${name.padEnd(28)} ${energyJ.toFixed(0).padStart(9)} J  ${((100 * energyJ) / meterJ).toFixed(1).padStart(5)} %`;
   process.stdout.write(
     [
@@ -29,7 +29,7 @@ else {
       row('others on the replicas', othersJ),
       row('told too late to apportion', unapportionedJ),
       row('maximum clock (estimate)', maximumClockJ),
-      `account error                ${accountErrorPct.toFixed(3)} % of the meter (want at most 1)`,
+      `account error                ${accountErrorPct.toFixed(3)} % of the meter (want at most 1), which is known to within ${meterUncertaintyPct.toFixed(3)} %`,
       `what requests were charged   ${rowsErrorPct.toFixed(3)} % off what replicas say they took`,
       '',
     ].join('\n'),

@@ -308,6 +308,20 @@ export const configSchema = z.strictObject({
       slowStartMs: z.int().min(0).max(3_600_000).default(10_000).describe('a replica that comes back gets a share of its concurrency that grows over this long; 0: all at once'),
     })
     .prefault({}),
+  accounts: z
+    .strictObject({
+      meter: z.enum(['agent', 'off']).default('agent').describe("'agent': the energy counters of the agents' devices are read; 'off': what requests take is modelled by the profiles alone"),
+      readEveryMs: z.int().min(100).max(10_000).default(250).describe("while requests are under way on a node; a counter ticks about every 100 ms"),
+      file: z.string().min(1).optional().describe('SQLite file of hourly accounts, relative to this file, for `paceline report`; each gateway its own. Without it nothing outlives the process'),
+      flushEveryMs: z.int().min(1_000).max(3_600_000).default(10_000).describe('how often it is written; a crash loses no more than that'),
+      retentionDays: z.int().min(1).max(3_650).default(400).describe('hours that are older are deleted'),
+      pricePerKwh: z.number().min(0).max(1_000).optional().describe('of electricity, in `currency`; reports then tell a cost, an estimate'),
+      currency: z.string().regex(/^[A-Za-z]{1,8}$/, 'want a label of letters, such as EUR').default('EUR').describe('a label'),
+      carbonGPerKwh: z.number().min(0).max(10_000).optional().describe('intensity of the electricity, grams of CO2 equivalent; reports then tell emissions, an estimate'),
+      pue: z.number().min(1).max(5).default(1).describe("power usage effectiveness of the site: what its meter shows over what its devices take; cost and carbon are multiplied by it"),
+    })
+    .prefault({})
+    .describe('energy by request, tenant, model and class; all of it estimates, for devices are shared'),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
 });
 

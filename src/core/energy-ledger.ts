@@ -361,6 +361,11 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       sums.meterJ += Math.max(0, measuredJ);
     }
     // A counter that is carried on by its power may be a little behind what was carried too far: it is waited for.
+    if (measuredJ < 0 && nowMs - meter.atMs > METER_GAP_MS_MAX) {
+      takeAsModelled(group, nowMs);
+      group.meter = { reading, atMs: nowMs, unreadSinceMs: null, lost: false };
+      return null;
+    }
     if (measuredJ <= 0 && !meter.lost) {
       group.meter = { reading: { ...meter.reading, powerW: reading.powerW }, atMs: meter.atMs, unreadSinceMs: null, lost: false };
       return null;

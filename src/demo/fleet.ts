@@ -17,6 +17,8 @@ export interface FleetOptions {
   readonly port: number;
   /** `fake-nvml`: the agent's NVML driver over the fake library, which stands on the same emulated devices. Default `sim`. */
   readonly driver?: 'sim' | 'fake-nvml';
+  /** More of the gateway's configuration. */
+  readonly config?: Readonly<Record<string, unknown>>;
   /** Called when something that should be running is not. */
   readonly onTrouble: (message: string) => void;
 }
@@ -85,6 +87,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
           agent: { socket: agentSocket },
           planner: { policy, ...(routing === undefined ? {} : { routing }) },
           logging: { level: 'warn' },
+          ...options.config,
         };
         await writeFile(configFile, stringify(config));
         gateway = paceline('gateway', ['serve', '--config', configFile], options.onTrouble);

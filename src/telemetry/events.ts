@@ -39,6 +39,8 @@ export interface Telemetry {
   configReloaded(problems: readonly string[]): void;
   /** Why the energy counters of a replica's devices cannot be read; `null`: they are. */
   energyMeter(group: string, why: string | null): void;
+  /** Why the file of accounts cannot be written; `null`: it is again. */
+  energyFile(why: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
   render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
@@ -181,6 +183,10 @@ export function createTelemetry(log: Logger): Telemetry {
     energyMeter: (group, why) => {
       if (why === null) log.info({ replicaId: group }, `the energy of replica ${group} is metered`);
       else log.warn({ replicaId: group, why }, `the energy counters of replica ${group} cannot be read; what its requests take is modelled by its profile`);
+    },
+    energyFile: (why) => {
+      if (why === null) log.info('the accounts of energy are written down again');
+      else log.error({ why }, 'the accounts of energy cannot be written down; they are kept in memory until they can');
     },
     warning: (message) => log.warn(message),
     render: (now) => {
