@@ -131,6 +131,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
 
   function weighAll(): void {
     for (const account of underWay.values()) weigh(account);
+    scales.priceAll(open());
   }
 
   function* open(): Iterable<JobAccount<Job>> {
@@ -146,7 +147,8 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
         maximumClockJ += cost.fastestJ * group.correction;
       }
     }
-    return { meteredJ: account.meteredJ, modelledJ, maximumClockJ };
+    const unpriced = scales.unpriced(account);
+    return { meteredJ: account.meteredJ, modelledJ: modelledJ + unpriced.energyJ * decodeGroup.correction, maximumClockJ: maximumClockJ + unpriced.fastestJ * decodeGroup.correction };
   }
 
   /** Work of a group's window, all of it together. */
@@ -298,12 +300,14 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       weigh(account);
       leavesGroup(account.group, nowMs);
       if (done !== null) scales.weighWhole(account, done);
+      if (!isRead(decodeGroup)) scales.price(account);
       for (const group of groups) if (!isRead(group)) for (const cost of pendingOf(group, account)) modelled(account, cost, group.correction);
       account.told = knownOf(account);
       account.awaits = groups.filter(isRead);
       if (account.awaits.length > 0) unsettled.push(account);
       if (unsettled.length > UNSETTLED_MAX) {
         const oldest = unsettled.shift() as JobAccount<Job>;
+        scales.price(oldest);
         for (const group of groups) for (const cost of pendingOf(group, oldest)) modelled(oldest, cost, group.correction);
         settledAnyhow.push(settledOf(oldest));
       }

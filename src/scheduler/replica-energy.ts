@@ -7,6 +7,7 @@ import { PHASE_GROUPS, type PhaseGroup } from '../core/replica-view.ts';
 import type { TrackedJob } from '../core/tracked-job.ts';
 import type { PointIndex } from '../frontier/performance-model.ts';
 import type { Effect, SchedulerEvent } from './events.ts';
+import { tokensAtEnd } from './job-report.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaSpec } from './replica.ts';
 
@@ -14,22 +15,23 @@ export function createReplicaEnergy({ belief, disaggregated }: ReplicaSpec, queu
   return createEnergyLedger({ model: belief, groups: disaggregated === true ? PHASE_GROUPS : [null], streams: queue.decoding });
 }
 
-/** What a job was charged that has ended: by its account where there is one. It is still in the replica's queue. */
+/** What a job was charged that ends now: by its account where there is one. It is still in the replica's queue, with those that it shared steps with. */
 export function energyAtEnd(
   { spec: { belief }, energy, queue }: Replica,
   job: TrackedJob,
   company: { readonly sent: Company; readonly ended: Company },
-  usage: Extract<SchedulerEvent, { kind: 'ended' }>['usage'],
+  event: Extract<SchedulerEvent, { kind: 'ended' }>,
   nowMs: number,
-): (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => { readonly energyJ: number; readonly account: JobEnergy | null } {
-  if (energy === null) return (tokens) => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null });
+): { readonly energyJ: number; readonly account: JobEnergy | null } {
+  const { promptTokens, cachedTokens, outputTokens } = tokensAtEnd(job, job, event);
+  // What a server had cached it did not prefill; of a job that was let go before its first token without an account, for all we know, all of its prompt was read.
+  const tokens = { promptTokens: promptTokens - cachedTokens, outputTokens };
+  if (energy === null) return { energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null };
   queue.bringUpToDate(nowMs, job);
-  return (tokens) => {
-    const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
-    const done = usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens: tokens.outputTokens };
-    const account = energy.ended(job, done, nowMs, () => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), maximumClockJ: jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended)) }));
-    return { energyJ: account.meteredJ + account.modelledJ, account };
-  };
+  const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
+  const done = event.usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens };
+  const account = energy.ended(job, done, nowMs, () => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), maximumClockJ: jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended)) }));
+  return { energyJ: account.meteredJ + account.modelledJ, account };
 }
 
 /** Of a job that is there still: by its account. */
