@@ -111,13 +111,19 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     left: (replicaId) => {
       replicas.left(replicaId);
-      traces?.left(replicaId);
+      traces?.undemanded(replicaId);
       fleetChanged();
     },
   });
   const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
   const observed = openTelemetry.meter === null ? null : observeEnergy(openTelemetry.meter, energyReadings);
-  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
+  const clocks = openClocks(config, {
+    holder: gatewayId(),
+    now,
+    runtime,
+    telemetry,
+    uncontrolled: (replicaId) => traces?.undemanded(replicaId),
+  });
   const replicas = openReplicas(config, { now, runtime, telemetry });
 
   /** What requests read; swapped as a whole by a reload. */

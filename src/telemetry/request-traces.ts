@@ -37,7 +37,8 @@ export interface RequestTraces {
   reported(report: JobReport): void;
   /** What a replica's devices are to run at, and why, from now on. */
   demanded(replicaId: ReplicaId, decision: Decision): void;
-  left(replicaId: ReplicaId): void;
+  /** Nothing is demanded of it any more. */
+  undemanded(replicaId: ReplicaId): void;
 }
 
 export interface RequestTracesOptions {
@@ -138,7 +139,7 @@ export function createRequestTraces(options: RequestTracesOptions): RequestTrace
     },
     reported: (report) => open.get(report.jobId)?.(report),
     demanded: (replicaId, decision) => void decisions.set(replicaId, decision),
-    left: (replicaId) => void decisions.delete(replicaId),
+    undemanded: (replicaId) => void decisions.delete(replicaId),
   };
 }
 
