@@ -116,7 +116,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
   });
   const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
-  const observed = openTelemetry.meter === null ? null : observeEnergy(openTelemetry.meter, energyReadings);
+  if (openTelemetry.meter !== null) observeEnergy(openTelemetry.meter, energyReadings);
   const clocks = openClocks(config, {
     holder: gatewayId(),
     now,
@@ -219,7 +219,6 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   });
 
   async function closeParts(): Promise<void> {
-    observed?.close();
     await batches?.close();
     replicas.unwatch();
     runtime.close();

@@ -60,8 +60,8 @@ export function createEnergyMetrics(registry: Registry): EnergyMetrics {
   };
 }
 
-/** To the SDK whenever it asks, until closed. */
-export function observeEnergy(meter: Meter, read: () => EnergyReadings): { close(): void } {
+/** To the SDK whenever it asks, the last time when the process ends: after the gateway has closed. */
+export function observeEnergy(meter: Meter, read: () => EnergyReadings): void {
   const energy = meter.createObservableCounter('hw.energy', { unit: 'J', description: 'What each GPU has used, by its own counter.' });
   const power = meter.createObservableGauge('hw.power', { unit: 'W', description: 'What each GPU took at the last reading.' });
   const accounts = meter.createObservableCounter('paceline.energy', { unit: 'J', description: 'Energy of requests, apportioned: an estimate.' });
@@ -87,13 +87,6 @@ export function observeEnergy(meter: Meter, read: () => EnergyReadings): { close
   energy.addCallback(ofEnergy);
   power.addCallback(ofPower);
   accounts.addCallback(ofAccounts);
-  return {
-    close: () => {
-      energy.removeCallback(ofEnergy);
-      power.removeCallback(ofPower);
-      accounts.removeCallback(ofAccounts);
-    },
-  };
 }
 
 function attributesOf({ agent, device }: DeviceReading): Record<string, string> {
