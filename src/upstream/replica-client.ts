@@ -140,6 +140,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     let over = false;
     let sending = true;
     let answering = false;
+    let crashed = false;
     let paused = false;
     const sentAtMs = now();
     let movedAtMs = sentAtMs;
@@ -177,8 +178,9 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       if (!holding) return;
       holding = false;
       if (!clients.has(client)) return;
-      // Answered before it had read the request: what it has not read stands before the next one (RFC 9112, 9.3).
-      if ((clients.get(client)?.writableLength ?? 0) > 0) drop(client);
+      // Answered before it had read the request: what it has not read stands before the next one (RFC 9112, 9.3). And servers whose
+      // handler threw (uvicorn) close the connection behind their 500 without saying so: under the next request, were it kept.
+      if (crashed || (clients.get(client)?.writableLength ?? 0) > 0) drop(client);
       else idle.push(client);
     }
     function finish(): void {
@@ -237,6 +239,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       onResponseStart: (_controller, statusCode, headers) => {
         if (over || statusCode < 200) return;
         answering = true;
+        crashed = statusCode === 500;
         movedAtMs = now();
         heardAtMs = movedAtMs;
         judge(statusCode, headers);
