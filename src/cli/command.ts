@@ -30,7 +30,7 @@ export interface Command {
   readonly run: (argv: readonly string[]) => Promise<number>;
 }
 
-/** A command from its declared options; `positionals` names what may follow them (for the usage line and the count). */
+/** A command from its declared options; `positionals` names what may follow them (for the usage line and the count); a last one with `…` may come any number of times. */
 export function defineCommand<const S extends OptionSpecs>(definition: {
   readonly name: string;
   readonly summary: string;
@@ -66,7 +66,8 @@ function parse<S extends OptionSpecs>(name: string, specs: S, positionalNames: r
   } catch (error) {
     throw new UsageError(`${error instanceof Error ? error.message : String(error)}; ${wayOut}`);
   }
-  if (raw.positionals.length > positionalNames.length) throw new UsageError(`unexpected argument '${raw.positionals[positionalNames.length]}'; ${wayOut}`);
+  const many = positionalNames.at(-1)?.endsWith('…') === true;
+  if (!many && raw.positionals.length > positionalNames.length) throw new UsageError(`unexpected argument '${raw.positionals[positionalNames.length]}'; ${wayOut}`);
   const values: Record<string, unknown> = {};
   for (const [key, spec] of Object.entries(specs)) {
     const given = raw.values[key];

@@ -1,0 +1,55 @@
+// A profile for people: what a typical piece of work of each phase costs at every operating point, and which of these are efficient.
+import { type FrontierPoint, paretoFrontier, withIdleUntil } from '../frontier/frontier.ts';
+import { NO_DECODE, NO_PREFILL, type IterationWork, type PerformanceModel } from '../frontier/performance-model.ts';
+import type { OperatingPoint, Phase } from '../frontier/profile.ts';
+import { candidatesFor } from '../frontier/work-frontier.ts';
+
+/** The sizes that a view is of. */
+export interface ViewedWork {
+  /** Of a prompt; beyond `serving.maxBatchTokens` it is read in chunks of that. */
+  readonly promptTokens: number;
+  readonly sequences: number;
+  /** Of each sequence. */
+  readonly contextTokens: number;
+}
+
+export interface PointCost {
+  readonly point: OperatingPoint;
+  readonly timeMs: number;
+  /** With a horizon: of the work, and of idling at the same point until then. */
+  readonly energyJ: number;
+  readonly powerW: number;
+  /** No other point is as fast for less. */
+  readonly efficient: boolean;
+}
+
+/** Of one prompt, or of one decode step of all sequences; in the profile's order of points. */
+export function phasePoints(model: PerformanceModel, phase: Phase, work: ViewedWork, horizonMs: number | null = null): PointCost[] {
+  const candidates = candidatesFor(model, iterationsOf(model, phase, work));
+  const counted = horizonMs === null ? candidates : withIdleUntil(candidates, horizonMs, (point) => model.idlePowerW(point));
+  const efficient = new Set(paretoFrontier(counted).map(({ choice }) => choice));
+  return counted.map(({ timeMs, energyJ, choice }, index) => ({
+    point: model.points[choice] as OperatingPoint,
+    timeMs,
+    energyJ,
+    powerW: (1000 * (candidates[index] as FrontierPoint<number>).energyJ) / timeMs,
+    efficient: efficient.has(choice),
+  }));
+}
+
+/** A prompt in chunks, each as an iteration of its own; or one step. */
+export function iterationsOf({ profile }: PerformanceModel, phase: Phase, { promptTokens, sequences, contextTokens }: ViewedWork): IterationWork[] {
+  if (phase === 'decode') return [{ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextTokens } }];
+  const { maxBatchTokens } = profile.serving;
+  return Array.from({ length: Math.ceil(promptTokens / maxBatchTokens) }, (_, chunk) => {
+    const from = chunk * maxBatchTokens;
+    return { prefill: { tokens: Math.min(maxBatchTokens, promptTokens - from), contextTokens: from }, decode: NO_DECODE };
+  });
+}
+
+/** "1290 MHz", or all knobs where there are several. */
+export function settingText(model: PerformanceModel, { knobs }: OperatingPoint): string {
+  return Object.entries(knobs)
+    .map(([name, value]) => `${Object.keys(knobs).length > 1 ? `${name} ` : ''}${value}${typeof value === 'number' ? ` ${model.profile.knobs[name]?.unit ?? ''}`.trimEnd() : ''}`)
+    .join(', ');
+}

@@ -1,0 +1,97 @@
+// The command as people type it: what it prints, what it writes, how it ends.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { command } from '../../src/cli/frontier.ts';
+import { UsageError } from '../../src/cli/command.ts';
+
+const H200 = 'config/profiles/llama-3.1-8b.h200.json';
+const TP4 = 'config/profiles/llama-3.1-70b.h100-tp4.json';
+const TP8 = 'config/profiles/llama-3.1-70b.h100-tp8.json';
+let directory: string;
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'frontier-'));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+async function run(...argv: string[]): Promise<{ code: number; text: string }> {
+  let text = '';
+  vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
+    text += String(chunk);
+    return true;
+  });
+  const code = await command.run(argv);
+  vi.restoreAllMocks();
+  return { code, text };
+}
+
+test('show prints both phases, and writes a plot and a page', async () => {
+  const [svg, html] = [join(directory, 'f.svg'), join(directory, 'f.html')];
+  const { code, text } = await run('show', H200, '--sequences', '32', '--svg', svg, '--html', html);
+  expect(code).toBe(0);
+  expect(text).toContain('Prefill of 1024 tokens');
+  expect(text).toMatch(/Decode step of 32 sequences.*\npoint .*efficient\n780 MHz/);
+  expect(readFileSync(svg, 'utf8')).toMatch(/^<svg .*1500 MHz.*<\/svg>\n$/s);
+  expect(readFileSync(html, 'utf8')).toMatch(/^<!doctype html>.*Decode step of 32 sequences/s);
+});
+
+test('show says as JSON what it says as text', async () => {
+  const { text } = await run('show', H200, '--json', '--horizon-ms', '50');
+  const shown = JSON.parse(text) as { horizonMs: number; phases: { phase: string; points: { id: string; efficient: boolean }[] }[] };
+  expect(shown.horizonMs).toBe(50);
+  expect(shown.phases.map(({ phase, points }) => [phase, points.length])).toEqual([['prefill', 15], ['decode', 15]]);
+});
+
+test('compare says which of two takes less, at equal time', async () => {
+  const { code, text } = await run('compare', TP4, TP8);
+  expect(code).toBe(0);
+  expect(text).toMatch(/llama-3.1-70b.h100-tp8 beside llama-3.1-70b.h100-tp4: decode step/);
+  expect(text).toMatch(/At equal time: 1\.\d\d × the energy on the mean\./);
+});
+
+test('compose names the cheapest way in time, and fails where there is none', async () => {
+  const { code, text } = await run('compose', H200, '--within-ms', '2000');
+  expect(code).toBe(0);
+  expect(text).toMatch(/Cheapest within 2000 ms: \d+ MHz → \d+ MHz, \d+ ms, [\d.]+ J\./);
+  const short = await run('compose', H200, '--within-ms', '10');
+  expect(short.code).toBe(1);
+  expect(short.text).toMatch(/Nothing within 10 ms: the fastest takes \d+ ms\./);
+});
+
+test('validate passes what is shipped, names what is wrong, and says which by its exit code', async () => {
+  expect((await run('validate', H200, TP4)).code).toBe(0);
+  const bad = join(directory, 'bad.json');
+  writeFileSync(bad, JSON.stringify({ ...(JSON.parse(readFileSync(H200, 'utf8')) as object), knobs: {} }));
+  const { code, text } = await run('validate', H200, bad);
+  expect(code).toBe(1);
+  expect(text).toMatch(/bad\.json: refused\n.*knobs: got none/);
+});
+
+test('convert makes of a sweep what show shows', async () => {
+  const [csv, out] = [join(directory, 's.csv'), join(directory, 's.json')];
+  writeFileSync(csv, 'stage,instruction,frequency,time,energy\n0,forward,1410,0.050,12.5\n0,forward,1200,0.056,10.9\n0,forward,900,0.060,11\n');
+  expect((await run('convert', csv, '--from', 'perseus-profile', '--source', 'ours', '--licence', 'CC0-1.0', '--out', out)).code).toBe(0);
+  const { text } = await run('show', out, '--html', join(directory, 's.html'));
+  expect(text).toContain('stage 0, forward (2 of 3 points are efficient)');
+});
+
+test.each([
+  [[], /got '', want one of show, compare/],
+  [['draw', H200], /got 'draw', want one of show/],
+  [['show'], /show: got 0 files, want one/],
+  [['show', H200, TP4], /show: got 2 files, want one/],
+  [['compare', H200], /compare: got 1 files, want two or more/],
+  [['validate'], /got no file/],
+  [['show', 'nowhere.json'], /nowhere\.json: cannot be read/],
+  [['show', 'package.json'], /package\.json: /],
+  [['convert', 'package.json'], /--from FORMAT is missing; there are:\n {2}perseus-profile/],
+  [['convert', 'package.json', '--from', 'load-test'], /--source and --licence are wanted/],
+  [['show', H200, '--svg', '/dev/null/x.svg'], /--svg \/dev\/null\/x\.svg: ENOTDIR/],
+])('%j is refused with what was given and what is wanted', async (argv, message) => {
+  await expect(async () => run(...argv)).rejects.toThrow(UsageError);
+  await expect(async () => run(...argv)).rejects.toThrow(message);
+});
