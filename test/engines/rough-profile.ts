@@ -9,8 +9,9 @@ const PREFILL_TOKENS = [64, 512, 1_500] as const;
 const SEQUENCES = [1, 4, PLACES] as const;
 const DECODED_TOKENS = 48;
 const ROUNDS = 3;
-/** The format wants an energy: the same for everything, so that no choice comes from it. */
-const NO_ENERGY_J = 1;
+/** The format wants energies: as if it drew the same power whatever it does, so that no choice comes from it. */
+const ASSUMED_W = 2;
+const energyJ = (timeMs: number): number => (timeMs * ASSUMED_W) / 1_000;
 
 export async function roughProfile(engine: Engine): Promise<object> {
   await ask(engine, 200, 8);
@@ -18,7 +19,7 @@ export async function roughProfile(engine: Engine): Promise<object> {
   for (const tokens of PREFILL_TOKENS) {
     const times = [];
     for (let round = 0; round < ROUNDS; round++) times.push((await ask(engine, tokens, 2)).firstMs);
-    prefill.push({ tokens, contextTokens: 0, point: 'cpu', timeMs: Math.min(...times), energyJ: NO_ENERGY_J });
+    prefill.push({ tokens, contextTokens: 0, point: 'cpu', timeMs: Math.min(...times), energyJ: energyJ(Math.min(...times)) });
   }
   const decode = [];
   for (const sequences of SEQUENCES) {
@@ -27,7 +28,8 @@ export async function roughProfile(engine: Engine): Promise<object> {
       const answers = await Promise.all(Array.from({ length: sequences }, () => ask(engine, 32, DECODED_TOKENS)));
       times.push(...answers.map(({ perTokenMs }) => perTokenMs));
     }
-    decode.push({ sequences, contextTokens: 64, point: 'cpu', timeMs: times.sort((a, b) => a - b)[times.length >> 1], energyJ: NO_ENERGY_J });
+    const timeMs = times.sort((a, b) => a - b)[times.length >> 1] as number;
+    decode.push({ sequences, contextTokens: 64, point: 'cpu', timeMs, energyJ: energyJ(timeMs) });
   }
   return {
     format: 'paceline-profile/1',
@@ -36,13 +38,13 @@ export async function roughProfile(engine: Engine): Promise<object> {
     engine: { name: engine.name },
     deviceGroup: { device: cpus()[0]?.model ?? 'CPU', devices: 1 },
     knobs: { clock: { unit: 'none', description: 'Cannot be set here.' } },
-    points: [{ id: 'cpu', knobs: { clock: 'as found' }, idlePowerW: NO_ENERGY_J }],
+    points: [{ id: 'cpu', knobs: { clock: 'as found' }, idlePowerW: ASSUMED_W / 2 }],
     prefill,
     decode,
     launchOverheadMs: 0,
     switch: { latencyMs: 1, outlierMs: 1, outlierShare: 0 },
     serving: { maxBatchTokens: 512, maxSequences: PLACES, kvTokens: PLACES * CONTEXT_TOKENS },
-    provenance: { measuredBy: 'test/engines/rough-profile.ts', measuredOn: `${cpus().length} × ${cpus()[0]?.model}`, measuredAt: new Date().toISOString(), method: 'the fastest of three first tokens; the median of times per token. Energy: not measured.', sources: [], licence: 'Apache-2.0', madeBy: 'test/engines/rough-profile.ts' },
+    provenance: { measuredBy: 'test/engines/rough-profile.ts', measuredOn: `${cpus().length} × ${cpus()[0]?.model}`, measuredAt: new Date().toISOString(), method: 'the fastest of three first tokens; the median of times per token. Energy: not measured, assumed.', sources: [], licence: 'Apache-2.0', madeBy: 'test/engines/rough-profile.ts' },
   };
 }
 

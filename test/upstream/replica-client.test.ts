@@ -41,30 +41,3 @@ test('a request that is sent as soon as another one has failed is not given the 
   });
   expect(failures).toEqual(['unreachable', 'unreachable', 'unreachable', 'unreachable']);
 });
-
-// uvicorn, when a handler throws: transformers serve answers so to a body that it cannot make sense of.
-test('the connection of a 500 is not used again: its server may close it without having said so', async () => {
-  const used: number[] = [];
-  let connections = 0;
-  const server = createServer((socket) => {
-    const connection = ++connections;
-    socket.on('error', () => {});
-    socket.on('data', () => {
-      used.push(connection);
-      const crashes = used.length === 1;
-      socket.write(`HTTP/1.1 ${crashes ? '500 Internal Server Error' : '200 OK'}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 2\r\n\r\nno`);
-      if (crashes) setTimeout(() => socket.destroy(), 20);
-    });
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const client = createReplicaClient({ origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, apiKey: null, connectMs: 500, firstByteMs: 1_000, stallMs: 1_000, now: () => performance.now() });
-  opened.push(client, { close: async () => void server.close() });
-  const outcome = (): Promise<string> =>
-    new Promise((resolve) => {
-      let status = 0;
-      client.send(REQUEST, { answered: (code) => (status = code), data: () => {}, ended: () => resolve(String(status)), failed: ({ error }) => resolve(error.message) });
-    });
-  expect([await outcome(), await outcome(), await outcome()]).toEqual(['500', '200', '200']);
-  // And the others are.
-  expect(used).toEqual([1, 2, 2]);
-});
