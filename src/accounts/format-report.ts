@@ -92,7 +92,7 @@ function small(value: number): string {
 function share(part: number, whole: number): string {
   if (whole === 0) return '-';
   // All of it is said of all of it only.
-  return `${part === whole ? 100 : Math.min(99, Math.round((100 * part) / whole))} %`;
+  return `${part > whole * (1 - 1e-9) ? 100 : Math.min(99, Math.round((100 * part) / whole))} %`;
 }
 
 function against(ratio: number): string {
