@@ -23,7 +23,7 @@ import { dialectOf, ENDPOINTS, operationOf } from './endpoints.ts';
 import { energyWriterFor, readEnergyAsked, setEnergyHeaders } from './energy-told.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
-import { clientHeaders, clientTrailers, requestIdOf, traceIdOf } from './headers.ts';
+import { clientHeaders, clientTrailers, requestIdOf, serverRequestIdOf, traceIdOf } from './headers.ts';
 import { createHeldAnswer, type HeldAnswer } from './held-answer.ts';
 import { jobOf } from './job-of.ts';
 import type { KeepAlive } from './keep-alive.ts';
@@ -113,6 +113,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
+    /** The same at each try. */
+    const serverRequestId = serverRequestIdOf(incoming.headers, requestId);
     const trace = traces?.began({ requestId, method: incoming.method ?? 'POST', path, isRoute: ENDPOINTS.has(path), headers: incoming.headers }) ?? null;
     let state: State = { kind: 'reading' };
     /** A replica it was sent to could not be reached. */
@@ -218,7 +220,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
           const attempt = trace?.sent(replicaId, prediction) ?? null;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model), trace: attempt?.context ?? null });
+          const request = upstreamRequest(incoming, { endpoint, path, requestId: serverRequestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model), trace: attempt?.context ?? null });
           const call = options.send(replicaId, request, tracedSink(sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content), attempt));
           state = { kind: 'sent', jobId: job.jobId, call };
         },

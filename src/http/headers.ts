@@ -29,6 +29,14 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
   return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/**
+ * The id that the model server gets. Engines keep their books by it (vLLM, transformers serve): of two requests under one id, one gets
+ * the other's tokens and the other hangs. So what a client has chosen goes on with an end that nobody can choose.
+ */
+export function serverRequestIdOf(headers: IncomingHttpHeaders, requestId: string): string {
+  return headers['x-request-id'] === requestId ? `${requestId}-${randomUUID().slice(-12)}` : requestId;
+}
+
 /** Of the W3C context that the client sent; `null` where there is none that can be read. */
 export function traceIdOf({ traceparent }: IncomingHttpHeaders): string | null {
   return typeof traceparent === 'string' ? (/^[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}/.exec(traceparent)?.[1] ?? null) : null;

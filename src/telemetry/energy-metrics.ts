@@ -24,7 +24,7 @@ export interface EnergyReadings {
 
 export interface EnergyMetrics {
   /** Before the page is rendered. */
-  fill(now: EnergyReadings): void;
+  update(now: EnergyReadings): void;
 }
 
 const HARDWARE_LABELS = ['hw_id', 'hw_type', 'agent'];
@@ -40,7 +40,7 @@ export function createEnergyMetrics(registry: Registry): EnergyMetrics {
   const metered = registry.gauge({ name: 'paceline_replica_energy_source', help: "1 for where a replica's energy is known from: metered, partly-metered or modelled.", labels: ['replica', 'source'] });
 
   return {
-    fill: (now) => {
+    update: (now) => {
       for (const metric of [deviceEnergy, devicePower, metered]) metric.clear();
       for (const { agent, device, energyJ, powerW } of now.devices) {
         deviceEnergy.total([device, 'gpu', agent], energyJ);

@@ -223,7 +223,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
       for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
-      if (now.energy !== undefined) energy.fill(now.energy);
+      if (now.energy !== undefined) energy.update(now.energy);
       return registry.render();
     },
   };

@@ -14,7 +14,7 @@ const row = (more: Partial<EnergyRow>): EnergyRow => ({ tenant: 't', model: 'm',
 function pageOf(...readings: readonly Partial<EnergyReadings>[]): string[] {
   const registry = createRegistry();
   const metrics = createEnergyMetrics(registry);
-  for (const reading of readings) metrics.fill({ ...NOTHING, ...reading });
+  for (const reading of readings) metrics.update({ ...NOTHING, ...reading });
   return registry.render().split('\n');
 }
 
