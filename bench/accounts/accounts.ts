@@ -1,7 +1,10 @@
 // Prints how far the accounts of energy are off the meter, on real processes: emulated replicas, agent, gateway, load.
 //   npm run -s bench:accounts -- --duration 30 --json
+// Or what keeping them costs of the scheduler's time:
+//   npm run -s bench:accounts -- --cost
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { measureAccountCost } from './account-cost.ts';
 import { measureAccountError } from './account-error.ts';
 
 const { values } = parseArgs({
@@ -13,8 +16,18 @@ const { values } = parseArgs({
     profile: { type: 'string', default: resolve(import.meta.dirname, '../../config/profiles/llama-3.1-70b.h100-tp4.json') },
     seed: { type: 'string', default: '1' },
     json: { type: 'boolean', default: false },
+    cost: { type: 'boolean', default: false },
   },
 });
+if (values.cost) {
+  const costs = [16, 64, 256, 1024].map((inFlight) => measureAccountCost(values.profile, inFlight));
+  if (values.json) process.stdout.write(`${JSON.stringify(costs)}\n`);
+  else {
+    process.stdout.write('in flight   request without accounts   accounts add   one reading, four a second\n');
+    for (const { inFlight, requestUs, accountsUs, readingUs } of costs) process.stdout.write(`${String(inFlight).padStart(9)} ${requestUs.toFixed(1).padStart(21)} µs ${accountsUs.toFixed(2).padStart(14)} µs ${readingUs.toFixed(1).padStart(14)} µs\n`);
+  }
+  process.exit(0);
+}
 const result = await measureAccountError({ profile: values.profile, replicas: Number(values.replicas), policy: values.policy, ratePerS: Number(values.rate), durationS: Number(values.duration), seed: Number(values.seed) });
 if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
 else {

@@ -89,7 +89,7 @@ const tenant = z.strictObject({
     .describe('of all gateways together where there is a store; over them is 429'),
   energyBudget: z
     .strictObject({
-      joulesPerDay: z.number().positive().max(1e12).describe('of the day in UTC, as the profile says that its requests cost'),
+      joulesPerDay: z.number().positive().max(1e12).describe('of the day in UTC, as the accounts of energy say that its requests took: metered where there is a meter'),
       atEnd: z.union([z.literal('refuse'), z.strictObject({ class: label })]).default('refuse').describe("'refuse': 429 until midnight UTC; a class: its requests get that one, whatever they ask for"),
     })
     .optional(),

@@ -10,19 +10,14 @@ export function reportOf(
   tracked: TrackedJob | null,
   event: Extract<SchedulerEvent, { kind: 'ended' }>,
   nowMs: number,
-  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction; readonly energy: (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => { readonly energyJ: number; readonly account: JobEnergy | null } } | null,
+  placed: { readonly replicaId: ReplicaId; readonly prediction: Prediction; readonly energy: { readonly energyJ: number; readonly account: JobEnergy | null } } | null,
 ): JobReport {
   const { spec } = job;
-  // Without a stream only the end is seen, and without usage not how much there was.
-  const outputTokens = event.usage?.outputTokens ?? (spec.streaming ? (tracked?.tokensOut ?? 0) : 0);
+  const { promptTokens, cachedTokens, outputTokens } = tokensAtEnd(job, tracked, event);
   const firstTokenAtMs = spec.streaming ? (tracked?.firstTokenAtMs ?? null) : null;
   const e2eMs = nowMs - job.arrivedAtMs;
   const ttftMs = firstTokenAtMs === null ? null : firstTokenAtMs - job.arrivedAtMs;
   const tpotMs = firstTokenAtMs === null || outputTokens < 2 || tracked === null ? null : (tracked.lastTokenAtMs - firstTokenAtMs) / (outputTokens - 1);
-  const promptTokens = event.usage?.promptTokens ?? job.promptTokens;
-  const cachedTokens = event.usage?.cachedTokens ?? 0;
-  // What a server had cached it did not prefill; a job that was let go before its first token had, for all we know, all of its prompt read.
-  const energy = placed === null ? null : placed.energy({ promptTokens: promptTokens - cachedTokens, outputTokens });
   return {
     jobId: spec.jobId,
     replicaId: placed?.replicaId ?? null,
@@ -36,10 +31,19 @@ export function reportOf(
     promptTokens,
     cachedTokens,
     outputTokens,
-    energyJ: energy?.energyJ ?? 0,
-    ...(energy?.account == null ? {} : { energy: energy.account }),
+    energyJ: placed?.energy.energyJ ?? 0,
+    ...(placed?.energy.account == null ? {} : { energy: placed.energy.account }),
     met: metOf(spec, event.outcome, { ttftMs, tpotMs, e2eMs, outputTokens }),
     prediction: placed?.prediction ?? null,
+  };
+}
+
+/** As its server says, or as far as was seen: without a stream that is only the end, and without usage not how much there was. */
+export function tokensAtEnd(job: PendingJob, tracked: TrackedJob | null, { usage }: Extract<SchedulerEvent, { kind: 'ended' }>): Pick<JobReport, 'promptTokens' | 'cachedTokens' | 'outputTokens'> {
+  return {
+    promptTokens: usage?.promptTokens ?? job.promptTokens,
+    cachedTokens: usage?.cachedTokens ?? 0,
+    outputTokens: usage?.outputTokens ?? (job.spec.streaming ? (tracked?.tokensOut ?? 0) : 0),
   };
 }
 

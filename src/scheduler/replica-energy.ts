@@ -7,6 +7,7 @@ import { PHASE_GROUPS, type PhaseGroup } from '../core/replica-view.ts';
 import type { TrackedJob } from '../core/tracked-job.ts';
 import type { PointIndex } from '../frontier/performance-model.ts';
 import type { Effect, SchedulerEvent } from './events.ts';
+import { tokensAtEnd } from './job-report.ts';
 import type { Replica } from './replica.ts';
 import type { ReplicaSpec } from './replica.ts';
 
@@ -14,24 +15,27 @@ export function createReplicaEnergy({ belief, disaggregated }: ReplicaSpec, queu
   return createEnergyLedger({ model: belief, groups: disaggregated === true ? PHASE_GROUPS : [null], streams: queue.decoding });
 }
 
-/** What a job was charged that has ended: by its account where there is one. It is still in the replica's queue. */
+/** What a job was charged that ends now: by its account where there is one. It is still in the replica's queue, with those that it shared steps with. */
 export function energyAtEnd(
   { spec: { belief }, energy, queue }: Replica,
   job: TrackedJob,
   company: { readonly sent: Company; readonly ended: Company },
-  usage: Extract<SchedulerEvent, { kind: 'ended' }>['usage'],
+  event: Extract<SchedulerEvent, { kind: 'ended' }>,
   nowMs: number,
-): (tokens: { readonly promptTokens: number; readonly outputTokens: number }) => { readonly energyJ: number; readonly account: JobEnergy | null } {
-  if (energy === null) return (tokens) => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null });
+): { readonly energyJ: number; readonly account: JobEnergy | null } {
+  const { promptTokens, cachedTokens, outputTokens } = tokensAtEnd(job, job, event);
+  // What a server had cached it did not prefill; of a job that was let go before its first token without an account, for all we know, all of its prompt was read.
+  const tokens = { promptTokens: promptTokens - cachedTokens, outputTokens };
+  if (energy === null) return { energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null };
   queue.bringUpToDate(nowMs, job);
-  return (tokens) => {
-    const modelledJ = jobEnergyJ(belief, tokens, company.sent, company.ended);
-    const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
-    const maximumClockJ = jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended));
-    const done = usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens: tokens.outputTokens };
-    const account = energy.ended(job, done, nowMs, { energyJ: modelledJ, maximumClockJ });
-    return { energyJ: account.meteredJ + account.modelledJ, account };
+  // Done sooner, fewer would run at once: as in an account's own counterfactual (`energy-work.ts`).
+  const fastest = ({ point, sequences }: Company): Company => {
+    const step = { sequences, contextTokens: sequences * promptTokens };
+    return { point: belief.fastest, sequences: Math.max(1, (sequences * belief.decodeTimeMs(step, belief.fastest)) / belief.decodeTimeMs(step, point)) };
   };
+  const done = event.usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens };
+  const account = energy.ended(job, done, nowMs, () => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), maximumClockJ: jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended)) }));
+  return { energyJ: account.meteredJ + account.modelledJ, account };
 }
 
 /** Of a job that is there still: by its account. */
@@ -44,7 +48,7 @@ export function energyNow({ energy, queue }: Replica, job: TrackedJob, usage: Us
 /** It goes to another replica: what this one took for it is its own all the same. */
 export function energyAtReturn({ energy }: Replica, job: TrackedJob, nowMs: number): readonly Effect[] {
   if (energy === null) return [];
-  const more = energy.ended(job, null, nowMs, { energyJ: 0, maximumClockJ: 0 });
+  const more = energy.ended(job, null, nowMs, () => ({ energyJ: 0, maximumClockJ: 0 }));
   return more.meteredJ === 0 && more.modelledJ === 0 ? [] : [settledEffect({ job, more })];
 }
 

@@ -476,7 +476,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
     }
     const { job, replica, prediction, raw, company } = placement;
-    const energy = energyAtEnd(replica, job, { sent: company, ended: companyOn(replica, 0) }, event.usage, nowMs);
+    const energy = energyAtEnd(replica, job, { sent: company, ended: companyOn(replica, 0) }, event, nowMs);
     takeOff(job, replica, nowMs);
     affinity.ended(job, replica.index, event.outcome, event.usage);
     if (event.usage !== undefined) replica.queue.cached(job, event.usage.promptTokens, event.usage.cachedTokens);

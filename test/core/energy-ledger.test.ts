@@ -1,13 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { createEnergyLedger, type EnergyJob, type EnergyLedger, METER_GAP_MS_MAX, UNSETTLED_MAX } from '../../src/core/energy-ledger.ts';
+import { createEnergyLedger, type EnergyJob, type EnergyLedger, UNSETTLED_MAX } from '../../src/core/energy-ledger.ts';
+import { METER_GAP_MS_MAX } from '../../src/core/metered-group.ts';
 import type { PhaseGroup } from '../../src/core/replica-view.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const MODEL = createPerformanceModel(CLOCK_PROFILE);
 const SLOWEST = MODEL.bySlowness[0] as number;
-const UNMETERED = { energyJ: 7, maximumClockJ: 9 };
+const UNMETERED = () => ({ energyJ: 7, maximumClockJ: 9 });
 
 interface Job extends EnergyJob {
   promptTokens: number;
@@ -92,6 +93,37 @@ describe('what the counters say of a replica', () => {
     expect(othersJ).toBeGreaterThan(100);
     expect(idle.meteredJ).toBe(0);
     expect(balance(ledger, 500)).toBeCloseTo(0, 6);
+  });
+
+  test('has no idling in it while streams of others are there, though none of ours is', () => {
+    const ledger = ledgerOf({ foreign: () => 2, decoding: () => 0 });
+    ledger.metered(null, reading(0), 0);
+    ledger.metered(null, reading(400), 500);
+    expect(ledger.snapshot(500)).toMatchObject({ othersJ: 400, idle: { meteredJ: 0 } });
+  });
+
+  test('has idling taken out of it at the power that idling was measured to have', () => {
+    const ledger = ledgerOf();
+    const idleW = 2 * MODEL.idlePowerW(MODEL.fastest);
+    ledger.metered(null, reading(0), 0);
+    ledger.metered(null, reading(idleW), 1_000);
+    const late = job({ promptTokens: 200 });
+    ledger.began(late, 1_500);
+    late.prefilledTokens = 200;
+    ledger.metered(null, reading(2 * idleW + 500), 2_000);
+    expect(ledger.known(late, null).meteredJ).toBeCloseTo(500 + idleW / 2, 6);
+  });
+
+  test('goes by what a server says that it has done, where less was done than seemed so', () => {
+    const ledger = ledgerOf();
+    ledger.metered(null, reading(0), 0);
+    const [silent, other] = [job({ firstTokenAtMs: 0, tokensOut: 101 }), job({ firstTokenAtMs: 0, tokensOut: 11 })];
+    for (const each of [silent, other]) ledger.began(each, 0);
+    ledger.ended(silent, { prefilledTokens: 1_000, outputTokens: 11 }, 400, UNMETERED);
+    ledger.ended(other, { prefilledTokens: 1_000, outputTokens: 11 }, 400, UNMETERED);
+    const [first, second] = ledger.metered(null, reading(300), 400).settled.map(({ more }) => more.meteredJ) as [number, number];
+    expect(first / second).toBeGreaterThan(0.9);
+    expect(first / second).toBeLessThan(1.1);
   });
 
   test('of a job that has ended is told at the next reading, as what was not known at its end', () => {

@@ -85,6 +85,28 @@ describe('a job on metered devices', () => {
   });
 });
 
+test('a prompt is charged at the clocks that it was prefilled at, also where they change on the way', () => {
+  const scheduler = started();
+  scheduler.handle({ kind: 'control', replicaId: R0, controlled: true, pointId: '780' }, 0);
+  meter(scheduler, 0, 0);
+  scheduler.handle({ kind: 'arrived', job: job('a') }, 0);
+  scheduler.handle({ kind: 'control', replicaId: R0, controlled: true, pointId: belief.points[belief.fastest]?.id ?? null }, 150);
+  meter(scheduler, 300, 200);
+  const { meteredJ, maximumClockJ } = scheduler.energyOf('a' as JobId, null, 200) as JobEnergy;
+  expect(meteredJ).toBeCloseTo(300, 9);
+  expect(maximumClockJ).toBeGreaterThan(305);
+});
+
+test('a job whose client leaves before its first token is charged for what of its prompt was done by then', () => {
+  const scheduler = started();
+  meter(scheduler, 0, 0);
+  scheduler.handle({ kind: 'arrived', job: job('a') }, 0);
+  const { energy } = reportIn(scheduler.handle({ kind: 'ended', jobId: 'a' as JobId, outcome: 'cancelled' }, 50));
+  const wholeJ = belief.prefillEnergyJ({ tokens: 1_000, contextTokens: 0 }, belief.fastest);
+  expect(energy?.modelledJ).toBeGreaterThan(0.2 * wholeJ);
+  expect(energy?.modelledJ).toBeLessThan(0.9 * wholeJ);
+});
+
 test('what devices take while a job is there that shows nothing is its own, even where it is gone by then', () => {
   const scheduler = started();
   meter(scheduler, 0, 0);
