@@ -42,8 +42,9 @@ export function nextMeasurement(done: readonly Measurement[], options: PlanOptio
     if (next !== null) return next;
   }
   // Then probes, the widest gap first; none where there would be nothing left to measure it whole.
-  if (done.length + options.probes.length > options.measurementsMax) return null;
   for (const clockMhz of gaps(done, options)) {
+    const left = works.length - done.filter((one) => one.clockMhz === clockMhz).length;
+    if (done.length + left > options.measurementsMax) continue;
     const next = missingAt(clockMhz, options.probes);
     if (next !== null) return next;
   }
@@ -76,8 +77,9 @@ function bentClocks(done: readonly Measurement[], { works, probes, measurementsM
   const whole = wholeClocks(done, works);
   const probed = [...new Set(done.flatMap(({ clockMhz }) => (clockMhz === null || whole.includes(clockMhz) ? [] : [clockMhz])))].filter((clockMhz) => probes.every((probe) => at(done, clockMhz, probe) !== undefined));
   return probed
-    .map((clockMhz) => ({ clockMhz, begun: done.filter((one) => one.clockMhz === clockMhz).length > probes.length, off: offBy(done, clockMhz, whole, probes) }))
-    .filter(({ begun, off }) => begun || (off > BEND && done.length + works.length - probes.length <= measurementsMax))
+    .map((clockMhz) => ({ clockMhz, taken: done.filter((one) => one.clockMhz === clockMhz).length, off: offBy(done, clockMhz, whole, probes) }))
+    .map((one) => ({ ...one, begun: one.taken > probes.length }))
+    .filter(({ begun, taken, off }) => begun || (off > BEND && done.length + works.length - taken <= measurementsMax))
     .toSorted((a, b) => Number(b.begun) - Number(a.begun) || b.off - a.off)
     .map(({ clockMhz }) => clockMhz);
 }

@@ -27,8 +27,14 @@ const SAMPLE_EVERY_MS = 200;
 const PROMPTS_AT_ONCE = 2;
 const IDLE_WITHIN_MS = 30_000;
 
+/** How far the two halves of the window are apart, relative to the whole: a steady state has none. */
+export interface Taken {
+  readonly measurement: Measurement;
+  readonly unsteadiness: number;
+}
+
 /** `idlePowerW`: at this clock, for what of a window was not busy. `lastTimeMs`: of the measurement before this one. Throws `EndpointError`, `AgentError`. */
-export async function takeMeasurement(work: Work, clockMhz: number | null, { idlePowerW, lastTimeMs }: { readonly idlePowerW: number | null; readonly lastTimeMs: number }, bench: Bench): Promise<Measurement> {
+export async function takeMeasurement(work: Work, clockMhz: number | null, { idlePowerW, lastTimeMs }: { readonly idlePowerW: number | null; readonly lastTimeMs: number }, bench: Bench): Promise<Taken> {
   await untilNobodyRuns(bench.endpoint);
   switch (work.kind) {
     case 'idle':
@@ -50,17 +56,17 @@ async function untilNobodyRuns(endpoint: EndpointUnderTest): Promise<void> {
   }
 }
 
-async function measureIdle(clockMhz: number | null, lastTimeMs: number, { meter, now }: Bench): Promise<Measurement> {
+async function measureIdle(clockMhz: number | null, lastTimeMs: number, { meter, now }: Bench): Promise<Taken> {
   // What was let go just before may still be in an iteration that cannot be stopped.
   await delay(SETTLES_MS + 1.2 * lastTimeMs);
   const watch = await openWatch(meter, now);
   await delay(WINDOW_MS);
   const { powerW, windowMs, ...seen } = await watch.end();
-  return { clockMhz, work: { kind: 'idle' }, timeMs: null, powerW, tokens: 0, windowMs, count: 0, ...seen };
+  return { measurement: { clockMhz, work: { kind: 'idle' }, timeMs: null, powerW, tokens: 0, windowMs, count: 0, ...seen }, unsteadiness: 0 };
 }
 
 /** Time is the median distance of two answers, which neither the way over the network nor a hiccup of this machine is in. */
-async function measurePrefill(work: Extract<Work, { kind: 'prefill' }>, clockMhz: number | null, idlePowerW: number | null, { endpoint, meter, now }: Bench): Promise<Measurement> {
+async function measurePrefill(work: Extract<Work, { kind: 'prefill' }>, clockMhz: number | null, idlePowerW: number | null, { endpoint, meter, now }: Bench): Promise<Taken> {
   const stop = new AbortController();
   const endedAtMs: number[] = [];
   let answers = 0;
@@ -94,7 +100,9 @@ async function measurePrefill(work: Extract<Work, { kind: 'prefill' }>, clockMhz
   const sorted = endedAtMs.toSorted((a, b) => a - b);
   const distances = sorted.slice(1).map((atMs, index) => atMs - (sorted[index] as number));
   const timeMs = median(distances);
-  return { clockMhz, work, timeMs, ...seen, powerW: busyPower(seen.powerW, idlePowerW, Math.min(1, (timeMs * distances.length) / Math.max(1, (sorted.at(-1) as number) - (sorted[0] as number)))), tokens: tokens / answers, count: distances.length };
+  const half = distances.length >> 1;
+  const measurement = { clockMhz, work, timeMs, ...seen, powerW: busyPower(seen.powerW, idlePowerW, Math.min(1, (timeMs * distances.length) / Math.max(1, (sorted.at(-1) as number) - (sorted[0] as number)))), tokens: tokens / answers, count: distances.length };
+  return { measurement, unsteadiness: Math.abs(median(distances.slice(0, half)) - median(distances.slice(half))) / timeMs };
 }
 
 /** Less what was idled away in between; where the server answered as fast as it could that is nothing. */
@@ -104,7 +112,7 @@ function busyPower(powerW: number | null, idlePowerW: number | null, busyShare: 
 }
 
 /** All streams but one only occupy the engine; that one, sent last, sees every step once the prompts of all are read. */
-async function measureDecode(work: Extract<Work, { kind: 'decode' }>, clockMhz: number | null, { endpoint, meter, outputTokensMax, now }: Bench): Promise<Measurement> {
+async function measureDecode(work: Extract<Work, { kind: 'decode' }>, clockMhz: number | null, { endpoint, meter, outputTokensMax, now }: Bench): Promise<Taken> {
   const others = endpoint.occupy(work.sequences - 1, { promptTokens: work.promptTokens, outputTokens: outputTokensMax });
   const stop = new AbortController();
   const steps: { readonly tokens: number; readonly atMs: number }[] = [];
@@ -135,7 +143,10 @@ async function measureDecode(work: Extract<Work, { kind: 'decode' }>, clockMhz: 
     const [first, last] = [steps[0], steps.at(-1)];
     if (seen === undefined || first === undefined || last === undefined || last.tokens - first.tokens < STEPS_MIN / 2) throw new EndpointError(`the server ended an answer after ${last?.tokens ?? 0} tokens; it has to go on for a second: it must know ignore_eos, or --max-output-tokens must be larger`);
     const middleTokens = (first.tokens + last.tokens) / 2;
-    return { clockMhz, work, timeMs: stepTime(steps), ...seen, tokens: work.sequences * (work.promptTokens + middleTokens), count: last.tokens - first.tokens };
+    const half = steps.length >> 1;
+    const timeMs = stepTime(steps);
+    const measurement = { clockMhz, work, timeMs, ...seen, tokens: work.sequences * (work.promptTokens + middleTokens), count: last.tokens - first.tokens };
+    return { measurement, unsteadiness: Math.abs(stepTime(steps.slice(0, half)) - stepTime(steps.slice(half))) / timeMs };
   } finally {
     stop.abort();
     await others.release();

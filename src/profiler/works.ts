@@ -33,7 +33,7 @@ export function worksOf({ maxBatchTokens, maxSequences, kvTokens }: Serving, pre
   const prefill = (tokens: number): Work => ({ kind: 'prefill', tokens });
   const works = unique([
     { kind: 'idle' },
-    decode(1, SHORT_CONTEXT_TOKENS),
+    decode(1, fits(1)),
     decode(few, fits(few)),
     decode(some, Math.max(fits(some), contextTokens / some)),
     decode(maxSequences, fits(maxSequences)),
