@@ -22,7 +22,7 @@ import { dialectOf } from './endpoints.ts';
 import { energyWriterFor, readEnergyAsked, setEnergyHeaders } from './energy-told.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
-import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import { clientHeaders, clientTrailers, requestIdOf, serverRequestIdOf } from './headers.ts';
 import { createHeldAnswer, type HeldAnswer } from './held-answer.ts';
 import { jobOf } from './job-of.ts';
 import type { KeepAlive } from './keep-alive.ts';
@@ -103,6 +103,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
+    /** The same at each try. */
+    const serverRequestId = serverRequestIdOf(incoming.headers, requestId);
     let state: State = { kind: 'reading' };
     /** A replica it was sent to could not be reached. */
     let unreached = false;
@@ -201,7 +203,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           const { body, usageOptions, name } = content;
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
+          const request = upstreamRequest(incoming, { endpoint, path, requestId: serverRequestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
           const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
           state = { kind: 'sent', jobId: job.jobId, call };
         },

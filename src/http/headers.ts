@@ -29,6 +29,14 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
   return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/**
+ * The id that the model server gets. Engines keep their books by it (vLLM, transformers serve): of two requests under one id, one gets
+ * the other's tokens and the other hangs. So what a client has chosen goes on with an end that nobody can choose.
+ */
+export function serverRequestIdOf(headers: IncomingHttpHeaders, requestId: string): string {
+  return headers['x-request-id'] === requestId ? `${requestId}-${randomUUID().slice(-12)}` : requestId;
+}
+
 /** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew. */
 export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, contentType: string | null, slo: Slo, spentMs: number): string[] {
   const out = contentType === null ? ['x-request-id', requestId] : ['content-type', contentType, 'x-request-id', requestId];

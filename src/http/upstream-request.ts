@@ -24,6 +24,7 @@ export interface UpstreamRequestOptions {
   readonly endpoint: Endpoint;
   /** Of the route. */
   readonly path: string;
+  /** As the server is to know it. */
   readonly requestId: string;
   readonly body: Buffer;
   readonly usageOptions: InferenceRequest['usageOptions'];
