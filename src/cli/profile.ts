@@ -103,12 +103,13 @@ async function profile(options: Options): Promise<number> {
   try {
     const facts = await meter?.facts();
     const clocksMhz = observe ? [] : clocksOf(facts ?? [], options);
-    endpoint = await openEndpoint({ url: options.url, model: options.model ?? null, apiKey: options['api-key'] ?? process.env['PACELINE_API_KEY'] ?? null, endpoint: options.endpoint === 'chat' ? 'chat' : 'completions', salt: randomInt(2 ** 31), now });
+    endpoint = await openEndpoint({ url: options.url, model: options.model ?? null, apiKey: options['api-key'] ?? process.env['PACELINE_API_KEY'] ?? null, endpoint: options.endpoint === 'chat' ? 'chat' : 'completions', salt: randomInt(2 ** 31), now, signal: stop.signal });
     await endpoint.calibrate();
     const serving = await servingOf(options, endpoint);
-    const { works, probes } = worksOf(serving, await prefillMsPerToken(endpoint, serving, clocksMhz));
-    const subject = { model: endpoint.model, devices, url: options.url, serving, observe, works };
-    const journal = openJournal(options.journal ?? `${out.replace(/\.json$/, '')}.sweep.ndjson`, subject);
+    const { works: wanted, probes } = worksOf(serving, await prefillMsPerToken(endpoint, serving, clocksMhz));
+    const subject = { model: endpoint.model, devices, url: options.url, serving, observe };
+    const journal = openJournal(options.journal ?? `${out.replace(/\.json$/, '')}.sweep.ndjson`, subject, wanted);
+    const { works } = journal;
     if (journal.done.length > 0) progress.say(`going on after ${journal.done.length} measurements of the journal`);
     const ended = await runSweep({
       bench: { endpoint, meter, outputTokensMax: options['max-output-tokens'], now },
@@ -125,6 +126,10 @@ async function profile(options: Options): Promise<number> {
       return 130;
     }
     return await finish(options, html, { endpoint, serving, facts: (await meter?.facts()) ?? [], done: journal.done, clocks: observe ? [null] : wholeClocks(journal.done, works) });
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+    process.stderr.write('stopped before anything was measured\n');
+    return 130;
   } finally {
     progress.end();
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
