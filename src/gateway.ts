@@ -10,6 +10,7 @@ import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openDashboard } from './gateway-dashboard.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
 import { openEnergy } from './gateway-energy.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -89,11 +90,15 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clocks.demand(demand),
+    demand: (demand) => {
+      dashboard.demanded(demand);
+      clocks.demand(demand);
+    },
     report: (report) => {
       telemetry.jobReported(report);
       tenantLimits.reported(report);
       energy.reported(report);
+      dashboard.reported(report);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);
@@ -101,11 +106,20 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     left: (replicaId) => {
       replicas.left(replicaId);
+      dashboard.left(replicaId);
       fleetChanged();
     },
   });
   const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
-  const replicas = openReplicas(config, { now, runtime, telemetry });
+  const replicas = openReplicas(config, specs, { now, runtime, telemetry });
+  const dashboard = openDashboard({
+    snapshot: runtime.snapshot,
+    read: () => {
+      const { rows, sinceUnixMs } = energy.snapshot();
+      const { kind } = config.planner.policy;
+      return { sinceUnixMs, policy: kind, attainmentTarget: config.planner.attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+    },
+  });
 
   /** What requests read; swapped as a whole by a reload. */
   let live = liveOf(config);
@@ -150,7 +164,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     draining,
     refused: telemetry.requestRefused,
-    rejected: telemetry.jobRejected,
+    rejected: (reason, sloClass) => {
+      telemetry.jobRejected(reason, sloClass);
+      dashboard.rejected(reason, sloClass);
+    },
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
@@ -195,12 +212,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    dashboard: dashboard.page,
     refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
     await batches?.close();
     replicas.unwatch();
+    dashboard.close();
     runtime.close();
     await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await replicas.close();
@@ -227,6 +246,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
   energy.start();
+  dashboard.start();
   batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 

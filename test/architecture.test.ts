@@ -17,6 +17,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   statistics: [],
   plot: [],
   'frontier-view': ['frontier', 'plot'],
+  dashboard: ['core', 'scheduler', 'frontier', 'frontier-view', 'plot'],
   engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
