@@ -7,8 +7,8 @@ import { clockText, durationText, energyText, instantText, reasonText, rejectTex
 export function attainmentFragment({ remembered: { attainment }, attainmentTarget }: DashboardView): string {
   if (attainment.length === 0) return '<p class="none">No request with a deadline has ended in the last 15 minutes.</p>';
   return tableHtml({
-    columns: ['class', 'met', 'missed', 'attainment', 'target', ''],
-    rows: attainment.map(({ sloClass, met, missed }) => [sloClass, met, missed, shareText(met / (met + missed)), shareText(attainmentTarget), met / (met + missed) >= attainmentTarget ? '✓ on target' : '✗ below']),
+    columns: ['class', 'met', 'missed', 'attainment', 'target', 'target met'],
+    rows: attainment.map(({ sloClass, met, missed }) => [sloClass, met, missed, shareText(met / (met + missed)), shareText(attainmentTarget), met / (met + missed) >= attainmentTarget ? '✓ yes' : '✗ no']),
   });
 }
 

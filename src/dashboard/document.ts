@@ -9,7 +9,7 @@ export const EVENTS_PATH = 'dashboard/events';
 
 const SECTIONS: readonly { readonly heading: string; readonly note?: string; readonly parts: readonly (FragmentName | { readonly heading: string; readonly fragment: FragmentName })[] }[] = [
   { heading: 'Fleet now', parts: ['fleet'] },
-  { heading: 'Where on the frontier', note: 'Time and energy at each operating point, by the profile, for requests of the size seen lately and streams as there are now.', parts: ['frontier'] },
+  { heading: 'Where on the frontier', note: 'Time and energy at each operating point, by the profile, for requests of the size seen lately and streams as there are now. Energy above what idling would burn anyway: that is what the planner saves.', parts: ['frontier'] },
   { heading: 'Deadlines', note: 'Requests that ended in the last 15 minutes, by SLO class.', parts: ['attainment'] },
   { heading: 'Energy', parts: ['power', 'energy'] },
   { heading: 'Energy by tenant', note: 'Since the start of this gateway, without idling. What a request took of devices that others shared nobody can measure; these are estimates.', parts: ['tenants'] },

@@ -69,7 +69,7 @@ function card(replica: Replica, { beliefs }: DashboardView): string {
   const clocks = groups === undefined ? [['', replica] as const] : [['prefill ', groups.prefill] as const, ['decode ', groups.decode] as const];
   return `<article class="card" aria-label="${escaped(replicaId)}"><h3>${escaped(replicaId)} ${chip(replica)}</h3>${clocks
     .map(([name, group]) => `<p class="clock">${name}<strong>${escaped(clockText(model, group.controlled ? group.pointId : null))}</strong></p><p class="why">${escaped(whyText(group, state))}</p>`)
-    .join('')}<dl class="facts">${fact('power', power)}${fact('streams', String(runningStreams))}${fact('prompts waiting', String(waitingPrompts))}${fact('room for', String(room))}${fact('idling so far', energy === undefined ? '<span class="none">not counted</span>' : escaped(energyText(energy.idle.meteredJ + energy.idle.modelledJ)))}${fact('steps, by the profile', `× ${replica.stepTimeResidual.toFixed(2)}`)}</dl></article>`;
+    .join('')}<dl class="facts">${fact('power', power)}${fact('streams', String(runningStreams))}${fact('prompts waiting', String(waitingPrompts))}${fact('room for', String(room))}${fact('idling so far', energy === undefined ? '<span class="none">not counted</span>' : escaped(energyText(energy.idle.meteredJ + energy.idle.modelledJ)))}${fact('step / modelled', replica.stepTimeResidual.toFixed(2))}</dl></article>`;
 }
 
 function whyText({ why }: ClockGroupStatus, state: Replica['state']): string {

@@ -7,8 +7,8 @@ import type { Effect, Explanation, JobReport, RejectReason } from '../scheduler/
 /** So far back the page looks. */
 export const WINDOW_MS = 900_000;
 export const POWER_SAMPLES_MAX = 360;
-export const CLOCK_CHANGES_MAX = 30;
-export const REQUESTS_MAX = 30;
+export const CLOCK_CHANGES_MAX = 16;
+export const REQUESTS_MAX = 16;
 /** Classes come from the configuration; those beyond are counted together. */
 export const CLASSES_MAX = 64;
 /** Groups of devices whose last point is known; those beyond are not told of. */

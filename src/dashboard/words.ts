@@ -27,7 +27,7 @@ export function reasonText({ binding, jobId }: Explanation): string {
     case 'stability':
       return 'any slower, and more would come than it gets done';
     case 'energy':
-      return 'no deadline forbids a slower clock, but it would take more energy';
+      return 'no deadline binds: of prompts and tokens together it takes the least energy here';
     case 'none-feasible':
       return 'as fast as it can: no clock meets every deadline with its margin';
     case 'policy':

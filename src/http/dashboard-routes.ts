@@ -79,12 +79,10 @@ export function addDashboardRoutes(app: App, page: DashboardPage, refreshMs: num
   app.get(`${DASHBOARD_PATH}/script.js`, (context) => context.body(page.script, 200, { ...headers, 'content-type': 'text/javascript; charset=utf-8' }));
   app.get(`${DASHBOARD_PATH}/events`, (context) => {
     if (viewers.size >= VIEWERS_MAX) return context.json({ error: `${VIEWERS_MAX} windows have the dashboard open; close one` }, 503, { 'retry-after': '10' });
+    const streamHeaders = { ...headers, 'content-type': 'text/event-stream; charset=utf-8', 'x-accel-buffering': 'no' };
+    if (context.req.method === 'HEAD') return context.body(null, 200, streamHeaders);
     const { outgoing } = context.env;
-    outgoing.writeHead(200, { ...headers, 'content-type': 'text/event-stream; charset=utf-8', 'x-accel-buffering': 'no' });
-    if (context.req.method === 'HEAD') {
-      outgoing.end();
-      return RESPONSE_ALREADY_SENT;
-    }
+    outgoing.writeHead(200, streamHeaders);
     const viewer: Viewer = { outgoing, has: new Map(), skipped: 0 };
     viewers.add(viewer);
     outgoing.once('close', () => leave(viewer));
