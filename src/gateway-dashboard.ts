@@ -14,7 +14,7 @@ export interface GatewayDashboard {
   demanded(demand: Demand): void;
   reported(report: JobReport): void;
   rejected(reason: RejectReason, sloClass: string): void;
-  left(replicaId: ReplicaId): void;
+  undemanded(replicaId: ReplicaId): void;
   /** Samples power from now on. */
   start(): void;
   close(): void;
@@ -45,7 +45,7 @@ export function openDashboard({ read, snapshot, unixNowMs = Date.now }: { readon
     demanded: (demand) => history.demanded(demand, unixNowMs()),
     reported: (report) => history.reported(report, unixNowMs()),
     rejected: (reason, sloClass) => history.rejected(reason, sloClass, unixNowMs()),
-    left: history.left,
+    undemanded: history.undemanded,
     start: () => {
       timer = setInterval(sample, SAMPLE_EVERY_MS).unref();
     },

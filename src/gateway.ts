@@ -34,9 +34,12 @@ import type { FleetLearning } from './store/fleet-learning.ts';
 import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
+import { type EnergyReadings, observeEnergy } from './telemetry/energy-metrics.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
+import { findOpenTelemetry } from './telemetry/open-telemetry.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
+import { createRequestTraces } from './telemetry/request-traces.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -67,7 +70,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
-  const telemetry = createTelemetry(log);
+  const openTelemetry = findOpenTelemetry();
+  const telemetry = createTelemetry(log, openTelemetry.meter);
+  const traces = createRequestTraces({ tracer: openTelemetry.tracer, accessLog: config.logging.requests ? log : null, serverOf: (replicaId) => new URL(replicas.of(replicaId).config.origin), now });
   const processReader = createProcessReader();
   let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
   const draining = (): boolean => phase === 'draining';
@@ -93,9 +98,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     demand: (demand) => {
       dashboard.demanded(demand);
       clocks.demand(demand);
+      // Of a disaggregated server the decode group's stands for both, as elsewhere.
+      if (demand.group !== 'prefill') traces?.demanded(demand.replicaId, { pointId: demand.point?.id ?? null, binding: demand.why.binding });
     },
     report: (report) => {
       telemetry.jobReported(report);
+      traces?.reported(report);
       tenantLimits.reported(report);
       energy.reported(report);
       dashboard.reported(report);
@@ -106,18 +114,30 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     left: (replicaId) => {
       replicas.left(replicaId);
-      dashboard.left(replicaId);
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
       fleetChanged();
     },
   });
-  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
+  const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
+  if (openTelemetry.meter !== null) observeEnergy(openTelemetry.meter, energyReadings);
+  const clocks = openClocks(config, {
+    holder: gatewayId(),
+    now,
+    runtime,
+    telemetry,
+    uncontrolled: (replicaId) => {
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
+    },
+  });
   const replicas = openReplicas(config, specs, { now, runtime, telemetry });
   const dashboard = openDashboard({
     snapshot: runtime.snapshot,
     read: () => {
       const { rows, sinceUnixMs } = energy.snapshot();
-      const { kind } = config.planner.policy;
-      return { sinceUnixMs, policy: kind, attainmentTarget: config.planner.attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+      const { policy, attainmentTarget } = config.planner;
+      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
     },
   });
 
@@ -171,6 +191,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
+    traces,
   });
   const app = createApp({
     get models() {
@@ -198,7 +219,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),

@@ -72,8 +72,8 @@ export interface History {
   demanded(demand: Demand, atUnixMs: number): void;
   reported(report: JobReport, atUnixMs: number): void;
   rejected(reason: RejectReason, sloClass: string, atUnixMs: number): void;
-  /** Nothing is known of it from now on. */
-  left(replicaId: ReplicaId): void;
+  /** It has left, or its devices follow nobody any more: what they were told last holds no longer. */
+  undemanded(replicaId: ReplicaId): void;
   read(atUnixMs: number): Remembered;
 }
 
@@ -143,7 +143,7 @@ export function createHistory(): History {
     rejected(reason, sloClass, atUnixMs) {
       keepNewest(requests, { kind: 'rejected', atUnixMs, jobId: null, sloClass, reason }, REQUESTS_MAX);
     },
-    left(replicaId) {
+    undemanded(replicaId) {
       for (const key of points.keys()) if (key.startsWith(`${replicaId}\n`)) points.delete(key);
     },
     read: (atUnixMs) => ({

@@ -23,10 +23,10 @@ test('the groups of a disaggregated server are told apart', () => {
   expect(history.read(NOW_UNIX_MS).clockChanges.map(({ group }) => group)).toEqual(['decode', 'prefill']);
 });
 
-test('a replica that comes back after it has left has no clock before', () => {
+test('a replica that has left, or whose devices followed nobody for a while, has no clock before', () => {
   const history = createHistory();
   history.demanded(demand(SLOW), NOW_UNIX_MS);
-  history.left('r0' as ReplicaId);
+  history.undemanded('r0' as ReplicaId);
   history.demanded(demand(SLOW), NOW_UNIX_MS);
   expect(history.read(NOW_UNIX_MS).clockChanges).toHaveLength(2);
 });

@@ -5,11 +5,13 @@ import { getRequestListener } from '@hono/node-server';
 import { Hono } from 'hono';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { addDashboardRoutes, VIEWERS_MAX } from '../../src/http/dashboard-routes.ts';
 import { eventually, type GatewayUnderTest, startGateway } from '../fixtures/gateway-under-test.ts';
 import { openRawClient } from '../fixtures/raw-client.ts';
 import { createStubUpstream } from '../fixtures/stub-upstream.ts';
+
+vi.setConfig({ testTimeout: 60_000 });
 
 const PATH = '/paceline/dashboard';
 const opened: { close(): unknown }[] = [];
@@ -178,9 +180,9 @@ describe('the stream alone', () => {
     slow.socket.on('error', () => {});
     slow.write(`GET ${PATH}/events HTTP/1.1\r\nhost: localhost\r\n\r\n`);
     const other = await watch(url);
-    await eventually(() => other.messages.length > 60);
+    await eventually(() => other.messages.length > 60, 30_000);
     slow.socket.resume();
-    await eventually(() => closed);
+    await eventually(() => closed, 30_000);
   });
 
   test('HEAD is answered and becomes no viewer', async () => {
