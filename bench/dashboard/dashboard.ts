@@ -50,8 +50,8 @@ async function photograph(directory: string): Promise<void> {
     await delay(0.8 * LOAD_S * 1_000);
     for (const colorScheme of ['light', 'dark'] as const) {
       await browser.page.emulateMedia({ colorScheme });
-      await browser.page.setViewportSize({ width: 1_100, height: 800 });
-      await browser.page.screenshot({ path: join(directory, `dashboard-${colorScheme}.png`), fullPage: true, clip: { x: 0, y: 0, width: 1_100, height: 1_090 } });
+      await browser.page.setViewportSize({ width: 1_200, height: 800 });
+      await browser.page.screenshot({ path: join(directory, `dashboard-${colorScheme}.png`), fullPage: true, clip: { x: 0, y: 0, width: 1_200, height: 1_110 } });
       await browser.page.setViewportSize({ width: 360, height: 800 });
       await browser.page.screenshot({ path: join(directory, `dashboard-${colorScheme}-360.png`), fullPage: true });
     }
