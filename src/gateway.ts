@@ -219,7 +219,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),
