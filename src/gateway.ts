@@ -134,6 +134,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const replicas = openReplicas(config, specs, { now, runtime, telemetry });
   const dashboard = openDashboard({
     snapshot: runtime.snapshot,
+    warn: telemetry.warning,
     read: () => {
       const { rows, sinceUnixMs } = energy.snapshot();
       const { policy, attainmentTarget } = config.planner;
