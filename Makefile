@@ -10,7 +10,7 @@ AGENT := agent/target/release/paceline-agent
 demo: deps agent-if-possible
 	@npm run -s paceline -- demo $(if $(EXIT),--exit) $(DEMO_ARGS)
 
-test: deps client-deps agent redis promtool
+test: deps client-deps agent redis promtool chromium
 	@bash test/run-all.sh
 
 # The official Python SDK through the gateway; it wants Python 3.9 or newer and PyPI.
@@ -58,6 +58,10 @@ agent-if-possible:
 
 redis:
 	@bash test/ensure-redis.sh
+
+.PHONY: chromium
+chromium:
+	@bash test/ensure-chromium.sh
 
 .PHONY: promtool
 promtool:
