@@ -33,9 +33,12 @@ import type { FleetLearning } from './store/fleet-learning.ts';
 import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
+import { type EnergyReadings, observeEnergy } from './telemetry/energy-metrics.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
+import { findOpenTelemetry } from './telemetry/open-telemetry.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
+import { createRequestTraces } from './telemetry/request-traces.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -66,7 +69,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
-  const telemetry = createTelemetry(log);
+  const openTelemetry = findOpenTelemetry();
+  const telemetry = createTelemetry(log, openTelemetry.meter);
+  const traces = createRequestTraces({ tracer: openTelemetry.tracer, accessLog: config.logging.requests ? log : null, serverOf: (replicaId) => new URL(replicas.of(replicaId).config.origin), now });
   const processReader = createProcessReader();
   let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
   const draining = (): boolean => phase === 'draining';
@@ -89,9 +94,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clocks.demand(demand),
+    demand: (demand) => {
+      clocks.demand(demand);
+      // Of a disaggregated server the decode group's stands for both, as elsewhere.
+      if (demand.group !== 'prefill') traces?.demanded(demand.replicaId, { pointId: demand.point?.id ?? null, binding: demand.why.binding });
+    },
     report: (report) => {
       telemetry.jobReported(report);
+      traces?.reported(report);
       tenantLimits.reported(report);
       energy.reported(report);
     },
@@ -101,10 +111,19 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     left: (replicaId) => {
       replicas.left(replicaId);
+      traces?.undemanded(replicaId);
       fleetChanged();
     },
   });
-  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
+  const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
+  if (openTelemetry.meter !== null) observeEnergy(openTelemetry.meter, energyReadings);
+  const clocks = openClocks(config, {
+    holder: gatewayId(),
+    now,
+    runtime,
+    telemetry,
+    uncontrolled: (replicaId) => traces?.undemanded(replicaId),
+  });
   const replicas = openReplicas(config, { now, runtime, telemetry });
 
   /** What requests read; swapped as a whole by a reload. */
@@ -154,6 +173,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
+    traces,
   });
   const app = createApp({
     get models() {
@@ -181,7 +201,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),

@@ -16,6 +16,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   random: [],
   statistics: [],
   plot: [],
+  profiler: ['frontier', 'frontier-view', 'plot', 'agent', 'loadgen', 'upstream'],
   'frontier-view': ['frontier', 'plot'],
   engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],

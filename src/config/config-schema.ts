@@ -322,7 +322,12 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('energy by request, tenant, model and class; all of it estimates, for devices are shared'),
-  logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
+  logging: z
+    .strictObject({
+      level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+      requests: z.boolean().default(false).describe('a line for each request, at level info: who, what model, where to, how long; nothing of what was asked or answered'),
+    })
+    .prefault({}),
 });
 
 export type RawAgent = z.output<typeof agent>;

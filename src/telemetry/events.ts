@@ -1,10 +1,13 @@
 // What the gateway tells of itself: one function per event, which is where a metric's name, unit and labels live and
 // where a log line is worded. Labels come from closed lists; ids stand in logs only.
+import type { Meter } from '@opentelemetry/api';
 import type { Logger } from 'pino';
 import type { ReplicaId } from '../core/job.ts';
 import type { LimitKind, LimitScope } from '../core/tenant-limits.ts';
 import type { JobReport, RejectReason } from '../scheduler/events.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
+import { createEnergyMetrics, type EnergyReadings } from './energy-metrics.ts';
+import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } from './gen-ai-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
 import { createRegistry } from './registry.ts';
 
@@ -13,7 +16,7 @@ export interface Telemetry {
   jobRejected(reason: RejectReason, sloClass: string): void;
   /** Refused before it became a job; `kind` from the closed list of refusals. */
   requestRefused(kind: string, requestId: string): void;
-  upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
+  upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error; /** Of the W3C context that it came with or was given. */ readonly traceId?: string | null }): void;
   /** Refused by a server that could not serve it now, and sent to another. */
   requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
   modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
@@ -43,18 +46,17 @@ export interface Telemetry {
   energyFile(why: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly process: ProcessReading }): string;
 }
 
-/** Bounds of OpenTelemetry's gen_ai.server.* histograms, seconds; so that dashboards made for those fit. */
-const TTFT_BOUNDS_S = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
-const TPOT_BOUNDS_S = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5];
-const DURATION_BOUNDS_S = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 /** Actual minus predicted: below zero it came sooner. */
 const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 
-export function createTelemetry(log: Logger): Telemetry {
+/** `meter`: of the operator's OpenTelemetry, where there is one. */
+export function createTelemetry(log: Logger, meter: Meter | null = null): Telemetry {
   const registry = createRegistry();
+  const genAi = createGenAiMetrics(registry, meter);
+  const energy = createEnergyMetrics(registry);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
   const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
   const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
@@ -83,6 +85,7 @@ export function createTelemetry(log: Logger): Telemetry {
   const storeUp = registry.gauge({ name: 'paceline_store_up', help: '1 while Redis keeps the limits of all gateways together.' });
   const limitDecisions = registry.counter({ name: 'paceline_limit_decisions_total', help: 'Decisions on requests of tenants with limits, by the limit that refused, and by where it was decided.', labels: ['limit', 'decision', 'scope'] });
   const energyLeft = registry.gauge({ name: 'paceline_tenant_energy_remaining_joules', help: "What is left of the day's energy budget, as far as this gateway knows.", labels: ['tenant'] });
+  const energyBudget = registry.gauge({ name: 'paceline_tenant_energy_budget_joules', help: "The day's energy budget.", labels: ['tenant'] });
   const tenantConcurrent = registry.gauge({ name: 'paceline_tenant_requests_in_flight', help: 'Requests of tenants with limits, through this gateway.', labels: ['tenant'] });
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
@@ -116,6 +119,7 @@ export function createTelemetry(log: Logger): Telemetry {
       tokens.add(['input'], report.promptTokens);
       tokens.add(['cached'], report.cachedTokens);
       tokens.add(['output'], report.outputTokens);
+      genAi.reported(report);
       log.debug(report, 'request ended');
     },
     jobRejected: (reason, sloClass) => {
@@ -126,9 +130,9 @@ export function createTelemetry(log: Logger): Telemetry {
       refused.add([kind]);
       log.debug({ kind, requestId }, 'request refused');
     },
-    upstreamFailed: ({ requestId, replicaId, phase, error }) => {
+    upstreamFailed: ({ requestId, replicaId, phase, error, traceId = null }) => {
       upstreamFailures.add([replicaId, phase]);
-      log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
+      log.warn({ requestId, ...(traceId === null ? {} : { traceId }), replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
     },
     requestRetried: ({ requestId, replicaId, statusCode }) => {
       retries.add([replicaId]);
@@ -190,10 +194,11 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, agentState, energyLeft, tenantConcurrent]) gauge.clear();
-      for (const { name, joulesRemaining, concurrent } of now.tenants) {
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
+        if (joulesPerDay !== null) energyBudget.set([name], joulesPerDay);
       }
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
@@ -218,6 +223,7 @@ export function createTelemetry(log: Logger): Telemetry {
       for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
+      if (now.energy !== undefined) energy.update(now.energy);
       return registry.render();
     },
   };
