@@ -30,15 +30,19 @@ afterAll(() => place?.close());
 const GOES_ON: readonly { readonly match: RegExp; readonly ready: readonly string[] }[] = [
   { match: /paceline -- emulate .*--port 9001/, ready: ['http://127.0.0.1:9001/health', 'http://127.0.0.1:9002/health'] },
   { match: /paceline -- emulate .*--port 8000/, ready: ['http://127.0.0.1:8000/health'] },
+  { match: /paceline-agent serve .*quick/, ready: ['/tmp/paceline/quick/agent.sock'] },
   { match: /paceline-agent serve /, ready: ['/tmp/paceline/agent.sock'] },
+  { match: /paceline -- serve .*quick/, ready: ['http://127.0.0.1:8181/readyz'] },
   { match: /^npm run -s paceline -- serve /, ready: ['http://127.0.0.1:8081/readyz'] },
   { match: /^redis-server /, ready: ['redis://127.0.0.1:6379'] },
   { match: /^for .*-- serve .* & done$/, ready: ['http://127.0.0.1:8201/readyz', 'http://127.0.0.1:8202/readyz', 'http://127.0.0.1:8203/readyz'] },
 ];
 
 /** What a reader has by then from elsewhere. */
-const BEFORE: readonly { readonly match: RegExp; readonly prepare: () => void }[] = [
+const BEFORE: readonly { readonly match: RegExp; readonly prepare: () => void | Promise<void> }[] = [
   { match: /paceline -- report .*a\.sqlite/, prepare: () => copyOf('tmp/energy.sqlite', ['a.sqlite', 'b.sqlite']) },
+  // The page wants the replica to itself.
+  { match: /paceline -- profile /, prepare: () => place.stop(/main\.ts serve /) },
 ];
 
 /** With what SQLite has not written into the file itself yet. */
@@ -71,7 +75,12 @@ function remember(text: string): void {
 }
 
 describe.each(DOCUMENTS)('%s', (document) => {
-  const commands = commandsOf(readFileSync(document, 'utf8'));
+  const markdown = readFileSync(document, 'utf8');
+  const commands = commandsOf(markdown);
+  // A configuration whose first line says what it is called is there for the commands.
+  beforeAll(() => {
+    for (const [, name = '', content = ''] of markdown.matchAll(/```yaml\n# (\S+\.yaml)\n([\s\S]*?)```/g)) place.write(name, place.mapped(content));
+  });
   if (commands.length === 0) return test('has no commands', () => {});
 
   test.each(commands)('line $line: $text', { timeout: RUN_WITHIN_MS + 10_000 }, async ({ text }) => {
@@ -81,7 +90,7 @@ describe.each(DOCUMENTS)('%s', (document) => {
     const command = place.mapped(filledIn(text));
     const goesOn = GOES_ON.find(({ match }) => match.test(text));
     if (goesOn !== undefined) return place.start(command, async () => (await Promise.all(goesOn.ready.map((what) => isThere(place.mapped(what))))).every(Boolean));
-    for (const { match, prepare } of BEFORE) if (match.test(text)) prepare();
+    for (const { match, prepare } of BEFORE) if (match.test(text)) await prepare();
     let outcome = await place.run(command, RUN_WITHIN_MS);
     // A batch takes a while; whoever reads on has its output.
     for (let again = 0; /\/v1\/batches\/batch_…/.test(text) && !outcome.stdout.includes('"completed"') && again < 60; again++) {

@@ -25,7 +25,7 @@ export const NOT_RUN: readonly NotRun[] = [
   { match: /^docker /, why: 'there is no Docker here; test/deploy reads the Dockerfiles', look: filesMissing },
   { match: /^(kubectl|helm) /, why: 'there is no cluster here; test/deploy renders and checks what they apply', look: filesMissing },
   { match: /^ssh /, why: 'there is no other machine', look: () => [] },
-  { match: /^nvidia-smi|nvml/, why: 'there is no GPU here', look: optionsMissing },
+  { match: /nvidia-smi|--driver nvml/, why: 'there is no GPU here', look: optionsMissing },
   { match: /^(pip install )?vllm\b|^pip install /, why: 'vLLM wants a GPU; make test-engines has other engines', look: () => [] },
   { match: /^npx vitest /, why: 'it is what runs this', look: filesMissing },
   { match: /(azure|mooncake|servegen|burstgpt)[:/]|--rows /i, why: 'the recorded traces are not part of this repository', look: optionsMissing },

@@ -20,13 +20,15 @@ export interface Workplace {
   run(command: string, timeoutMs: number): Promise<Outcome>;
   /** Goes on until `close`. Resolves once `ready` does. */
   start(command: string, ready: () => Promise<boolean>): Promise<void>;
+  /** What was started by such a command, as the document has it. */
+  stop(match: RegExp): Promise<void>;
   write(file: string, content: string): void;
   read(file: string): string;
   close(): Promise<void>;
 }
 
 /** The documents' ports, by their distance from the first of ours. */
-const PORTS: Readonly<Record<string, number>> = { 8080: 0, 8081: 1, 9001: 2, 9002: 3, 8000: 4, 6379: 5, 9464: 6, 8082: 7 };
+const PORTS: Readonly<Record<string, number>> = { 8080: 0, 8081: 1, 9001: 2, 9002: 3, 8000: 4, 6379: 5, 9464: 6, 8082: 7, 8180: 8, 8181: 9 };
 const BLOCK = 40;
 const READY_WITHIN_MS = 40_000;
 
@@ -35,6 +37,7 @@ const SHORTER: readonly (readonly [RegExp, string])[] = [
   [/--duration \d+/g, '--duration 4'],
   [/--window-s \d+/g, '--window-s 5'],
   [/--rounds \d+/g, '--rounds 2'],
+  [/paceline -- profile /g, 'paceline -- profile --measurements 12 '],
 ];
 
 export async function createWorkplace(): Promise<Workplace> {
@@ -45,7 +48,7 @@ export async function createWorkplace(): Promise<Workplace> {
   symlinkSync(join(root, 'node_modules'), join(directory, 'node_modules'));
   cpSync(join(root, 'config'), join(directory, 'config'), { recursive: true });
   mkdirSync(join(directory, 'tmp'));
-  const running: { pid: number; gone: Promise<unknown> }[] = [];
+  const running: { command: string; pid: number; gone: Promise<unknown> }[] = [];
 
   function places(text: string): string {
     let out = text.replaceAll(/\/tmp\/paceline\b(-devices)?/g, (_, suffix: string | undefined) => `${directory}/tmp${suffix ?? ''}`);
@@ -99,12 +102,17 @@ export async function createWorkplace(): Promise<Workplace> {
       let said = '';
       for (const output of [child.stdout, child.stderr]) output?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-4_000)));
       const gone = once(child, 'exit');
-      running.push({ pid: child.pid ?? 0, gone });
+      running.push({ command, pid: child.pid ?? 0, gone });
       const untilMs = performance.now() + READY_WITHIN_MS;
       while (!(await ready().catch(() => false))) {
         if (performance.now() > untilMs || (child.exitCode !== null && child.exitCode !== 0)) throw new Error(`${command}\nis not ready: ${said}`);
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
+    },
+    stop: async (match) => {
+      const stopped = running.filter(({ command }) => match.test(command));
+      for (const { pid } of stopped) end(pid, 'SIGTERM');
+      await Promise.all(stopped.map(({ gone }) => gone));
     },
     write: (file, content) => writeFileSync(join(directory, file), content),
     read: (file) => readFileSync(join(directory, file), 'utf8'),
