@@ -10,7 +10,7 @@ AGENT := agent/target/release/paceline-agent
 demo: deps agent-if-possible
 	@npm run -s paceline -- demo $(if $(EXIT),--exit) $(DEMO_ARGS)
 
-test: deps client-deps agent redis
+test: deps client-deps agent redis promtool chromium
 	@bash test/run-all.sh
 
 # The official Python SDK through the gateway; it wants Python 3.9 or newer and PyPI.
@@ -22,7 +22,7 @@ test-clients: deps
 
 # Deployment files by the tools of Kubernetes, Helm and Compose, built from the Go proxy; without them `make test` skips these.
 DEPLOY_CHECK := test/deploy/check
-test-deploy: deps redis
+test-deploy: deps redis promtool
 	@command -v go >/dev/null || { echo 'make: go not found; the tools are built with it: install Go (https://go.dev/dl) and try again' >&2; exit 1; }
 	go build -C $(DEPLOY_CHECK) -o bin/deploy-check .
 	go build -C $(DEPLOY_CHECK) -o bin/helm helm.sh/helm/v3/cmd/helm
@@ -58,6 +58,14 @@ agent-if-possible:
 
 redis:
 	@bash test/ensure-redis.sh
+
+.PHONY: chromium
+chromium:
+	@bash test/ensure-chromium.sh
+
+.PHONY: promtool
+promtool:
+	@bash test/ensure-promtool.sh
 
 clean:
 	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv test/deploy/check/bin test/engines/.engines

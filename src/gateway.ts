@@ -10,6 +10,7 @@ import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openDashboard } from './gateway-dashboard.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
 import { openEnergy } from './gateway-energy.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -95,6 +96,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
     demand: (demand) => {
+      dashboard.demanded(demand);
       clocks.demand(demand);
       // Of a disaggregated server the decode group's stands for both, as elsewhere.
       if (demand.group !== 'prefill') traces?.demanded(demand.replicaId, { pointId: demand.point?.id ?? null, binding: demand.why.binding });
@@ -104,6 +106,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       traces?.reported(report);
       tenantLimits.reported(report);
       energy.reported(report);
+      dashboard.reported(report);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);
@@ -112,6 +115,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     left: (replicaId) => {
       replicas.left(replicaId);
       traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
       fleetChanged();
     },
   });
@@ -122,9 +126,21 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     runtime,
     telemetry,
-    uncontrolled: (replicaId) => traces?.undemanded(replicaId),
+    uncontrolled: (replicaId) => {
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
+    },
   });
-  const replicas = openReplicas(config, { now, runtime, telemetry });
+  const replicas = openReplicas(config, specs, { now, runtime, telemetry });
+  const dashboard = openDashboard({
+    snapshot: runtime.snapshot,
+    warn: telemetry.warning,
+    read: () => {
+      const { rows, sinceUnixMs } = energy.snapshot();
+      const { policy, attainmentTarget } = config.planner;
+      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+    },
+  });
 
   /** What requests read; swapped as a whole by a reload. */
   let live = liveOf(config);
@@ -169,7 +185,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     draining,
     refused: telemetry.requestRefused,
-    rejected: telemetry.jobRejected,
+    rejected: (reason, sloClass) => {
+      telemetry.jobRejected(reason, sloClass);
+      dashboard.rejected(reason, sloClass);
+    },
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
@@ -201,7 +220,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),
@@ -215,12 +234,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    dashboard: dashboard.page,
     refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
     await batches?.close();
     replicas.unwatch();
+    dashboard.close();
     runtime.close();
     await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await replicas.close();
@@ -247,6 +268,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
   energy.start();
+  dashboard.start();
   batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 

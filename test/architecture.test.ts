@@ -18,6 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   plot: [],
   profiler: ['frontier', 'frontier-view', 'plot', 'agent', 'loadgen', 'upstream'],
   'frontier-view': ['frontier', 'plot'],
+  dashboard: ['core', 'scheduler', 'frontier', 'frontier-view', 'plot'],
   engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],
   simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],

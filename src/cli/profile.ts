@@ -171,7 +171,7 @@ interface Sweep {
 
 async function finish(options: Options, html: string, { endpoint, serving, facts, done, clocks }: Sweep): Promise<number> {
   const device = options.device ?? facts[0]?.name ?? 'unknown device';
-  const name = options.name ?? `${endpoint.model.split('/').at(-1)}.${device}`.toLowerCase().replaceAll(/[^a-z0-9.-]+/g, '-').slice(0, 60);
+  const name = options.name ?? `${endpoint.model.split('/').at(-1)}.${device}`.toLowerCase().replaceAll(/[^a-z0-9.-]+/g, '-').slice(0, 60).replace(/[-.]+$/, '');
   const measuredAt = new Date().toISOString().slice(0, 10);
   const switches = facts.flatMap(({ switchMs }) => (switchMs === null ? [] : [switchMs]));
   const made = profileOf(done, clocks, {

@@ -12,7 +12,9 @@ export interface Serving {
 const PROMPT_TOKENS_MIN = 64;
 const SHORT_CONTEXT_TOKENS = 128;
 /** A measurement with a long context first has to fill it; much longer than this no one waits. */
-const FILL_MS_MAX = 12_000;
+const FILL_MS_MAX = 20_000;
+/** Four long prompts are measured. */
+const LONG_PROMPT_MS_MAX = 3_000;
 /** So much of the KV memory may be needed, answers included. */
 const KV_SHARE_MAX = 0.5;
 
@@ -23,7 +25,7 @@ const KV_SHARE_MAX = 0.5;
 export function worksOf({ maxBatchTokens, maxSequences, kvTokens }: Serving, prefillMsPerToken: number): { readonly works: readonly Work[]; readonly probes: readonly Work[] } {
   const short = Math.min(PROMPT_TOKENS_MIN, maxBatchTokens);
   const middle = Math.max(short, Math.round(Math.sqrt(short * maxBatchTokens)));
-  const chunks = 4 * maxBatchTokens * prefillMsPerToken < FILL_MS_MAX / 4 ? 4 : 2;
+  const chunks = 4 * maxBatchTokens * prefillMsPerToken < LONG_PROMPT_MS_MAX ? 4 : 2;
   const long = Math.min(chunks * maxBatchTokens, Math.floor((kvTokens * KV_SHARE_MAX) / 2 / maxBatchTokens) * maxBatchTokens);
   const few = Math.max(1, Math.round(maxSequences ** 0.45));
   const some = Math.max(1, Math.round(maxSequences ** 0.72));

@@ -46,7 +46,7 @@ export interface Telemetry {
   energyFile(why: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
 }
 
 /** Actual minus predicted: below zero it came sooner. */
@@ -63,6 +63,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
   const tpot = registry.histogram({ name: 'paceline_time_per_output_token_seconds', help: 'Mean over the tokens after the first, per request.', labels: ['slo_class'], bounds: TPOT_BOUNDS_S });
   const duration = registry.histogram({ name: 'paceline_request_duration_seconds', help: 'From arrival to the last byte.', labels: ['slo_class', 'outcome'], bounds: DURATION_BOUNDS_S });
   const slo = registry.counter({ name: 'paceline_slo_results_total', help: 'Requests with an SLO, by whether all of it was met.', labels: ['slo_class', 'result'] });
+  const target = registry.gauge({ name: 'paceline_slo_attainment_target_ratio', help: 'The share of requests with an SLO that is to meet it.' });
   const ttftError = registry.histogram({ name: 'paceline_ttft_prediction_error_seconds', help: 'Actual minus predicted time to first token.', labels: ['slo_class'], bounds: ERROR_BOUNDS_S });
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
   const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests; "cached" are those of the input that their server had read before.', labels: ['direction'] });
@@ -102,7 +103,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
   const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
   const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while demands reach the devices of all nodes.' });
   const agentState = registry.gauge({ name: 'paceline_agent_state', help: "1 for the state of each node's agent; held: demands reach its devices.", labels: ['agent', 'state'] });
-  const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape.', labels: ['quantile'] });
+  const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape; the 100th percentile is the longest.', labels: ['percentile'] });
   const memory = registry.gauge({ name: 'process_resident_memory_bytes', help: 'Resident memory.' });
   const cpu = registry.counter({ name: 'process_cpu_seconds_total', help: 'CPU time used, user and system.' });
 
@@ -202,6 +203,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
       }
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
+      if (now.attainmentTarget !== undefined) target.set([], now.attainmentTarget);
       for (const replica of now.snapshot.replicas) {
         const { replicaId } = replica;
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
@@ -220,7 +222,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
       }
       controlUp.set([], now.clockControl === 'held' ? 1 : 0);
       for (const [agent, { state }] of now.agents) agentState.set([agent, state], 1);
-      for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
+      for (const [percentile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([percentile], delayS);
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
       if (now.energy !== undefined) energy.update(now.energy);

@@ -77,6 +77,8 @@ function remember(text: string): void {
 describe.each(DOCUMENTS)('%s', (document) => {
   const markdown = readFileSync(document, 'utf8');
   const commands = commandsOf(markdown);
+  /** Functions that the page has its reader define. */
+  const defined: string[] = [];
   // A configuration whose first line says what it is called is there for the commands.
   beforeAll(() => {
     for (const [, name = '', content = ''] of markdown.matchAll(/```yaml\n# (\S+\.yaml)\n([\s\S]*?)```/g)) place.write(name, place.mapped(content));
@@ -87,7 +89,8 @@ describe.each(DOCUMENTS)('%s', (document) => {
     const notRun = NOT_RUN.find(({ match }) => match.test(text));
     if (notRun !== undefined) return expect(notRun.look(text), notRun.why).toEqual([]);
     expect(optionsMissing(text)).toEqual([]);
-    const command = place.mapped(filledIn(text));
+    const command = [...defined, place.mapped(filledIn(text))].join('\n');
+    if (/^\w+\(\) \{/.test(text)) defined.push(place.mapped(text));
     const goesOn = GOES_ON.find(({ match }) => match.test(text));
     if (goesOn !== undefined) return place.start(command, async () => (await Promise.all(goesOn.ready.map((what) => isThere(place.mapped(what))))).every(Boolean));
     for (const { match, prepare } of BEFORE) if (match.test(text)) await prepare();

@@ -37,6 +37,7 @@ const SHORTER: readonly (readonly [RegExp, string])[] = [
   [/--duration \d+/g, '--duration 4'],
   [/--window-s \d+/g, '--window-s 5'],
   [/--rounds \d+/g, '--rounds 2'],
+  [/"max_tokens":2000/g, '"max_tokens":200'],
   [/paceline -- profile /g, 'paceline -- profile --measurements 12 '],
 ];
 
@@ -93,7 +94,10 @@ export async function createWorkplace(): Promise<Workplace> {
       child.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
       child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
       const timer = setTimeout(() => end(child.pid ?? 0, 'SIGKILL'), timeoutMs);
-      const [code] = (await once(child, 'close')) as [number | null];
+      // What goes on in the background holds its outputs open.
+      const background = /&$/.test(command.trim());
+      if (background) running.push({ command, pid: child.pid ?? 0, gone: once(child, 'exit') });
+      const [code] = (await once(child, background ? 'exit' : 'close')) as [number | null];
       clearTimeout(timer);
       return { code, stdout, stderr };
     },
