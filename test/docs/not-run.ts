@@ -32,11 +32,11 @@ export const NOT_RUN: readonly NotRun[] = [
 ];
 
 function targetMissing(command: string): string[] {
-  const targets = [...readFileSync('Makefile', 'utf8').matchAll(/^([a-z][a-z-]*):/gm)].map(([, target]) => target);
+  const targets = new Set([...readFileSync('Makefile', 'utf8').matchAll(/^([a-z][a-z-]*):/gm)].map(([, target]) => target));
   return wordsOf(command)
     .slice(1)
     .filter((word) => !word.includes('='))
-    .filter((word) => !targets.includes(word))
+    .filter((word) => !targets.has(word))
     .map((word) => `no target ${word} in the Makefile`);
 }
 

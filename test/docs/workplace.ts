@@ -95,7 +95,7 @@ export async function createWorkplace(): Promise<Workplace> {
       child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
       const timer = setTimeout(() => end(child.pid ?? 0, 'SIGKILL'), timeoutMs);
       // What goes on in the background holds its outputs open.
-      const background = /&$/.test(command.trim());
+      const background = command.trim().endsWith('&');
       if (background) running.push({ command, pid: child.pid ?? 0, gone: once(child, 'exit') });
       const [code] = (await once(child, background ? 'exit' : 'close')) as [number | null];
       clearTimeout(timer);
