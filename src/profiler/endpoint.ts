@@ -21,8 +21,8 @@ export interface EndpointUnderTest {
   readonly model: string;
   /** One answer as a stream, read to its end. */
   ask(request: { readonly promptTokens: number; readonly outputTokens: number; readonly signal?: AbortSignal; readonly onToken?: (tokens: number, atMs: number) => void }): Promise<Answer>;
-  /** Streams that only keep the engine busy; nobody reads them. Resolves when all of them are let go. */
-  occupy(streams: number, request: { readonly promptTokens: number; readonly outputTokens: number }): { readonly release: () => Promise<void>; readonly failed: () => string | null };
+  /** Streams that only keep the engine busy; nobody reads them. `accepted` when the server has answered all of them, `release` when all are let go. */
+  occupy(streams: number, request: { readonly promptTokens: number; readonly outputTokens: number }): { readonly accepted: () => Promise<void>; readonly release: () => Promise<void>; readonly failed: () => string | null };
   /** Requests that the server itself says it runs and keeps waiting; `null` where it does not tell. */
   load(): Promise<{ readonly running: number; readonly waiting: number } | null>;
   /** Makes prompts as long as they are asked for: how many of the server's tokens are a word. */
@@ -144,9 +144,12 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
     occupy(streams, { promptTokens, outputTokens }) {
       const stop = new AbortController();
       let failure: string | null = null;
+      const opened: Promise<unknown>[] = [];
       const all = Array.from({ length: streams }, async () => {
         try {
-          const { body } = await open(promptTokens, outputTokens, stop.signal);
+          const opening = open(promptTokens, outputTokens, stop.signal);
+          opened.push(opening);
+          const { body } = await opening;
           // What nobody reads is thrown away as it comes: a full socket would stall the server's writer.
           await body.dump({ limit: Number.MAX_SAFE_INTEGER, signal: stop.signal });
           if (!stop.signal.aborted) failure ??= 'a stream that was to occupy the engine ended too soon';
@@ -155,6 +158,7 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
         }
       });
       return {
+        accepted: async () => void (await Promise.allSettled(opened)),
         failed: () => failure,
         release: async () => {
           stop.abort();
