@@ -115,11 +115,13 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
   async function ask({ promptTokens, outputTokens, signal, onToken }: Parameters<EndpointUnderTest['ask']>[0]): Promise<Answer> {
     const limit = AbortSignal.any([AbortSignal.timeout(REQUEST_MS_MAX), options.signal, ...(signal === undefined ? [] : [signal])]);
     const stream = createCompletionStream();
+    let lastAtMs = Number.NaN;
     try {
       const { body } = await open(promptTokens, outputTokens, limit);
       let seen = 0;
       for await (const chunk of body) {
         const atMs = now();
+        lastAtMs = atMs;
         stream.push(chunk as Buffer, atMs);
         const { contentEvents } = stream.measured();
         if (contentEvents > seen) onToken?.(contentEvents, atMs);
@@ -130,7 +132,10 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
       throw new EndpointError(`${origin}: ${messageOf(error)}`, { cause: error });
     }
     const end = stream.end();
-    const { firstTokenAtMs, lastTokenAtMs, usage } = stream.measured();
+    const { usage, ...told } = stream.measured();
+    // A token may have no text: the first bytes of a character that others would have ended. It came with the end, at the latest.
+    const untold = end.kind === 'complete' && usage !== null && usage.outputTokens > 0 ? lastAtMs : null;
+    const [firstTokenAtMs, lastTokenAtMs] = [told.firstTokenAtMs ?? untold, told.lastTokenAtMs ?? untold];
     if (end.kind !== 'complete' || firstTokenAtMs === null || lastTokenAtMs === null) throw new EndpointError(`${origin}: an answer ${end.kind === 'error' ? `failed: ${end.message}` : end.kind === 'truncated' ? 'broke off' : 'had no token'}`);
     // How long a prompt was in the server's tokens nobody else can say; a profile by our words would be wrong by a third and look right.
     if (usage === null) throw new EndpointError(`${origin}: an answer has no usage (stream_options.include_usage was asked for): without it nobody knows how many tokens a prompt had`);
