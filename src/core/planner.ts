@@ -126,7 +126,7 @@ function idlePlan(view: ReplicaView): Plan {
   const { model, forecast, timeScale } = view;
   const { latencyMs, outlierMs = 0 } = model.profile.switch;
   const tokens = Math.ceil(forecast.prefillTokensMean * (1 + Math.sqrt(forecast.promptUnevenness - 1)));
-  const firstTokenMs = (point: PointIndex): number => model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode: NO_DECODE }, point) * timeScale.prefill * (1 + MARGIN.fixed);
+  const firstTokenMs = (point: PointIndex): number => model.iterationTimeMs({ prefill: { tokens, contextTokens: 0 }, decode: NO_DECODE }, point) * (timeScale.prefill[point] as number) * (1 + MARGIN.fixed);
   const raised = latencyMs + outlierMs + firstTokenMs(model.fastest) <= view.tightestTtftMs;
   let parked = view.mechanisms.parking ? model.fastest : (view.appliedPoint ?? model.fastest);
   for (let point = 0; view.mechanisms.parking && point < model.points.length; point++) {

@@ -1,14 +1,16 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
 import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
-import type { DecodeWork } from '../frontier/profile.ts';
+import type { DecodeWork, Phase } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
+import { type Corrections, createCorrections } from './corrections.ts';
+import type { EnergyWindow } from './energy-ledger.ts';
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
-import { blended, type Learnt, NOTHING_LEARNT, TIME_SCALE_BOUNDS } from './shared-learning.ts';
+import type { Learnt } from './shared-learning.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
@@ -42,7 +44,9 @@ export interface ReplicaQueue {
   heldBack(jobs: number): void;
   /** What the planner judges, brought up to `nowMs`. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
-  timeScale(): { readonly prefill: number; readonly decode: number };
+  readonly corrections: Corrections;
+  /** What its counters said of a window. */
+  energySeen(window: EnergyWindow): void;
   /** The same as seen here, without what others say. */
   learnt(): { readonly prefill: Learnt; readonly decode: Learnt };
   /** What other gateways have learnt of it, all together. */
@@ -72,8 +76,6 @@ export interface ReplicaQueueOptions {
 const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
-/** The profile weighs as `belief` samples. */
-const SCALE = { rate: 0.05, ...TIME_SCALE_BOUNDS, belief: 3 };
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
 const SAMPLE_STEPS_MIN = 4;
 
@@ -83,11 +85,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
   const forecast: ArrivalForecast = createArrivalForecast();
-  const scale = { prefill: 1, decode: 1 };
-  /** What `scale` would be without the others. */
-  const own = { prefill: 1, decode: 1 };
-  const learnt = { prefill: 0, decode: 0 };
-  let others: Readonly<Record<'prefill' | 'decode', Learnt>> = { prefill: NOTHING_LEARNT, decode: NOTHING_LEARNT };
+  const corrections = createCorrections(model);
   const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
   let structure = 0;
@@ -109,7 +107,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const tightestTtft = createTightest();
   let outputTokensMean = 0;
   /** A stretch in which only decode ran at one point: what the step time is learnt from. */
-  let stretch: { readonly fromMs: number; readonly stepMs: number; steps: number; job: TrackedJob } | null = null;
+  let stretch: { readonly fromMs: number; readonly point: PointIndex; readonly stepMs: number; steps: number; job: TrackedJob } | null = null;
 
   function pointNow(): PointIndex {
     return appliedPoint ?? model.fastest;
@@ -131,7 +129,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const passedMs = nowMs - progressAtMs;
     if (passedMs <= 0) return;
     progressAtMs = nowMs;
-    if (running.count() > 0) running.steps(passedMs / (stepNowMs() * scale.decode));
+    if (running.count() > 0) running.steps(passedMs / (stepNowMs() * (corrections.time.decode[pointNow()] as number)));
     if (waiting.length === 0) return;
     // Batch by batch: with more context behind it each takes longer, and a long prompt's last batches several times its first.
     for (let leftMs = passedMs; leftMs > 0 && waiting.length > 0; ) {
@@ -143,7 +141,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (tokens <= 0) break;
       const prefill = { tokens, contextTokens: head.prefilledTokens * Math.min(1, ofHead / tokens) };
       const { point, decode } = prefillsNow();
-      const batchMs = model.iterationTimeMs({ prefill, decode }, point) * scale.prefill;
+      const batchMs = model.iterationTimeMs({ prefill, decode }, point) * (corrections.time.prefill[point] as number);
       const share = Math.min(1, leftMs / batchMs);
       leftMs -= batchMs;
       prefillSome(share * tokens, nowMs);
@@ -187,29 +185,20 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const seen = { tookMs: actualMs, ...prefillsNow() };
     // What was cached of it only the server knows, which tells at the end.
     if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
-    else learn('prefill', actualMs / believedPrefillMs(seen, job.promptTokens, 0));
+    else learn('prefill', seen.point, actualMs / believedPrefillMs(seen, job.promptTokens, 0));
   }
 
   function believedPrefillMs({ point, decode }: PrefillSeen, promptTokens: number, cachedTokens: number): number {
     return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, point), cachedTokens);
   }
 
-  function learn(phase: 'prefill' | 'decode', ratio: number): void {
-    if (!mechanisms.residuals) return;
-    const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
-    // A plain mean first, which is soon near the truth; exponentially weighted once that forgets faster.
-    learnt[phase] += 1;
-    own[phase] += Math.max(SCALE.rate, 1 / (SCALE.belief + learnt[phase])) * (bounded - own[phase]);
-    scale[phase] = blended(learntOf(phase), others[phase]);
-  }
-
-  function learntOf(phase: 'prefill' | 'decode'): Learnt {
-    return { value: own[phase], samples: learnt[phase] };
+  function learn(phase: Phase, point: PointIndex, ratio: number): void {
+    if (mechanisms.residuals) corrections.timeSeen(phase, point, ratio);
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
   function endStretch(): void {
-    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learn('decode', (stretch.job.lastTokenAtMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
+    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learn('decode', stretch.point, (stretch.job.lastTokenAtMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
     stretch = null;
   }
 
@@ -236,14 +225,16 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     structure: () => structure,
     foreignCount: () => foreignSequences,
     decoding: () => ({ sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() * (1 + foreignSequences / Math.max(1, running.count())), foreign: foreignSequences }),
-    timeScale: () => scale,
-    learnt: () => ({ prefill: learntOf('prefill'), decode: learntOf('decode') }),
+    corrections,
+    energySeen(window) {
+      if (mechanisms.residuals) corrections.energySeen(window);
+    },
+    learnt: () => ({ prefill: corrections.own('prefill'), decode: corrections.own('decode') }),
     peersLearnt(told) {
       if (!mechanisms.residuals) return;
       version += 1;
       structure += 1;
-      others = told;
-      for (const phase of ['prefill', 'decode'] as const) scale[phase] = blended(learntOf(phase), told[phase]);
+      corrections.peers(told);
     },
     add(job, nowMs) {
       version += 1;
@@ -257,7 +248,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
       tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
       // A limit that one stream alone cannot keep at the fastest point is nothing to plan newcomers by.
-      const aloneMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: job.promptTokens } }, model.fastest) * scale.decode;
+      const aloneMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: job.promptTokens } }, model.fastest) * (corrections.time.decode[model.fastest] as number);
       if (tpotLimitOf(job) > aloneMs) tightestTpot.observe(tpotLimitOf(job), nowMs);
     },
     tokens(job, tokens, nowMs) {
@@ -278,7 +269,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
         stretch.steps += tokens;
         if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch();
       } else if (stretch === null && (groups !== null || waiting.length === 0) && job.spec.streaming) {
-        stretch = { fromMs: nowMs, stepMs: stepNowMs(), steps: 0, job };
+        stretch = { fromMs: nowMs, point: pointNow(), stepMs: stepNowMs(), steps: 0, job };
       }
     },
     remove(job, nowMs) {
@@ -294,7 +285,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     cached(job, promptTokens, cachedTokens) {
       if (job.prefillSeen === null || cachedTokens >= promptTokens) return;
-      learn('prefill', job.prefillSeen.tookMs / believedPrefillMs(job.prefillSeen, promptTokens, cachedTokens));
+      learn('prefill', job.prefillSeen.point, job.prefillSeen.tookMs / believedPrefillMs(job.prefillSeen, promptTokens, cachedTokens));
       job.prefillSeen = null;
     },
     applied(point, nowMs) {
@@ -357,7 +348,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       nowMs,
       model,
       mechanisms,
-      timeScale: { ...scale },
+      timeScale: corrections.time,
+      priced: corrections.priced,
       appliedPoint,
       ...(groups === null ? {} : { groups }),
       waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),

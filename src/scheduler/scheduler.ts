@@ -435,7 +435,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.timeScale(), job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.corrections, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
@@ -824,7 +824,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
-          stepTimeResidual: replica.queue.timeScale().decode,
+          stepTimeResidual: replica.queue.corrections.overall('decode'),
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),

@@ -50,6 +50,8 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  /** The scheduler is told what the devices' counters say, every 100 ms; default: it is not. */
+  readonly metered?: boolean;
   readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
@@ -102,9 +104,11 @@ const MODEL = 'model';
 const MAX_OUTPUT_TOKENS = 4096;
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
+/** As often as counters of GPUs move. */
+const METER_EVERY_MS = 100;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
@@ -123,6 +127,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     queuedMax: 100_000,
     bringUpToDate,
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
+    energyAccounts: metered,
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -219,14 +224,19 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   let arriving = 0;
   let tickAtMs = 0;
+  let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
   let steps = 0;
   while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, tickAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, tickAtMs, meterAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied } = fleet.advanceTo(nowMs);
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
     for (const event of brought) tellBrought(event);
+    if (meterAtMs <= nowMs) {
+      for (const replicaId of replicaIds) tell({ kind: 'metered', replicaId, reading: { energyJ: fleet.meterJ(replicaId, nowMs), epoch: 0, powerW: null } });
+      meterAtMs += METER_EVERY_MS;
+    }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
       tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
