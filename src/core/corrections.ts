@@ -34,45 +34,83 @@ const OVERALL = { rate: 0.05, belief: 3 };
  * A point's own mean is of about `memory` samples, all it is known by fades by `fading` with each sample of the phase, the overall
  * mean weighs as `belief` samples beside it, and a point so many places away counts a factor of e less.
  */
-const POINT = { memory: 20, fading: 0.99, belief: 5, reach: 1.5 };
+const POINT = { memory: 20, fading: 0.99, belief: 8, reach: 1.5, slopeBelief: 0.3 };
 
 /** Joules of a window are mostly those of one phase, or both are corrected, by as much as they have of it. */
-const ENERGY = { rate: 0.05, belief: 4, min: 0.4, max: 2.5, memory: 40, idleRate: 0.1, busyShareMin: 0.5, othersShareMax: 0.2 };
+const ENERGY = { rate: 0.05, belief: 4, min: 0.4, max: 2.5, memory: 40, busyShareMin: 0.5, othersShareMax: 0.2 };
 
 export function createCorrections(model: PerformanceModel): Corrections {
   const { points, speedRank } = model;
   const ones = (): PointScale => ({ prefill: new Float64Array(points.length).fill(1), decode: new Float64Array(points.length).fill(1) });
   const time = ones();
   const energy = ones();
-  const idle = new Float64Array(points.length).fill(1);
+  const idleW = Float64Array.from(points, (_, point) => model.idlePowerW(point));
+  /** By place in the order of speed, the fastest first; `null`: it was never measured there. */
+  const idleSeenW: (number | null)[] = points.map(() => null);
+  const bySpeed = model.bySlowness.toReversed();
   const overall = { prefill: 1, decode: 1 };
   const own = { prefill: 1, decode: 1 };
   const samples = { prefill: 0, decode: 0 };
   let others: Readonly<Record<Phase, Learnt>> = { prefill: NOTHING_LEARNT, decode: NOTHING_LEARNT };
+  const steps = Math.max(1, points.length - 1);
   const nearness = Float64Array.from({ length: points.length }, (_, places) => Math.exp(-places / POINT.reach));
   const timesAt = { prefill: createEvidence(points.length), decode: createEvidence(points.length) };
   const energyAt = { prefill: createEvidence(points.length), decode: createEvidence(points.length) };
   /** Of energy over time, that is of power, over all points: joules go with the time unless a meter says otherwise. */
   const power = { prefill: { log: 0, weight: 0 }, decode: { log: 0, weight: 0 } };
 
-  /** Every point anew: its neighbours' evidence and the mean of all. */
-  function spread(evidence: Evidence, aroundLog: number, into: Float64Array, base: Float64Array | null): void {
+  /**
+   * Every point anew: a straight line over the points' order, as far as there is evidence of one, and what lies beside it near by.
+   * `slopeMin`: what is not seen is not taken for better than that.
+   */
+  function spread({ logs, weights }: Evidence, aroundLog: number, slopeMin: number, into: Float64Array, base: Float64Array | null): void {
+    const { centre, middleLog, slope } = lineThrough(logs, weights, aroundLog, slopeMin);
     for (let point = 0; point < points.length; point++) {
-      let sum = POINT.belief * aroundLog;
+      let sum = 0;
       let weight = POINT.belief;
       for (let other = 0; other < points.length; other++) {
-        const counts = (evidence.weights[other] as number) * (nearness[Math.abs((speedRank[point] as number) - (speedRank[other] as number))] as number);
-        sum += counts * (evidence.logs[other] as number);
+        const counts = (weights[other] as number) * (nearness[Math.abs((speedRank[point] as number) - (speedRank[other] as number))] as number);
+        sum += counts * ((logs[other] as number) - middleLog - slope * ((speedRank[other] as number) / steps - centre));
         weight += counts;
       }
-      into[point] = Math.exp(sum / weight) * (base === null ? 1 : (base[point] as number));
+      into[point] = Math.exp(middleLog + slope * ((speedRank[point] as number) / steps - centre) + sum / weight) * (base === null ? 1 : (base[point] as number));
+    }
+  }
+
+  /** By weighted least squares, its slope held towards 0 (ridge regression), its height towards the mean of all. */
+  function lineThrough(logs: Float64Array, weights: Float64Array, aroundLog: number, slopeMin: number): { readonly centre: number; readonly middleLog: number; readonly slope: number } {
+    let [weight, placesSum, logSum] = [0, 0, 0];
+    for (let point = 0; point < points.length; point++) {
+      weight += weights[point] as number;
+      placesSum += ((weights[point] as number) * (speedRank[point] as number)) / steps;
+      logSum += (weights[point] as number) * (logs[point] as number);
+    }
+    if (weight <= 0) return { centre: 0, middleLog: aroundLog, slope: 0 };
+    const centre = placesSum / weight;
+    const meanLog = logSum / weight;
+    let [placesSquared, both] = [0, 0];
+    for (let point = 0; point < points.length; point++) {
+      const away = (speedRank[point] as number) / steps - centre;
+      placesSquared += (weights[point] as number) * away * away;
+      both += (weights[point] as number) * away * ((logs[point] as number) - meanLog);
+    }
+    return { centre, middleLog: (weight * meanLog + POINT.belief * aroundLog) / (weight + POINT.belief), slope: Math.max(slopeMin, both / (placesSquared + POINT.slopeBelief)) };
+  }
+
+  /** Where a meter was never asked, a slower point idles at no more than the next faster one: else a wrong word of the profile would never be tried. */
+  function idleSeen(at: PointIndex, powerW: number): void {
+    idleSeenW[at] = powerW;
+    let belowW = Number.POSITIVE_INFINITY;
+    for (const point of bySpeed) {
+      idleW[point] = idleSeenW[point] ?? Math.min(belowW, model.idlePowerW(point));
+      belowW = idleW[point] as number;
     }
   }
 
   function refresh(phase: Phase): void {
     overall[phase] = blended({ value: own[phase], samples: samples[phase] }, others[phase]);
-    spread(timesAt[phase], Math.log(overall[phase]), time[phase], null);
-    spread(energyAt[phase], power[phase].log, energy[phase], time[phase]);
+    spread(timesAt[phase], Math.log(overall[phase]), 0, time[phase], null);
+    spread(energyAt[phase], power[phase].log, Number.NEGATIVE_INFINITY, energy[phase], time[phase]);
   }
 
   return {
@@ -83,7 +121,7 @@ export function createCorrections(model: PerformanceModel): Corrections {
       prefillTimeMs: (work, point) => model.prefillTimeMs(work, point) * (time.prefill[point] as number),
       decodeEnergyJ: (work, point) => model.decodeEnergyJ(work, point) * (energy.decode[point] as number),
       decodeTimeMs: (work, point) => model.decodeTimeMs(work, point) * (time.decode[point] as number),
-      idlePowerW: (point) => model.idlePowerW(point) * (idle[point] as number),
+      idlePowerW: (point) => idleW[point] as number,
     },
     overall: (phase) => overall[phase],
     own: (phase) => ({ value: own[phase], samples: samples[phase] }),
@@ -97,7 +135,7 @@ export function createCorrections(model: PerformanceModel): Corrections {
       refresh(phase);
     },
     energySeen({ group, point, steady, windowMs, busyMs, measuredWorkJ, modelledWorkJ, prefillShare, othersShare, idlePowerW }) {
-      if (idlePowerW !== null) idle[point] = idlePowerW / model.idlePowerW(point);
+      if (idlePowerW !== null) idleSeen(point, idlePowerW);
       // Idling beside work is only believed, and of what others did nobody knows much: the share that is told apart must be the most of it.
       if (!steady || busyMs < ENERGY.busyShareMin * windowMs || othersShare > ENERGY.othersShareMax || !(measuredWorkJ > 0) || !(modelledWorkJ > 0)) return;
       const shares = { prefill: group === 'decode' ? 0 : prefillShare, decode: group === 'prefill' ? 0 : 1 - prefillShare };
@@ -112,7 +150,7 @@ export function createCorrections(model: PerformanceModel): Corrections {
         mean.weight += share;
         mean.log += Math.min(1, Math.max(ENERGY.rate, 1 / (ENERGY.belief + mean.weight)) * share) * (bounded - mean.log);
         energyAt[phase].observe(point, bounded, share, ENERGY.memory);
-        spread(energyAt[phase], mean.log, energy[phase], time[phase]);
+        spread(energyAt[phase], mean.log, Number.NEGATIVE_INFINITY, energy[phase], time[phase]);
       }
     },
     peers(told) {

@@ -50,7 +50,7 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
-  /** The scheduler is told what the devices' counters say, every 100 ms; default: it is not. */
+  /** The scheduler is told what the devices' counters say, as often as a gateway reads them; default: it is not. */
   readonly metered?: boolean;
   readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
@@ -104,8 +104,8 @@ const MODEL = 'model';
 const MAX_OUTPUT_TOKENS = 4096;
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
-/** As often as counters of GPUs move. */
-const METER_EVERY_MS = 100;
+/** As often as a gateway reads them. */
+const METER_EVERY_MS = 500;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
   const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
@@ -234,6 +234,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
     for (const event of brought) tellBrought(event);
     if (meterAtMs <= nowMs) {
+      for (const replicaId of replicaIds) bringUpToDate(replicaId);
       for (const replicaId of replicaIds) tell({ kind: 'metered', replicaId, reading: { energyJ: fleet.meterJ(replicaId, nowMs), epoch: 0, powerW: null } });
       meterAtMs += METER_EVERY_MS;
     }
