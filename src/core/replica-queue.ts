@@ -1,7 +1,7 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
 import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
-import type { DecodeWork, Phase } from '../frontier/profile.ts';
+import type { DecodeWork } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import { type Corrections, createCorrections } from './corrections.ts';
 import type { EnergyWindow } from './energy-ledger.ts';
@@ -10,6 +10,7 @@ import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.t
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
+import type { LearnedModel } from './learned-model.ts';
 import type { Learnt } from './shared-learning.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
@@ -64,6 +65,8 @@ export interface ReplicaQueueOptions {
   readonly disaggregated?: boolean;
   /** What falls to this replica if all take their part of what the fleet is sent. Default: its own arrivals. */
   readonly share?: (nowMs: number) => FleetShare;
+  /** `model` is this one's, and learns from what is seen here; it has no other corrections of times. */
+  readonly learned?: LearnedModel;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
   /** Views show every running stream by itself, however many: for rivals that look at each. */
@@ -76,11 +79,20 @@ export interface ReplicaQueueOptions {
 const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
+/** A stretch in which only decode ran, and alike, at one point. */
+interface Stretch {
+  readonly fromMs: number;
+  readonly point: PointIndex;
+  readonly decode: DecodeWork;
+  steps: number;
+  readonly job: TrackedJob;
+}
+
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
 const SAMPLE_STEPS_MIN = 4;
 
 export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
-  const { model, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
+  const { model, learned, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
   const { maxSequences, kvTokens } = model.profile.serving;
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
@@ -107,7 +119,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const tightestTtft = createTightest();
   let outputTokensMean = 0;
   /** A stretch in which only decode ran at one point: what the step time is learnt from. */
-  let stretch: { readonly fromMs: number; readonly point: PointIndex; readonly stepMs: number; steps: number; job: TrackedJob } | null = null;
+  let stretch: Stretch | null = null;
 
   function pointNow(): PointIndex {
     return appliedPoint ?? model.fastest;
@@ -116,12 +128,15 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   /** What prompts are prefilled at, and beside. */
   function prefillsNow(): { readonly point: PointIndex; readonly decode: DecodeWork } {
     if (groups !== null) return { point: groups.prefill.appliedPoint ?? model.fastest, decode: NO_DECODE };
-    return { point: pointNow(), decode: { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() } };
+    return { point: pointNow(), decode: decodingNow() };
   }
 
   function stepNowMs(): number {
-    const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
-    return model.iterationTimeMs({ prefill: NO_PREFILL, decode }, pointNow());
+    return model.iterationTimeMs({ prefill: NO_PREFILL, decode: decodingNow() }, pointNow());
+  }
+
+  function decodingNow(): DecodeWork {
+    return { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
   }
 
   /** Lets what cannot be seen go on: prompts being prefilled, in order, and the tokens of jobs that do not stream. */
@@ -185,20 +200,28 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const seen = { tookMs: actualMs, ...prefillsNow() };
     // What was cached of it only the server knows, which tells at the end.
     if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
-    else learn('prefill', seen.point, actualMs / believedPrefillMs(seen, job.promptTokens, 0));
+    else learnPrompt(seen, job.promptTokens, 0);
   }
 
   function believedPrefillMs({ point, decode }: PrefillSeen, promptTokens: number, cachedTokens: number): number {
     return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, point), cachedTokens);
   }
 
-  function learn(phase: Phase, point: PointIndex, ratio: number): void {
-    if (mechanisms.residuals) corrections.timeSeen(phase, point, ratio);
+  function learnPrompt(seen: PrefillSeen, promptTokens: number, cachedTokens: number): void {
+    if (!mechanisms.residuals) return;
+    if (learned !== undefined) learned.prefillSeen({ ...seen, promptTokens, cachedTokens });
+    else corrections.timeSeen('prefill', seen.point, seen.tookMs / believedPrefillMs(seen, promptTokens, cachedTokens));
+  }
+
+  function learnStep({ point, decode }: Stretch, tookMs: number): void {
+    if (!mechanisms.residuals) return;
+    if (learned !== undefined) learned.decodeSeen({ point, decode, stepMs: tookMs });
+    else corrections.timeSeen('decode', point, tookMs / model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point));
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
   function endStretch(): void {
-    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learn('decode', stretch.point, (stretch.job.lastTokenAtMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
+    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learnStep(stretch, (stretch.job.lastTokenAtMs - stretch.fromMs) / stretch.steps);
     stretch = null;
   }
 
@@ -231,7 +254,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     learnt: () => ({ prefill: corrections.own('prefill'), decode: corrections.own('decode') }),
     peersLearnt(told) {
-      if (!mechanisms.residuals) return;
+      // What others have learnt is how far a profile is off, and here is none.
+      if (!mechanisms.residuals || learned !== undefined) return;
       version += 1;
       structure += 1;
       corrections.peers(told);
@@ -269,7 +293,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
         stretch.steps += tokens;
         if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch();
       } else if (stretch === null && (groups !== null || waiting.length === 0) && job.spec.streaming) {
-        stretch = { fromMs: nowMs, point: pointNow(), stepMs: stepNowMs(), steps: 0, job };
+        stretch = { fromMs: nowMs, point: pointNow(), decode: decodingNow(), steps: 0, job };
       }
     },
     remove(job, nowMs) {
@@ -285,7 +309,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     cached(job, promptTokens, cachedTokens) {
       if (job.prefillSeen === null || cachedTokens >= promptTokens) return;
-      learn('prefill', job.prefillSeen.point, job.prefillSeen.tookMs / believedPrefillMs(job.prefillSeen, promptTokens, cachedTokens));
+      learnPrompt(job.prefillSeen, promptTokens, cachedTokens);
       job.prefillSeen = null;
     },
     applied(point, nowMs) {

@@ -160,6 +160,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       controlPeriodMs,
       concurrencyMax: spec.concurrencyMax,
       disaggregated: spec.disaggregated === true,
+      ...(spec.learned === undefined ? {} : { learned: spec.learned }),
       mechanisms,
       streamsApart: policy.kind === 'rival',
       share: (nowMs) => fleet.shareOf(spec, nowMs),
