@@ -35,13 +35,18 @@ export interface LearnedModel {
 interface Cell {
   readonly point: PointIndex;
   samples: number;
+  /** Samples of the phase by its last one. */
+  seenAt: number;
   readonly features: [number, number, number];
   timeMs: number;
 }
 
 /** Before so many samples nothing is planned but the fastest point. */
 const WARM = { prefill: 6, decode: 20 };
-const CELL = { memory: 30, weightMax: 8 };
+/** A cell counts half after so many samples of its phase that were not its own. */
+const CELL = { memory: 30, weightMax: 8, halfLife: 150 };
+/** What is seen of a point may be a little beyond its bound, for noise; not more, or all else could be called fast in turn. */
+const BEYOND_BOUND = 1.05;
 /** Of a sample against what is believed, once something is; what is beyond is no measurement. */
 const OUTLIER = 3;
 /** A point's own samples against the word of its neighbours. */
@@ -136,6 +141,7 @@ export function createLearnedModel(starting: Profile): LearnedModel {
         features[2] += tokens * (tokens / 2 + from);
       }
       // Streams beside it take their part of each iteration, but for the pass over the weights, which is paid once.
+      if (decode.sequences > 0 && phases.decode.samples() < WARM.decode) return;
       const besideMs = decode.sequences > 0 ? features[0] * (decodeBaseMs(decode) - phases.decode.fit[0]) * phases.decode.known(point) : 0;
       if (features[0] === 0 || tookMs - besideMs < 0.2 * tookMs) return;
       phases.prefill.observe(point, features, tookMs - besideMs);
@@ -178,9 +184,10 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
     if (samples >= WARM[phase] && (timeMs > OUTLIER * believedMs || timeMs * OUTLIER < believedMs)) return;
     samples += 1;
     const key = `${point} ${Math.floor(2 * Math.log2(features[1]))}`;
-    const cell = cells.get(key) ?? { point, samples: 0, features: [0, 0, 0], timeMs: 0 };
+    const cell = cells.get(key) ?? { point, samples: 0, seenAt: samples, features: [0, 0, 0], timeMs: 0 };
     cells.set(key, cell);
     cell.samples = Math.min(CELL.memory, cell.samples + 1);
+    cell.seenAt = samples;
     for (const index of [0, 1, 2] as const) cell.features[index] += (features[index] - cell.features[index]) / cell.samples;
     cell.timeMs += (timeMs - cell.timeMs) / cell.samples;
     if (samples > 64 && samples % 8 !== 0) return;
@@ -188,6 +195,10 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
       fitFastest();
       compare();
     }
+  }
+
+  function weightOf(cell: Cell): number {
+    return Math.min(CELL.weightMax, cell.samples) * 0.5 ** ((samples - cell.seenAt) / CELL.halfLife);
   }
 
   /** From the cells of all points, each as if it had been at the fastest. */
@@ -199,7 +210,7 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
     let [sum, weight] = [0, 0];
     for (const cell of cells.values()) {
       const timeMs = cell.timeMs / known(cell.point);
-      const counts = Math.sqrt(Math.min(CELL.weightMax, cell.samples));
+      const counts = Math.sqrt(weightOf(cell));
       rows.push(cell.features.map((feature) => (counts * feature) / timeMs));
       targets.push(counts);
       sum += counts * Math.log(timeMs / shaped(cell.features));
@@ -222,7 +233,7 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
     const sums = new Float64Array(bound.length);
     weights.fill(0);
     for (const cell of cells.values()) {
-      const counts = Math.min(CELL.weightMax, cell.samples);
+      const counts = weightOf(cell);
       sums[cell.point] = (sums[cell.point] as number) + (counts * cell.timeMs) / predicted(cell.features);
       weights[cell.point] = (weights[cell.point] as number) + counts;
     }
@@ -232,8 +243,9 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
       const weight = weights[point] as number;
       const seen = weight === 0 ? 0 : (sums[point] as number) / weight;
       const blended = (neighbour: number): number => (weight * seen + POINT_BELIEF * neighbour) / (weight + POINT_BELIEF);
-      slower[point] = Math.max(slower[before] as number, blended((slower[before] as number) * apart));
-      expected[point] = Math.max(expected[before] as number, blended((expected[before] as number) * apart ** exponent));
+      const most = BEYOND_BOUND * (bound[point] as number);
+      slower[point] = Math.min(most, Math.max(slower[before] as number, blended((slower[before] as number) * apart)));
+      expected[point] = Math.min(most, Math.max(expected[before] as number, blended((expected[before] as number) * apart ** exponent)));
       if (weight >= POINT_BELIEF && (bound[point] as number) > 1.01) {
         exponent = Math.min(EXPECTED_SLOWDOWN.max, Math.max(EXPECTED_SLOWDOWN.min, Math.log(expected[point] as number) / Math.log(bound[point] as number)));
       }
