@@ -41,8 +41,8 @@ interface Cell {
   timeMs: number;
 }
 
-/** Before so many samples nothing is planned but the fastest point. */
-const WARM = { prefill: 6, decode: 20 };
+/** Before so many samples nothing is planned but the fastest point; then others with so much to spare, which shrinks as samples come in. */
+const WARM = { prefill: 12, decode: 40, caution: 0.3 };
 /** A cell counts half after so many samples of its phase that were not its own. */
 const CELL = { memory: 30, weightMax: 8, halfLife: 150 };
 /** What is seen of a point may be a little beyond its bound, for noise; not more, or all else could be called fast in turn. */
@@ -81,7 +81,8 @@ export function createLearnedModel(starting: Profile): LearnedModel {
 
   /** For deadlines' sake: of an unseen point what it is at most. */
   function slowerAt(phase: Phase, point: PointIndex): number {
-    return point === fastest ? 1 : isWarm() ? (phases[phase].slower[point] as number) : FORBIDDEN;
+    if (point === fastest) return 1;
+    return isWarm() ? (phases[phase].slower[point] as number) * (1 + (WARM.caution * WARM[phase]) / phases[phase].samples()) : FORBIDDEN;
   }
 
   function expectedAt(phase: Phase, point: PointIndex): number {

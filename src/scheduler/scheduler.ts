@@ -330,9 +330,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
     if (known === null) {
-      const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
+      const cold = isCold(job.spec.model);
+      const kept = mayKeep && !cold ? whyKeep(job, route, nowMs) : null;
       // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
-      if (job.spec.infeasible === 'refuse' && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
+      if (job.spec.infeasible === 'refuse' && !cold && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
       if (kept !== null) return kept;
     }
     waiting.contentionOf(job.spec.model).sent(job, nowMs);
@@ -408,6 +409,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
+  /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
+  function isCold(model: string): boolean {
+    return policy.kind === 'paceline' && replicas.some(({ spec }) => spec.learned !== undefined && !spec.learned.isWarm() && spec.models.includes(model));
+  }
+
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
@@ -420,7 +426,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     };
     /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
-    const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
+    const by = isCold(job.spec.model) ? 'least-loaded' : routing;
+    const leastAlone = by === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
     for (let index = 0; index < replicas.length; index++) {
       const load = loads[index] as number;
@@ -428,7 +435,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const replica = replicas[index] as Replica;
       if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
+      if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -440,7 +447,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), routing, riskMaxOf(job), seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), by, riskMaxOf(job), seen);
   }
 
   /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
@@ -621,6 +628,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return ({ demanded }) => ({ point: point ?? demanded ?? belief.fastest, why: { binding: 'policy' } });
       }
       case 'paceline': {
+        if (replica.spec.learned?.isWarm() === false) return () => ({ point: belief.fastest, why: { binding: 'learning' } });
         const plan = planOf(replica, nowMs);
         return (group) => ({ point: pointNow(belief, group, plan, { nowMs, dwell: mechanisms.dwell }), why: explain(planOfGroup(plan, group.phase)) });
       }
