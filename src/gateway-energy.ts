@@ -3,6 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type AccountKeeper, type AccountKeeperOptions, createAccountKeeper, type Totals } from './accounts/account-keeper.ts';
 import { AccountsFileError, openAccountsFile } from './accounts/accounts-file.ts';
+import type { CounterReading } from './agent/energy-counters.ts';
 import { createEnergyFeed } from './agent/energy-feed.ts';
 import type { Config } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
@@ -12,6 +13,7 @@ import type { ReplicaId } from './core/job.ts';
 import { type Fleet, nodesOf, placeOf } from './gateway-clocks.ts';
 import type { Runtime, Settled } from './runtime.ts';
 import type { JobReport } from './scheduler/events.ts';
+import type { DeviceReading } from './telemetry/energy-metrics.ts';
 
 /** Since this gateway started, of what went through it. Estimates: what a request took of devices that others shared nobody can measure. */
 export interface EnergySnapshot {
@@ -24,6 +26,8 @@ export interface GatewayEnergy {
   reported(report: JobReport): void;
   settled(settled: Settled): void;
   snapshot(): EnergySnapshot;
+  /** Counters of the replicas' devices as they were last read. */
+  devices(): readonly DeviceReading[];
   close(): Promise<void>;
 }
 
@@ -51,6 +55,7 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
   const { accounts } = config;
   let nodes = nodesOf(config);
   let feed: ReturnType<typeof createEnergyFeed> | null = null;
+  let devices = new Map<string, readonly DeviceReading[]>();
   const keeper = openKeeper(accounts, { read: () => totalsOf(snapshot()), onState: telemetry.energyFile });
 
   function snapshot(): EnergySnapshot {
@@ -72,6 +77,7 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
         const { replicaId, group } = placeOf(name);
         runtime().metered(replicaId, reading, group);
       },
+      onCounters: (node, counters) => void devices.set(node, readingsOf(node, counters, nodes)),
       onState: telemetry.energyMeter,
       now,
     });
@@ -83,6 +89,7 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
       const changed = nodesOf(next);
       if (isDeepStrictEqual(changed, nodes)) return;
       nodes = changed;
+      devices = new Map();
       void feed?.close();
       feed = null;
       start();
@@ -92,11 +99,20 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
     },
     settled: (settled) => book.settled(settled, settled.more),
     snapshot,
+    devices: () => [...devices.values()].flat(),
     close: async () => {
       await feed?.close();
       keeper?.close();
     },
   };
+}
+
+function readingsOf(agent: string, counters: ReadonlyMap<string, CounterReading>, nodes: ReturnType<typeof nodesOf>): DeviceReading[] {
+  const ours = nodes.find(({ name }) => name === agent)?.groups.flatMap(({ devices }) => devices) ?? [];
+  return ours.flatMap((device) => {
+    const counter = counters.get(device);
+    return counter?.kind === 'read' ? [{ agent, device, energyJ: counter.sample.counterMj / 1_000, powerW: counter.sample.powerW }] : [];
+  });
 }
 
 function openKeeper({ path, flushEveryMs, retentionDays }: Config['accounts'], { read, onState }: Pick<AccountKeeperOptions, 'read' | 'onState'>): AccountKeeper | null {

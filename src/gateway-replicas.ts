@@ -17,6 +17,7 @@ import { createReplicaWatch, type ReplicaWatch } from './upstream/replica-watch.
 
 export interface OpenReplica {
   readonly config: ReplicaConfig;
+  readonly belief: PerformanceModel;
   readonly client: ReplicaClient;
   readonly monitor: ReplicaMonitor;
   readonly watch: ReplicaWatch;
@@ -28,6 +29,8 @@ export interface GatewayReplicas {
   find(replicaId: string): OpenReplica | undefined;
   /** All that are here, those that are leaving included. */
   configs(): readonly ReplicaConfig[];
+  /** What the scheduler was told that it can believe of each. */
+  beliefs(): ReadonlyMap<ReplicaId, PerformanceModel>;
   /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
   planned(next: Config): () => void;
   /** The scheduler knows it no more. */
@@ -43,8 +46,9 @@ interface Joined {
   readonly telemetry: Telemetry;
 }
 
-export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
-  const open = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, joined)]));
+/** `specs`: of the replicas of `config`, in its order. */
+export function openReplicas(config: Config, specs: readonly ReplicaSpec[], joined: Joined): GatewayReplicas {
+  const open = new Map(config.replicas.map((replica, index) => [replica.id, openReplica(replica, (specs[index] as ReplicaSpec).belief, config, joined)]));
   const leaving = new Set<ReplicaId>();
   const going = new Set<Promise<void>>();
 
@@ -66,6 +70,7 @@ export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
     },
     find: (replicaId) => open.get(replicaId as ReplicaId),
     configs: () => [...open.values()].map(({ config: own }) => own),
+    beliefs: () => new Map([...open].map(([id, { belief }]) => [id, belief])),
     planned(next) {
       const problems = problemsOf(next);
       if (problems.length > 0) throw new ConfigError(problems);
@@ -76,7 +81,7 @@ export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
           const spec = specs.find(({ replicaId }) => replicaId === replica.id);
           if (spec !== undefined) {
             joined.runtime.replicaJoined(spec);
-            open.set(replica.id, openReplica(replica, next, joined));
+            open.set(replica.id, openReplica(replica, spec.belief, next, joined));
           } else if (known !== undefined && leaving.delete(replica.id)) joined.runtime.replicaStays(replica.id);
         }
         for (const id of open.keys()) {
@@ -131,7 +136,7 @@ function profileOf({ id, profilePath }: ReplicaConfig): Profile {
   }
 }
 
-function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
+function openReplica(replica: ReplicaConfig, belief: PerformanceModel, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
   const { connectMs, firstByteMs, stallMs } = config.timeouts;
   const { silentMs, ...breaker } = config.health.breaker;
   const watch = createReplicaWatch({
@@ -152,5 +157,5 @@ function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, tel
   });
   const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
   const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
-  return { config: replica, client, monitor, watch };
+  return { config: replica, belief, client, monitor, watch };
 }

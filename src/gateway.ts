@@ -10,6 +10,7 @@ import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openDashboard } from './gateway-dashboard.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
 import { openEnergy } from './gateway-energy.ts';
 import { createApp, createShortCut } from './http/app.ts';
@@ -33,9 +34,12 @@ import type { FleetLearning } from './store/fleet-learning.ts';
 import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
+import { type EnergyReadings, observeEnergy } from './telemetry/energy-metrics.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
+import { findOpenTelemetry } from './telemetry/open-telemetry.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
+import { createRequestTraces } from './telemetry/request-traces.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -66,7 +70,9 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
   const log = createLog(config.logging.level);
-  const telemetry = createTelemetry(log);
+  const openTelemetry = findOpenTelemetry();
+  const telemetry = createTelemetry(log, openTelemetry.meter);
+  const traces = createRequestTraces({ tracer: openTelemetry.tracer, accessLog: config.logging.requests ? log : null, serverOf: (replicaId) => new URL(replicas.of(replicaId).config.origin), now });
   const processReader = createProcessReader();
   let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
   const draining = (): boolean => phase === 'draining';
@@ -89,11 +95,18 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clocks.demand(demand),
+    demand: (demand) => {
+      dashboard.demanded(demand);
+      clocks.demand(demand);
+      // Of a disaggregated server the decode group's stands for both, as elsewhere.
+      if (demand.group !== 'prefill') traces?.demanded(demand.replicaId, { pointId: demand.point?.id ?? null, binding: demand.why.binding });
+    },
     report: (report) => {
       telemetry.jobReported(report);
+      traces?.reported(report);
       tenantLimits.reported(report);
       energy.reported(report);
+      dashboard.reported(report);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);
@@ -101,11 +114,32 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     left: (replicaId) => {
       replicas.left(replicaId);
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
       fleetChanged();
     },
   });
-  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
-  const replicas = openReplicas(config, { now, runtime, telemetry });
+  const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
+  if (openTelemetry.meter !== null) observeEnergy(openTelemetry.meter, energyReadings);
+  const clocks = openClocks(config, {
+    holder: gatewayId(),
+    now,
+    runtime,
+    telemetry,
+    uncontrolled: (replicaId) => {
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
+    },
+  });
+  const replicas = openReplicas(config, specs, { now, runtime, telemetry });
+  const dashboard = openDashboard({
+    snapshot: runtime.snapshot,
+    read: () => {
+      const { rows, sinceUnixMs } = energy.snapshot();
+      const { policy, attainmentTarget } = config.planner;
+      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+    },
+  });
 
   /** What requests read; swapped as a whole by a reload. */
   let live = liveOf(config);
@@ -150,10 +184,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     draining,
     refused: telemetry.requestRefused,
-    rejected: telemetry.jobRejected,
+    rejected: (reason, sloClass) => {
+      telemetry.jobRejected(reason, sloClass);
+      dashboard.rejected(reason, sloClass);
+    },
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
+    traces,
   });
   const app = createApp({
     get models() {
@@ -181,7 +219,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),
@@ -195,12 +233,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    dashboard: dashboard.page,
     refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
     await batches?.close();
     replicas.unwatch();
+    dashboard.close();
     runtime.close();
     await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await replicas.close();
@@ -227,6 +267,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
   energy.start();
+  dashboard.start();
   batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 

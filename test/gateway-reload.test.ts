@@ -104,3 +104,10 @@ test('a key that expires is refused from that instant on, whatever becomes of th
   gateway.reload(() => ({ ...config, keyExpiresAtUnixMs: new Map([[hash('k'), Date.now()]]) }));
   expect(await statusOf(gateway, 'k')).toBe(401);
 });
+
+test('a price and a carbon intensity are taken over; where accounts are written down takes a restart', async () => {
+  const { gateway, yaml } = await start('accounts: { pricePerKwh: 0.2 }');
+  expect(gateway.reload(() => testConfig(yaml('accounts: { pricePerKwh: 0.3, carbonGPerKwh: 400, currency: USD, pue: 1.2 }')))).toBe(true);
+  expect(gateway.reload(() => testConfig(yaml('accounts: { pricePerKwh: 0.3, file: /tmp/elsewhere.sqlite }')))).toBe(false);
+  expect((await stateOf(gateway)).config.refused?.problems).toEqual([expect.stringContaining('accounts: changed; it is taken over by a restart only')]);
+});

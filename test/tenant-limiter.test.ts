@@ -112,6 +112,21 @@ describe('one gateway alone', () => {
     expect(limiter.tenants()).toMatchObject([{ joulesRemaining: 100 }]);
   });
 
+  test('counts what is known later of a request that is settled, more as well as less, and nothing of one that is not its own', () => {
+    const [limiter, tenant] = [alone(), limitedTenant({}, { energyBudget: { joulesPerDay: 100, atEnd: 'refuse' } })];
+    const left = (): number | null | undefined => limiter.tenants().find(({ name }) => name === 'acme')?.joulesRemaining;
+    limiter.settle(decide(limiter, tenant).jobId, { ...NOTHING, energyJ: 60 });
+    limiter.spentMore('acme', -20);
+    limiter.spentMore('nobody', 50);
+    expect(left()).toBe(60);
+    limiter.spentMore('acme', 60);
+    expect(decide(limiter, tenant)).toMatchObject({ kind: 'refused', limit: 'energy' });
+    // The day after, what had been charged too much then is no credit.
+    limiter.nowMs += 86_400_000;
+    limiter.spentMore('acme', -30);
+    expect(left()).toBe(100);
+  });
+
   test('or gets another class, whatever it asks for', () => {
     const [limiter, tenant] = [alone(), limitedTenant({}, { energyBudget: { joulesPerDay: 100, atEnd: { class: 'batch' } } })];
     const first = decide(limiter, tenant);

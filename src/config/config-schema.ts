@@ -89,7 +89,7 @@ const tenant = z.strictObject({
     .describe('of all gateways together where there is a store; over them is 429'),
   energyBudget: z
     .strictObject({
-      joulesPerDay: z.number().positive().max(1e12).describe('of the day in UTC, as the profile says that its requests cost'),
+      joulesPerDay: z.number().positive().max(1e12).describe('of the day in UTC, as the accounts of energy say that its requests took: metered where there is a meter'),
       atEnd: z.union([z.literal('refuse'), z.strictObject({ class: label })]).default('refuse').describe("'refuse': 429 until midnight UTC; a class: its requests get that one, whatever they ask for"),
     })
     .optional(),
@@ -322,7 +322,12 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('energy by request, tenant, model and class; all of it estimates, for devices are shared'),
-  logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
+  logging: z
+    .strictObject({
+      level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+      requests: z.boolean().default(false).describe('a line for each request, at level info: who, what model, where to, how long; nothing of what was asked or answered'),
+    })
+    .prefault({}),
 });
 
 export type RawAgent = z.output<typeof agent>;

@@ -34,22 +34,31 @@ export function addPrompt(sum: WorkCost, model: PerformanceModel, fromTokens: nu
 
 /**
  * A step costs all its streams something together, which they share alike, and each what it has in the KV cache. `all`: every
- * stream that takes part, foreign ones too.
+ * stream that takes part, foreign ones too. At the fastest point the same requests, arriving as they did, would be done sooner, and so
+ * fewer of them would run at once: as many fewer as steps are faster (Little's law), but one at least.
  */
 export function tokenCostOf(model: PerformanceModel, all: DecodeWork, point: PointIndex): TokenCost {
-  const sequences = Math.max(1, all.sequences);
-  const bare = { sequences, contextTokens: 0 };
-  const full = { sequences, contextTokens: Math.max(1, all.contextTokens) };
   const { fastest } = model;
-  const step = { energyJ: model.decodeEnergyJ(bare, point), fastestJ: model.decodeEnergyJ(bare, fastest), timeMs: model.decodeTimeMs(bare, point), fastestMs: model.decodeTimeMs(bare, fastest) };
+  const here = { sequences: Math.max(1, all.sequences), contextTokens: Math.max(1, all.contextTokens) };
+  const faster = model.decodeTimeMs(here, fastest) / model.decodeTimeMs(here, point);
+  const fewer = Math.max(1 / here.sequences, Math.min(1, faster));
+  const now = rateOf(model, here, point);
+  const atFastest = rateOf(model, { sequences: here.sequences * fewer, contextTokens: here.contextTokens * fewer }, fastest);
   return {
-    step: { energyJ: step.energyJ / sequences, fastestJ: step.fastestJ / sequences, timeMs: step.timeMs / sequences, fastestMs: step.fastestMs / sequences },
-    context: {
-      energyJ: Math.max(0, model.decodeEnergyJ(full, point) - step.energyJ) / full.contextTokens,
-      fastestJ: Math.max(0, model.decodeEnergyJ(full, fastest) - step.fastestJ) / full.contextTokens,
-      timeMs: Math.max(0, model.decodeTimeMs(full, point) - step.timeMs) / full.contextTokens,
-      fastestMs: Math.max(0, model.decodeTimeMs(full, fastest) - step.fastestMs) / full.contextTokens,
-    },
+    step: { energyJ: now.stepJ, fastestJ: atFastest.stepJ, timeMs: now.stepMs, fastestMs: atFastest.stepMs },
+    context: { energyJ: now.contextJ, fastestJ: atFastest.contextJ, timeMs: now.contextMs, fastestMs: atFastest.contextMs },
+  };
+}
+
+/** A stream's part of a step, and what each token of its context adds. */
+function rateOf(model: PerformanceModel, work: DecodeWork, point: PointIndex): { readonly stepJ: number; readonly contextJ: number; readonly stepMs: number; readonly contextMs: number } {
+  const bare = { sequences: work.sequences, contextTokens: 0 };
+  const [stepJ, stepMs] = [model.decodeEnergyJ(bare, point), model.decodeTimeMs(bare, point)];
+  return {
+    stepJ: stepJ / work.sequences,
+    contextJ: Math.max(0, model.decodeEnergyJ(work, point) - stepJ) / work.contextTokens,
+    stepMs: stepMs / work.sequences,
+    contextMs: Math.max(0, model.decodeTimeMs(work, point) - stepMs) / work.contextTokens,
   };
 }
 

@@ -1,4 +1,4 @@
-// What one job cost, as the profile says: its prefill and its equal part of every step it took part in. What a tenant's
+// What one job cost, as the profile says: its prefill and its equal part of every step it took part in. Where there is no meter what a tenant's
 // budget is charged; an estimate, for neither the steps nor the points in between are looked up.
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 

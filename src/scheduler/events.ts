@@ -69,6 +69,10 @@ export interface JobReport {
   readonly tenant: string;
   readonly model: string;
   readonly outcome: JobOutcome;
+  /** As the job had it. */
+  readonly operation?: string;
+  /** Its tokens are as its server said, and not what was seen of them. */
+  readonly usageTold?: boolean;
   readonly ttftMs: number | null;
   readonly tpotMs: number | null;
   readonly e2eMs: number;

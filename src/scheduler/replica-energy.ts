@@ -28,7 +28,11 @@ export function energyAtEnd(
   const tokens = { promptTokens: promptTokens - cachedTokens, outputTokens };
   if (energy === null) return { energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), account: null };
   queue.bringUpToDate(nowMs, job);
-  const fastest = (at: Company): Company => ({ point: belief.fastest, sequences: at.sequences });
+  // Done sooner, fewer would run at once: as in an account's own counterfactual (`energy-work.ts`).
+  const fastest = ({ point, sequences }: Company): Company => {
+    const step = { sequences, contextTokens: sequences * promptTokens };
+    return { point: belief.fastest, sequences: Math.max(1, (sequences * belief.decodeTimeMs(step, belief.fastest)) / belief.decodeTimeMs(step, point)) };
+  };
   const done = event.usage === undefined ? null : { prefilledTokens: tokens.promptTokens, outputTokens };
   const account = energy.ended(job, done, nowMs, () => ({ energyJ: jobEnergyJ(belief, tokens, company.sent, company.ended), maximumClockJ: jobEnergyJ(belief, tokens, fastest(company.sent), fastest(company.ended)) }));
   return { energyJ: account.meteredJ + account.modelledJ, account };

@@ -5,6 +5,13 @@ export interface Counter {
   add(labels: readonly string[], amount?: number): void;
   /** What it stands at, where somebody else counts. */
   total(labels: readonly string[], value: number): void;
+  /**
+   * What all of them stand at, where somebody else counts and some of it may yet be taken back: what falls into one series adds up, and
+   * no series falls, for a counter that falls is taken for one that began anew.
+   */
+  refill(entries: Iterable<readonly [labels: readonly string[], value: number]>): void;
+  /** Forgets all values: of things that may be gone. */
+  clear(): void;
 }
 
 export interface Gauge {
@@ -85,6 +92,15 @@ export function createRegistry(): Registry {
         total: (labels, value) => {
           values.of(labels).value = value;
         },
+        refill: (entries) => {
+          const sums = new Map<{ value: number }, number>();
+          for (const [labels, value] of entries) {
+            const entry = values.of(labels);
+            sums.set(entry, (sums.get(entry) ?? 0) + value);
+          }
+          for (const [entry, sum] of sums) entry.value = Math.max(entry.value, sum);
+        },
+        clear: () => values.all.clear(),
       };
     },
     gauge: (declaration) => {
