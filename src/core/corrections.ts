@@ -20,6 +20,8 @@ export interface Corrections {
   overall(phase: Phase): number;
   /** The same as seen here. */
   own(phase: Phase): Learnt;
+  /** So much of late was seen of a point's times. */
+  samplesAt(phase: Phase, point: PointIndex): number;
   timeSeen(phase: Phase, point: PointIndex, ratio: number): void;
   /** What counters said of a window of work, or of idling. */
   energySeen(window: EnergyWindow): void;
@@ -125,6 +127,7 @@ export function createCorrections(model: PerformanceModel): Corrections {
     },
     overall: (phase) => overall[phase],
     own: (phase) => ({ value: own[phase], samples: samples[phase] }),
+    samplesAt: (phase, point) => timesAt[phase].weights[point] as number,
     timeSeen(phase, point, ratio) {
       if (!(ratio > 0)) return;
       const bounded = Math.min(TIME_SCALE_BOUNDS.max, Math.max(TIME_SCALE_BOUNDS.min, ratio));

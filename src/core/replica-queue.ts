@@ -1,9 +1,10 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
 import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
-import type { DecodeWork } from '../frontier/profile.ts';
+import type { DecodeWork, Phase } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
 import { type Corrections, createCorrections } from './corrections.ts';
+import { createDriftAlarm, type Drift } from './drift-alarm.ts';
 import type { EnergyWindow } from './energy-ledger.ts';
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
@@ -46,6 +47,8 @@ export interface ReplicaQueue {
   /** What the planner judges, brought up to `nowMs`. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
   readonly corrections: Corrections;
+  /** Whether its times have left the profile, by phase. */
+  drift(): Readonly<Record<Phase, Drift>>;
   /** What its counters said of a window. */
   energySeen(window: EnergyWindow): void;
   /** The same as seen here, without what others say. */
@@ -98,6 +101,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const waiting: TrackedJob[] = [];
   const forecast: ArrivalForecast = createArrivalForecast();
   const corrections = createCorrections(model);
+  const drift = { prefill: createDriftAlarm(), decode: createDriftAlarm() };
   const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
   let structure = 0;
@@ -200,23 +204,28 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const seen = { tookMs: actualMs, ...prefillsNow() };
     // What was cached of it only the server knows, which tells at the end.
     if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
-    else learnPrompt(seen, job.promptTokens, 0);
+    else learnPrompt(seen, job.promptTokens, 0, nowMs);
   }
 
   function believedPrefillMs({ point, decode }: PrefillSeen, promptTokens: number, cachedTokens: number): number {
     return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, point), cachedTokens);
   }
 
-  function learnPrompt(seen: PrefillSeen, promptTokens: number, cachedTokens: number): void {
+  function learnPrompt(seen: PrefillSeen, promptTokens: number, cachedTokens: number, nowMs: number): void {
     if (!mechanisms.residuals) return;
     if (learned !== undefined) learned.prefillSeen({ ...seen, promptTokens, cachedTokens });
-    else corrections.timeSeen('prefill', seen.point, seen.tookMs / believedPrefillMs(seen, promptTokens, cachedTokens));
+    else timeSeen('prefill', seen.point, seen.tookMs / believedPrefillMs(seen, promptTokens, cachedTokens), nowMs);
   }
 
-  function learnStep({ point, decode }: Stretch, tookMs: number): void {
+  function learnStep({ point, decode, job }: Stretch, tookMs: number): void {
     if (!mechanisms.residuals) return;
     if (learned !== undefined) learned.decodeSeen({ point, decode, stepMs: tookMs });
-    else corrections.timeSeen('decode', point, tookMs / model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point));
+    else timeSeen('decode', point, tookMs / model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point), job.lastTokenAtMs);
+  }
+
+  function timeSeen(phase: Phase, point: PointIndex, ratio: number, nowMs: number): void {
+    corrections.timeSeen(phase, point, ratio);
+    drift[phase].observe(ratio, nowMs);
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
@@ -249,6 +258,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     foreignCount: () => foreignSequences,
     decoding: () => ({ sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() * (1 + foreignSequences / Math.max(1, running.count())), foreign: foreignSequences }),
     corrections,
+    drift: () => ({ prefill: drift.prefill.state(), decode: drift.decode.state() }),
     energySeen(window) {
       if (mechanisms.residuals) corrections.energySeen(window);
     },
@@ -309,7 +319,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     cached(job, promptTokens, cachedTokens) {
       if (job.prefillSeen === null || cachedTokens >= promptTokens) return;
-      learnPrompt(job.prefillSeen, promptTokens, cachedTokens);
+      learnPrompt(job.prefillSeen, promptTokens, cachedTokens, job.firstTokenAtMs ?? job.dispatchedAtMs);
       job.prefillSeen = null;
     },
     applied(point, nowMs) {

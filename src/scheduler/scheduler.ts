@@ -6,6 +6,7 @@ import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
+import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
@@ -20,6 +21,7 @@ import { createReplicaQueue } from '../core/replica-queue.ts';
 import type { PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
+import type { Phase } from '../frontier/profile.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
@@ -82,6 +84,8 @@ export interface FleetSnapshot {
     readonly waitingPrompts: number;
     readonly runningStreams: number;
     readonly stepTimeResidual: number;
+    /** Phases in which it has left its profile (`core/drift-alarm.ts`): real over believed time of late, and for how long. Absent where it has not. */
+    readonly drift?: Readonly<Partial<Record<Phase, { readonly ratio: number; readonly forMs: number }>>>;
     /** Absent where nobody keeps accounts. */
     readonly energy?: ReplicaEnergy;
   }[];
@@ -98,6 +102,8 @@ export interface Scheduler {
   energyOf(jobId: JobId, usage: Usage | null, nowMs: number): JobEnergy | null;
   /** Jobs are on a replica, or have ended and wait for what its counters say. */
   hasOpenAccounts(replicaId: ReplicaId): boolean;
+  /** What was learnt of a replica, to be written out as a profile; `unknown`: there is no such replica; `cold`: it has no profile, and too little was seen of it yet. */
+  learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** What was learnt here, for the other gateways of the fleet. */
   learnt(): Learning;
 }
@@ -822,6 +828,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return placement?.kind === 'sent' ? energyNow(placement.replica, placement.job, usage, nowMs) : null;
     },
     hasOpenAccounts: (replicaId) => (byId.get(replicaId)?.energy?.open() ?? 0) > 0,
+    learntOf(replicaId) {
+      const replica = byId.get(replicaId);
+      if (replica === undefined) return 'unknown';
+      const { spec: { belief, learned }, queue } = replica;
+      if (learned?.isWarm() === false) return 'cold';
+      const samplesAt = learned?.samplesAt ?? queue.corrections.samplesAt;
+      return { model: belief, priced: queue.corrections.priced, seenPoints: belief.points.filter((_, point) => samplesAt('decode', point) + samplesAt('prefill', point) > 0).map(({ id }) => id) };
+    },
     learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),
     snapshot(nowMs) {
       return {
@@ -834,6 +848,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
           stepTimeResidual: replica.queue.corrections.overall('decode'),
+          ...driftOf(replica, nowMs),
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
@@ -841,6 +856,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   };
 }
+
+function driftOf({ queue }: Replica, nowMs: number): Pick<FleetSnapshot['replicas'][number], 'drift'> {
+  const drifted = PHASES.flatMap((phase) => {
+    const drift = queue.drift()[phase];
+    return drift.kind === 'drifted' ? [[phase, { ratio: drift.ratio, forMs: nowMs - drift.sinceMs }] as const] : [];
+  });
+  return drifted.length === 0 ? {} : { drift: Object.fromEntries(drifted) };
+}
+
+const PHASES = ['prefill', 'decode'] as const;
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */
 function aloneMs(belief: PerformanceModel, promptTokens: number, cachedTokens: number, outputTokens: number): number {
