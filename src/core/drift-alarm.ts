@@ -29,7 +29,7 @@ const SAMPLE_MAX = Math.log(4);
 /**
  * CUSUM with reference value k = tolerance/σ and decision interval h = 8 (both in σ of a batch). As long as the true mean is 0, a
  * side raises a false alarm once in about (exp(2kb) − 2kb − 1)/(2k²) batches, b = h + 1.166: with σ at 0.2, which is noisier than
- * servers are, every 47 000 batches (k = 0.48), with σ at 0.1 (k = 0.95) once in 2·10⁷. A shift of 23 % at σ = 0.05 is seen within 4 to 5 batches.
+ * servers are, every 13 600 batches (k = 0.48), with σ at 0.1 (k = 0.95) once in 2·10⁷. A shift of 23 % at σ = 0.05 is seen within 4 to 5 batches.
  * It ends by itself when a CUSUM of the opposite question says that the mean is within half the tolerance.
  * Source: Page, Continuous Inspection Schemes, Biometrika 41 (1954); the approximation is Siegmund's, Sequential Analysis (1985),
  * as given in Montgomery, Introduction to Statistical Quality Control, chapter 9.
