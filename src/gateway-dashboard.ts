@@ -1,6 +1,6 @@
 // The dashboard, as a part of the gateway: what it remembers is told to it here, and what it shows is put together when somebody looks.
 import { dashboardDocument, STYLE } from './dashboard/document.ts';
-import { fragmentsOf, type Fragments } from './dashboard/fragments.ts';
+import { type FragmentName, fragmentsOf, type Fragments } from './dashboard/fragments.ts';
 import { createHistory, POWER_SAMPLES_MAX, WINDOW_MS } from './dashboard/history.ts';
 import { SCRIPT } from './dashboard/script.ts';
 import type { DashboardView } from './dashboard/view.ts';
@@ -26,13 +26,21 @@ type Read = () => Omit<DashboardView, 'atUnixMs' | 'remembered'>;
 const SAMPLE_EVERY_MS = Math.ceil(WINDOW_MS / POWER_SAMPLES_MAX);
 
 /** `unixNowMs`: the time of day, since people read it. */
-export function openDashboard({ read, snapshot, unixNowMs = Date.now }: { readonly read: Read; readonly snapshot: () => DashboardView['snapshot']; readonly unixNowMs?: () => number }): GatewayDashboard {
+export function openDashboard({ read, snapshot, warn, unixNowMs = Date.now }: { readonly read: Read; readonly snapshot: () => DashboardView['snapshot']; readonly warn: (message: string) => void; readonly unixNowMs?: () => number }): GatewayDashboard {
   const history = createHistory();
+  /** Warned of once each: the page is drawn every second. */
+  const faulty = new Set<FragmentName>();
   let timer: NodeJS.Timeout | null = null;
 
   function fragments(): Fragments {
     const atUnixMs = unixNowMs();
-    return fragmentsOf({ ...read(), atUnixMs, remembered: history.read(atUnixMs) });
+    return fragmentsOf({ ...read(), atUnixMs, remembered: history.read(atUnixMs) }, fault);
+  }
+
+  function fault(name: FragmentName, error: unknown): void {
+    if (faulty.has(name)) return;
+    faulty.add(name);
+    warn(`the dashboard's part '${name}' cannot be drawn: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   }
 
   function sample(): void {

@@ -139,6 +139,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const drift = createDriftWatch({ snapshot: runtime.snapshot, warn: telemetry.warning, inform: (message) => log.info(message) });
   const dashboard = openDashboard({
     snapshot: runtime.snapshot,
+    warn: telemetry.warning,
     read: () => {
       const { rows, sinceUnixMs } = energy.snapshot();
       const { policy, attainmentTarget } = config.planner;

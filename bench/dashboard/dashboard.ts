@@ -10,7 +10,7 @@ import { createHistory } from '../../src/dashboard/history.ts';
 import { startFleet } from '../../src/demo/fleet.ts';
 import { runLoad } from '../../src/loadgen/run-load.ts';
 import { makeSynthetic } from '../../src/workload/synthetic.ts';
-import { aReplica, aReport, aView, MODEL, NOW_UNIX_MS } from '../../test/dashboard/a-view.ts';
+import { aReplica, aReport, aView, MODEL, noFault, NOW_UNIX_MS } from '../../test/dashboard/a-view.ts';
 import { openBrowser } from '../../test/fixtures/browser.ts';
 
 const { values } = parseArgs({ options: { json: { type: 'boolean', default: false }, pictures: { type: 'string' } } });
@@ -32,10 +32,10 @@ function measure(replicas: number): { readonly replicas: number; readonly render
   const view = { ...aView({ snapshot: { replicas: Array.from({ length: replicas }, (_, index) => aReplica(`r${index}`)), queued: 0 } }), remembered: history.read(NOW_UNIX_MS) };
   const times = Array.from({ length: ROUNDS }, () => {
     const startedAtMs = performance.now();
-    fragmentsOf(view);
+    fragmentsOf(view, noFault);
     return performance.now() - startedAtMs;
   }).toSorted((a, b) => a - b);
-  return { replicas, renderMs: times[ROUNDS / 2] as number, documentBytes: Buffer.byteLength(dashboardDocument(fragmentsOf(view))) };
+  return { replicas, renderMs: times[ROUNDS / 2] as number, documentBytes: Buffer.byteLength(dashboardDocument(fragmentsOf(view, noFault))) };
 }
 
 async function photograph(directory: string): Promise<void> {

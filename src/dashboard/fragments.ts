@@ -24,7 +24,18 @@ export const FRAGMENTS = {
 export type FragmentName = keyof typeof FRAGMENTS;
 export type Fragments = Readonly<Record<FragmentName, string>>;
 
-/** The same view gives the same bytes. */
-export function fragmentsOf(view: DashboardView): Fragments {
-  return Object.fromEntries(Object.entries(FRAGMENTS).map(([name, render]) => [name, render(view)])) as Record<FragmentName, string>;
+/**
+ * The same view gives the same bytes. A part that cannot be drawn is a fault of ours, told to `fault`; it says so in its place, and neither the other
+ * parts nor the requests that the gateway serves meanwhile have to do with it.
+ */
+export function fragmentsOf(view: DashboardView, fault: (name: FragmentName, error: unknown) => void): Fragments {
+  const drawn = (name: FragmentName): string => {
+    try {
+      return FRAGMENTS[name](view);
+    } catch (error) {
+      fault(name, error);
+      return '<p class="none">This part cannot be drawn; the log says why.</p>';
+    }
+  };
+  return Object.fromEntries((Object.keys(FRAGMENTS) as FragmentName[]).map((name) => [name, drawn(name)])) as Record<FragmentName, string>;
 }

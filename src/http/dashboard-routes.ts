@@ -15,11 +15,6 @@ export interface DashboardPage {
   readonly fragments: () => Readonly<Record<string, string>>;
 }
 
-export interface DashboardRoutes {
-  /** Ends all streams. */
-  close(): void;
-}
-
 /** One person has a few windows; each costs a connection and what it is sent. */
 export const VIEWERS_MAX = 32;
 export const REFRESH_MS = 1_000;
@@ -42,7 +37,8 @@ interface Viewer {
   skipped: number;
 }
 
-export function addDashboardRoutes(app: App, page: DashboardPage, refreshMs: number = REFRESH_MS): DashboardRoutes {
+/** What is under way ends with its connection, and so with its listener. */
+export function addDashboardRoutes(app: App, page: DashboardPage, refreshMs: number = REFRESH_MS): void {
   const viewers = new Set<Viewer>();
   let timer: NodeJS.Timeout | null = null;
   const policy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(page.style).digest('base64')}'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`;
@@ -91,12 +87,4 @@ export function addDashboardRoutes(app: App, page: DashboardPage, refreshMs: num
     timer ??= setInterval(refresh, refreshMs);
     return RESPONSE_ALREADY_SENT;
   });
-
-  return {
-    close() {
-      for (const { outgoing } of viewers) outgoing.end();
-      if (timer !== null) clearInterval(timer);
-      timer = null;
-    },
-  };
 }

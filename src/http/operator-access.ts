@@ -12,7 +12,7 @@ const OPEN_PATHS: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
 
 export function mayOperate(access: OperatorAccess, path: string, headers: IncomingHttpHeaders): boolean {
   if (OPEN_PATHS.has(path) || (access?.metricsOpen === true && path === '/metrics')) return true;
-  if (access === null) return !isOfAnotherSite(headers);
+  if (access === null) return !isOfAnotherSite(headers) && isOfThisMachine(headers);
   const given = keyOf(headers);
   if (given === null) return false;
   const digest = createHash('sha256').update(given).digest();
@@ -45,6 +45,16 @@ function keyOf(headers: IncomingHttpHeaders): string | null {
 /** A page in an operator's browser reaches this machine's ports too; it cannot leave out what the browser says of it. */
 function isOfAnotherSite({ origin, 'sec-fetch-site': site }: IncomingHttpHeaders): boolean {
   return origin !== undefined || (site !== undefined && site !== 'none' && site !== 'same-origin');
+}
+
+/**
+ * Without a key only this machine reaches the listener, a browser of it included, whom another site's name can be made to lead here (DNS rebinding):
+ * such a request names that site as its host. Who names none is no browser.
+ */
+function isOfThisMachine({ host }: IncomingHttpHeaders): boolean {
+  if (host === undefined) return true;
+  const name = host.replace(/:\d*$/, '').replace(/^\[(.*)\]$/, '$1');
+  return isLoopback(name) || name.toLowerCase().endsWith('.localhost');
 }
 
 function isLoopback(host: string): boolean {

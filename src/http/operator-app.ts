@@ -34,7 +34,7 @@ export function createOperatorApp(options: OperatorAppOptions): App {
     if (mayOperate(options.access, context.req.path, headers)) return next();
     const requestId = requestIdOf(headers);
     options.refused('unauthorized', requestId);
-    const refusal = refusalResponse({ kind: 'unauthorized', message: `This listener wants ${options.access === null ? 'to be asked by no page of another site' : "the operators' key, as Authorization: Bearer KEY, or as the password that a browser asks for"}; /healthz and /readyz are open` }, requestId);
+    const refusal = refusalResponse({ kind: 'unauthorized', message: `This listener wants ${options.access === null ? 'to be asked under a name of this machine (127.0.0.1, localhost), and by no page of another site' : "the operators' key, as Authorization: Bearer KEY, or as the password that a browser asks for"}; /healthz and /readyz are open` }, requestId);
     // A browser asks its user then; whatever stands for the user's name, the password is the key.
     if (options.access !== null && options.dashboard !== undefined && isDashboardPath(context.req.path)) refusal.headers.set('www-authenticate', 'Basic realm="Paceline operators", charset="UTF-8"');
     return refusal;

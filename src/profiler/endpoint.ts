@@ -21,8 +21,8 @@ export interface EndpointUnderTest {
   readonly model: string;
   /** One answer as a stream, read to its end. */
   ask(request: { readonly promptTokens: number; readonly outputTokens: number; readonly signal?: AbortSignal; readonly onToken?: (tokens: number, atMs: number) => void }): Promise<Answer>;
-  /** Streams that only keep the engine busy; nobody reads them. Resolves when all of them are let go. */
-  occupy(streams: number, request: { readonly promptTokens: number; readonly outputTokens: number }): { readonly release: () => Promise<void>; readonly failed: () => string | null };
+  /** Streams that only keep the engine busy; nobody reads them. `accepted` when the server has answered all of them, `release` when all are let go. */
+  occupy(streams: number, request: { readonly promptTokens: number; readonly outputTokens: number }): { readonly accepted: () => Promise<void>; readonly release: () => Promise<void>; readonly failed: () => string | null };
   /** Requests that the server itself says it runs and keeps waiting; `null` where it does not tell. */
   load(): Promise<{ readonly running: number; readonly waiting: number } | null>;
   /** Makes prompts as long as they are asked for: how many of the server's tokens are a word. */
@@ -113,11 +113,13 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
   async function ask({ promptTokens, outputTokens, signal, onToken }: Parameters<EndpointUnderTest['ask']>[0]): Promise<Answer> {
     const limit = AbortSignal.any([AbortSignal.timeout(REQUEST_MS_MAX), ...(signal === undefined ? [] : [signal])]);
     const stream = createCompletionStream();
+    let lastAtMs = Number.NaN;
     try {
       const { body } = await open(promptTokens, outputTokens, limit);
       let seen = 0;
       for await (const chunk of body) {
         const atMs = now();
+        lastAtMs = atMs;
         stream.push(chunk as Buffer, atMs);
         const { contentEvents } = stream.measured();
         if (contentEvents > seen) onToken?.(contentEvents, atMs);
@@ -128,7 +130,10 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
       throw new EndpointError(`${origin}: ${messageOf(error)}`, { cause: error });
     }
     const end = stream.end();
-    const { firstTokenAtMs, lastTokenAtMs, usage, contentEvents } = stream.measured();
+    const { usage, contentEvents, ...told } = stream.measured();
+    // A token may have no text: the first bytes of a character that others would have ended. It came with the end, at the latest.
+    const untold = end.kind === 'complete' && usage !== null && usage.outputTokens > 0 ? lastAtMs : null;
+    const [firstTokenAtMs, lastTokenAtMs] = [told.firstTokenAtMs ?? untold, told.lastTokenAtMs ?? untold];
     if (end.kind !== 'complete' || firstTokenAtMs === null || lastTokenAtMs === null) throw new EndpointError(`${origin}: an answer ${end.kind === 'error' ? `failed: ${end.message}` : end.kind === 'truncated' ? 'broke off' : 'had no token'}`);
     return { promptTokens: usage?.promptTokens ?? promptTokens, outputTokens: usage?.outputTokens ?? contentEvents, cachedTokens: usage?.cachedTokens ?? 0, firstTokenAtMs, lastTokenAtMs };
   }
@@ -139,9 +144,12 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
     occupy(streams, { promptTokens, outputTokens }) {
       const stop = new AbortController();
       let failure: string | null = null;
+      const opened: Promise<unknown>[] = [];
       const all = Array.from({ length: streams }, async () => {
         try {
-          const { body } = await open(promptTokens, outputTokens, stop.signal);
+          const opening = open(promptTokens, outputTokens, stop.signal);
+          opened.push(opening);
+          const { body } = await opening;
           // What nobody reads is thrown away as it comes: a full socket would stall the server's writer.
           await body.dump({ limit: Number.MAX_SAFE_INTEGER, signal: stop.signal });
           if (!stop.signal.aborted) failure ??= 'a stream that was to occupy the engine ended too soon';
@@ -150,6 +158,7 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
         }
       });
       return {
+        accepted: async () => void (await Promise.allSettled(opened)),
         failed: () => failure,
         release: async () => {
           stop.abort();

@@ -46,3 +46,8 @@ export function aView(changes: Partial<DashboardView> = {}): DashboardView {
     ...changes,
   };
 }
+
+/** For views in which nothing goes wrong. */
+export function noFault(name: string, error: unknown): never {
+  throw new Error(`the part '${name}' cannot be drawn`, { cause: error });
+}

@@ -3,11 +3,15 @@ import type { JobId, ReplicaId } from '../../src/core/job.ts';
 import { dashboardDocument, EVENTS_PATH } from '../../src/dashboard/document.ts';
 import { TENANTS_MAX } from '../../src/dashboard/energy-fragment.ts';
 import { CARDS_MAX } from '../../src/dashboard/fleet-fragment.ts';
-import { FRAGMENTS, fragmentsOf } from '../../src/dashboard/fragments.ts';
+import { FRAGMENTS, fragmentsOf as drawn, type Fragments } from '../../src/dashboard/fragments.ts';
 import { SCRIPT } from '../../src/dashboard/script.ts';
 import type { DashboardView } from '../../src/dashboard/view.ts';
 import { reasonText } from '../../src/dashboard/words.ts';
-import { aReplica, aReport, aView, MODEL, NOW_UNIX_MS } from './a-view.ts';
+import { aReplica, aReport, aView, MODEL, noFault, NOW_UNIX_MS } from './a-view.ts';
+
+function fragmentsOf(view: DashboardView): Fragments {
+  return drawn(view, noFault);
+}
 
 function textOf(html: string): string {
   return html.replaceAll(/<[^>]+>/g, ' ').replaceAll(/\s+/g, ' ');
@@ -115,6 +119,15 @@ test('a large fleet with many tenants stays a page, and says what it leaves out'
   expect(fragments.problems).toContain('and 988 more');
   expect(textOf(fragments.tenants)).toContain(`${4_000 - TENANTS_MAX} more 39 800`);
   expect(Buffer.byteLength(dashboardDocument(fragments))).toBeLessThan(300_000);
+});
+
+test('a part that cannot be drawn says so in its place, and the others are there', () => {
+  const broken = { ...MODEL, iterationTimeMs: () => { throw new Error('no such row'); } };
+  const faults: string[] = [];
+  const fragments = drawn({ ...aView(), beliefs: new Map(aView().snapshot.replicas.map(({ replicaId }) => [replicaId, broken])) }, (name, error) => faults.push(`${name}: ${String(error)}`));
+  expect(faults).toEqual(['frontier: Error: no such row']);
+  expect(fragments.frontier).toContain('cannot be drawn');
+  expect(fragments.fleet).toContain('aria-label="r0"');
 });
 
 test('the same view gives the same bytes', () => {

@@ -1,7 +1,7 @@
 // Engines that nobody here wrote, as processes on loopback ports, with the small model that setup.sh makes.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { eventually } from '../fixtures/gateway-under-test.ts';
@@ -36,11 +36,11 @@ export async function startEngine(name: EngineName): Promise<Engine> {
   const port = await freePort();
   const { command, args, model } = commandOf(name, port);
   mkdirSync(MADE, { recursive: true });
-  const log = createWriteStream(join(MADE, `${name}.log`));
+  // A file of its own: a pipe that nobody empties would stop the engine.
+  const log = openSync(join(MADE, `${name}.log`), 'w');
   // Offline: nothing is asked of a hub. Two threads each: they share their machine with whoever asks them.
-  const child = spawn(command, args, { cwd: join(MADE, 'model'), stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, HF_HUB_OFFLINE: '1', HF_HOME: join(MADE, 'hub'), OMP_NUM_THREADS: '2' } });
-  child.stdout.pipe(log);
-  child.stderr.pipe(log);
+  const child = spawn(command, args, { cwd: join(MADE, 'model'), stdio: ['ignore', log, log], env: { ...process.env, HF_HUB_OFFLINE: '1', HF_HOME: join(MADE, 'hub'), OMP_NUM_THREADS: '2' } });
+  closeSync(log);
   const gone = once(child, 'exit');
   const url = `http://127.0.0.1:${port}`;
   const healthy = async (): Promise<boolean> => {

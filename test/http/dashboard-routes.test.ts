@@ -115,11 +115,10 @@ describe('on a gateway', () => {
 describe('the stream alone', () => {
   async function serve(fragments: () => Record<string, string>): Promise<{ readonly url: string; readonly close: () => void }> {
     const app = new Hono<{ Bindings: HttpBindings }>();
-    const routes = addDashboardRoutes(app, { document: () => '', style: '', script: '', fragments }, 5);
+    addDashboardRoutes(app, { document: () => '', style: '', script: '', fragments }, 5);
     const server = createServer(getRequestListener(app.fetch as never));
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const close = (): void => {
-      routes.close();
       server.close();
       server.closeAllConnections();
     };
