@@ -40,12 +40,16 @@ interface Joined {
 
 /** While nothing is under way: so long a stretch of idling is told in one. */
 const READ_IDLE_EVERY_MS = 5_000;
+/** While the file cannot be written; a fleet does not lose more in a disk's bad hour. */
+const GONE_MAX = 1_000;
 
 export interface EnergyAccounts extends GatewayEnergy {
   /** Reads counters from now on. */
   start(): void;
   /** These are all from now on. */
   change(fleet: Fleet): void;
+  /** It is gone, and its accounts ended so. */
+  left(replicaId: ReplicaId, accounts: ReplicaEnergy | null): void;
 }
 
 /** Throws `ConfigError` where the file of accounts cannot be used. */
@@ -56,7 +60,9 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
   let nodes = nodesOf(config);
   let feed: ReturnType<typeof createEnergyFeed> | null = null;
   let devices = new Map<string, readonly DeviceReading[]>();
-  const keeper = openKeeper(accounts, { read: () => totalsOf(snapshot()), onState: telemetry.energyFile });
+  /** Those that are gone, until what they took is written down. */
+  let gone: EnergySnapshot['replicas'] = [];
+  const keeper = openKeeper(accounts, { read: () => totalsOf(snapshot(), gone), onState: telemetry.energyFile });
 
   function snapshot(): EnergySnapshot {
     return {
@@ -94,6 +100,13 @@ export function openEnergy(config: Fleet & Pick<Config, 'accounts'>, { runtime, 
       feed = null;
       start();
     },
+    left: (replicaId, accounts) => {
+      if (keeper === null || accounts === null) return;
+      gone = [...gone, { replicaId, ...accounts }].slice(-GONE_MAX);
+      if (!keeper.flush()) return;
+      for (const one of gone) keeper.forget(one.replicaId);
+      gone = [];
+    },
     reported: (report) => {
       if (report.energy !== undefined) book.ended(report, report, report.energy);
     },
@@ -125,7 +138,8 @@ function openKeeper({ path, flushEveryMs, retentionDays }: Config['accounts'], {
   }
 }
 
-function totalsOf({ rows, replicas }: EnergySnapshot): Totals {
+function totalsOf({ rows, replicas: there }: EnergySnapshot, gone: EnergySnapshot['replicas']): Totals {
+  const replicas = [...there, ...gone.filter(({ replicaId }) => !there.some((one) => one.replicaId === replicaId))];
   return {
     usage: rows,
     replicas: replicas.map(({ replicaId, idle, othersJ, unapportionedJ, maximumClock }) => ({ replica: replicaId, idleMeteredJ: idle.meteredJ, idleModelledJ: idle.modelledJ, othersJ, unapportionedJ, maximumClockIdleJ: maximumClock.idleJ })),

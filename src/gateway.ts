@@ -116,8 +116,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       tenantLimits.settled(settled);
       energy.settled(settled);
     },
-    left: (replicaId) => {
+    left: (replicaId, accounts) => {
       replicas.left(replicaId);
+      energy.left(replicaId, accounts);
+      telemetry.replicaLeft(replicaId);
       traces?.undemanded(replicaId);
       dashboard.undemanded(replicaId);
       fleetChanged();

@@ -1,6 +1,6 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
-import type { JobEnergy } from './core/energy-ledger.ts';
+import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
 import type { LearntOf } from './core/learnt-profile.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
@@ -69,7 +69,7 @@ export interface RuntimeOptions {
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
   /** A replica that was to leave is gone. */
-  readonly left?: (replicaId: ReplicaId) => void;
+  readonly left?: (replicaId: ReplicaId, energy: ReplicaEnergy | null) => void;
 }
 
 export function createRuntime(options: RuntimeOptions): Runtime {
@@ -119,7 +119,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
         options.settled?.(effect);
         return;
       case 'left':
-        options.left?.(effect.replicaId);
+        options.left?.(effect.replicaId, effect.energy ?? null);
         return;
       default:
         unreachable(effect);

@@ -1,10 +1,11 @@
 // `paceline profile`: measures what a replica takes and burns, through its OpenAI endpoint and the agent of its node.
-import { writeFileSync } from 'node:fs';
+import { accessSync, constants, writeFileSync } from 'node:fs';
 import { randomInt } from 'node:crypto';
 import { hostname } from 'node:os';
+import { dirname } from 'node:path';
 import { AgentError, type AgentAddress } from '../agent/connection.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
-import { parseProfile } from '../profile-file.ts';
+import { parseProfile, ProfileFileError } from '../profile-file.ts';
 import { EndpointError, type EndpointUnderTest, openEndpoint } from '../profiler/endpoint.ts';
 import { JournalError, openJournal } from '../profiler/journal.ts';
 import { type Measurement, workText } from '../profiler/measurement.ts';
@@ -53,7 +54,7 @@ export const command = defineCommand({
       return await profile(options);
     } catch (error) {
       if (error instanceof JournalError) throw new UsageError(error.message);
-      if (!(error instanceof EndpointError || error instanceof AgentError)) throw error;
+      if (!(error instanceof EndpointError || error instanceof AgentError || error instanceof ProfileFileError)) throw error;
       process.stderr.write(`paceline profile: ${error.message}\n`);
       return 1;
     }
@@ -94,6 +95,7 @@ async function profile(options: Options): Promise<number> {
   if (address === null && !observe) throw new UsageError('--agent-socket PATH is missing: clocks are set and energy is read through the agent; without one only --observe measures, and only times');
   if (address !== null && devices.length === 0) throw new UsageError("--devices IDS is missing: the agent's ids of the devices that the replica runs on");
   const html = options.html ?? `${out.replace(/\.json$/, '')}.html`;
+  for (const path of [out, html]) refuseWithoutPlace(path);
   const stop = new AbortController();
   const onSignal = (): void => stop.abort();
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
@@ -103,12 +105,14 @@ async function profile(options: Options): Promise<number> {
   try {
     const facts = await meter?.facts();
     const clocksMhz = observe ? [] : clocksOf(facts ?? [], options);
-    endpoint = await openEndpoint({ url: options.url, model: options.model ?? null, apiKey: options['api-key'] ?? process.env['PACELINE_API_KEY'] ?? null, endpoint: options.endpoint === 'chat' ? 'chat' : 'completions', salt: randomInt(2 ** 31), now });
+    endpoint = await openEndpoint({ url: options.url, model: options.model ?? null, apiKey: options['api-key'] ?? process.env['PACELINE_API_KEY'] ?? null, endpoint: options.endpoint === 'chat' ? 'chat' : 'completions', salt: randomInt(2 ** 31), now, signal: stop.signal });
     await endpoint.calibrate();
     const serving = await servingOf(options, endpoint);
-    const { works, probes } = worksOf(serving, await prefillMsPerToken(endpoint, serving, clocksMhz));
-    const subject = { model: endpoint.model, devices, url: options.url, serving, observe, works };
-    const journal = openJournal(options.journal ?? `${out.replace(/\.json$/, '')}.sweep.ndjson`, subject);
+    const { works: wanted, probes } = worksOf(serving, await prefillMsPerToken(endpoint, serving, clocksMhz));
+    const subject = { model: endpoint.model, devices, url: options.url, serving, observe };
+    const journal = openJournal(options.journal ?? `${out.replace(/\.json$/, '')}.sweep.ndjson`, subject, wanted);
+    const { works } = journal;
+    if (options.measurements < works.length) throw new UsageError(`--measurements: got ${options.measurements}, want at least ${works.length}: so many works make one clock whole, and without one there is no profile`);
     if (journal.done.length > 0) progress.say(`going on after ${journal.done.length} measurements of the journal`);
     const ended = await runSweep({
       bench: { endpoint, meter, outputTokensMax: options['max-output-tokens'], now },
@@ -125,6 +129,10 @@ async function profile(options: Options): Promise<number> {
       return 130;
     }
     return await finish(options, html, { endpoint, serving, facts: (await meter?.facts()) ?? [], done: journal.done, clocks: observe ? [null] : wholeClocks(journal.done, works) });
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+    process.stderr.write('stopped before anything was measured\n');
+    return 130;
   } finally {
     progress.end();
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
@@ -209,6 +217,15 @@ async function finish(options: Options, html: string, { endpoint, serving, facts
 
 /** What a call and a settling clock take on cards that were measured (FITS: 10–20 ms and 5–25 ms). */
 const SWITCH_MS_UNKNOWN = 40;
+
+/** An hour of measuring is not the time to find that out. */
+function refuseWithoutPlace(path: string): void {
+  try {
+    accessSync(dirname(path), constants.W_OK);
+  } catch (error) {
+    throw new UsageError(`${path}: cannot be written there: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
 
 function write(path: string, text: string): void {
   try {

@@ -50,10 +50,18 @@ export async function holdClocks(address: AgentAddress, devices: readonly string
     busy = done.catch(() => {});
     await done;
   }
+  let renewing = false;
   const timer = setInterval(() => {
-    void inTurn(put).catch((error: unknown) => {
-      lost ??= error instanceof Error ? error.message : String(error);
-    });
+    // An agent that hangs is asked once more when it has answered, and not at all once the lease is lost: what queued here would be waited for at the end.
+    if (renewing || lost !== null) return;
+    renewing = true;
+    void inTurn(put)
+      .catch((error: unknown) => {
+        lost ??= error instanceof Error ? error.message : String(error);
+      })
+      .finally(() => {
+        renewing = false;
+      });
   }, RENEW_EVERY_MS);
 
   return {

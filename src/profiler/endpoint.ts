@@ -40,6 +40,8 @@ export interface EndpointOptions {
   /** Chooses the words; another one each time, so that no cache knows them. */
   readonly salt: number;
   readonly now: () => number;
+  /** Whatever is under way ends with it, by an error that is nobody's fault. */
+  readonly signal: AbortSignal;
 }
 
 const CONNECT_MS = 10_000;
@@ -63,12 +65,12 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
 
   async function get(path: string): Promise<string> {
     try {
-      const { statusCode, body } = await dispatcher.request({ origin, path, method: 'GET', headers, headersTimeout: CONNECT_MS });
+      const { statusCode, body } = await dispatcher.request({ origin, path, method: 'GET', headers, headersTimeout: CONNECT_MS, signal: AbortSignal.any([AbortSignal.timeout(CONNECT_MS), options.signal]) });
       const text = await body.text();
       if (statusCode !== 200) throw new EndpointError(`GET ${origin}${path} was answered ${statusCode}: ${text.slice(0, 120)}`);
       return text;
     } catch (error) {
-      if (error instanceof EndpointError) throw error;
+      if (error instanceof EndpointError || options.signal.aborted) throw error;
       throw new EndpointError(`${origin} cannot be reached: ${messageOf(error)}`, { cause: error });
     }
   }
@@ -111,7 +113,7 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
   }
 
   async function ask({ promptTokens, outputTokens, signal, onToken }: Parameters<EndpointUnderTest['ask']>[0]): Promise<Answer> {
-    const limit = AbortSignal.any([AbortSignal.timeout(REQUEST_MS_MAX), ...(signal === undefined ? [] : [signal])]);
+    const limit = AbortSignal.any([AbortSignal.timeout(REQUEST_MS_MAX), options.signal, ...(signal === undefined ? [] : [signal])]);
     const stream = createCompletionStream();
     let lastAtMs = Number.NaN;
     try {
@@ -126,16 +128,18 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
         seen = contentEvents;
       }
     } catch (error) {
-      if (error instanceof EndpointError || signal?.aborted === true) throw error;
+      if (error instanceof EndpointError || signal?.aborted === true || options.signal.aborted) throw error;
       throw new EndpointError(`${origin}: ${messageOf(error)}`, { cause: error });
     }
     const end = stream.end();
-    const { usage, contentEvents, ...told } = stream.measured();
+    const { usage, ...told } = stream.measured();
     // A token may have no text: the first bytes of a character that others would have ended. It came with the end, at the latest.
     const untold = end.kind === 'complete' && usage !== null && usage.outputTokens > 0 ? lastAtMs : null;
     const [firstTokenAtMs, lastTokenAtMs] = [told.firstTokenAtMs ?? untold, told.lastTokenAtMs ?? untold];
     if (end.kind !== 'complete' || firstTokenAtMs === null || lastTokenAtMs === null) throw new EndpointError(`${origin}: an answer ${end.kind === 'error' ? `failed: ${end.message}` : end.kind === 'truncated' ? 'broke off' : 'had no token'}`);
-    return { promptTokens: usage?.promptTokens ?? promptTokens, outputTokens: usage?.outputTokens ?? contentEvents, cachedTokens: usage?.cachedTokens ?? 0, firstTokenAtMs, lastTokenAtMs };
+    // How long a prompt was in the server's tokens nobody else can say; a profile by our words would be wrong by a third and look right.
+    if (usage === null) throw new EndpointError(`${origin}: an answer has no usage (stream_options.include_usage was asked for): without it nobody knows how many tokens a prompt had`);
+    return { promptTokens: usage.promptTokens, outputTokens: usage.outputTokens, cachedTokens: usage.cachedTokens ?? 0, firstTokenAtMs, lastTokenAtMs };
   }
 
   return {
@@ -143,18 +147,19 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
     ask,
     occupy(streams, { promptTokens, outputTokens }) {
       const stop = new AbortController();
+      const ending = AbortSignal.any([stop.signal, options.signal]);
       let failure: string | null = null;
       const opened: Promise<unknown>[] = [];
       const all = Array.from({ length: streams }, async () => {
         try {
-          const opening = open(promptTokens, outputTokens, stop.signal);
+          const opening = open(promptTokens, outputTokens, ending);
           opened.push(opening);
           const { body } = await opening;
           // What nobody reads is thrown away as it comes: a full socket would stall the server's writer.
-          await body.dump({ limit: Number.MAX_SAFE_INTEGER, signal: stop.signal });
-          if (!stop.signal.aborted) failure ??= 'a stream that was to occupy the engine ended too soon';
+          await body.dump({ limit: Number.MAX_SAFE_INTEGER, signal: ending });
+          if (!ending.aborted) failure ??= 'a stream that was to occupy the engine ended too soon';
         } catch (error) {
-          if (!stop.signal.aborted) failure ??= messageOf(error);
+          if (!ending.aborted) failure ??= messageOf(error);
         }
       });
       return {

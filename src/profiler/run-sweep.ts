@@ -53,7 +53,9 @@ export async function runSweep(options: SweepOptions): Promise<'complete' | 'sto
         await settle(hold, next.clockMhz as number, bench, options.onTrouble);
         heldMhz = next.clockMhz;
       }
-      journal.add(await measured(next, hold, options));
+      const measurement = await measured(next, hold, options);
+      if (measurement === null) return 'stopped';
+      journal.add(measurement);
     }
     return 'complete';
   } finally {
@@ -67,7 +69,8 @@ function nextOf(done: readonly Measurement[], plan: PlanOptions, hold: ClockHold
   return work === undefined ? null : { clockMhz: null, work };
 }
 
-async function measured({ clockMhz, work }: { readonly clockMhz: number | null; readonly work: Work }, hold: ClockHold | null, { bench, journal, onTrouble }: SweepOptions): Promise<Measurement> {
+/** `null`: stopped in the middle of it. */
+async function measured({ clockMhz, work }: { readonly clockMhz: number | null; readonly work: Work }, hold: ClockHold | null, { bench, journal, signal, onTrouble }: SweepOptions): Promise<Measurement | null> {
   let best: Taken | null = null;
   for (let attempt = 1; ; attempt++) {
     const known = { idlePowerW: journal.done.find((one) => one.clockMhz === clockMhz && one.work.kind === 'idle')?.powerW ?? null, lastTimeMs: journal.done.at(-1)?.timeMs ?? 0 };
@@ -80,6 +83,7 @@ async function measured({ clockMhz, work }: { readonly clockMhz: number | null; 
         return best.measurement;
       }
     } catch (error) {
+      if (signal.aborted) return null;
       if (!(error instanceof EndpointError) || attempt >= TRIES_MAX) throw error;
       onTrouble(`${error.message}; measured again`);
     }

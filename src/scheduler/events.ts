@@ -1,6 +1,6 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
-import type { JobEnergy } from '../core/energy-ledger.ts';
+import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
@@ -105,7 +105,8 @@ export type Effect =
       readonly why: Explanation;
     }
   /** Nothing is known of it from now on. */
-  | { readonly kind: 'left'; readonly replicaId: ReplicaId }
+  /** `energy`: its accounts as they ended. */
+  | { readonly kind: 'left'; readonly replicaId: ReplicaId; readonly energy?: ReplicaEnergy }
   | { readonly kind: 'report'; readonly report: JobReport }
   /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
   | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

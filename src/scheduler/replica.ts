@@ -44,6 +44,7 @@ export interface Replica {
   backAtMs: number;
   /** It has been said not to be up; before the first word about it that is not known. */
   wasAway: boolean;
+  isHeard: boolean;
   breaker: Breaker;
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;

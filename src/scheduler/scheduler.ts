@@ -184,6 +184,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       leaving: null,
       backAtMs: Number.NEGATIVE_INFINITY,
       wasAway: false,
+      isHeard: false,
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
@@ -689,11 +690,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return event.leaving ? orphaned(nowMs) : sendQueued(nowMs, true);
   }
 
-  /** What its counters tell of its last jobs comes a little after they have ended. */
+  /** What its counters tell of its last jobs comes a little after they have ended. Who bridges until another one is heard of stays for it. */
   function leave(nowMs: number): Effect[] {
     const effects: Effect[] = [];
     for (const replica of replicas.filter((candidate) => candidate.leaving !== null)) {
-      const since = (loads[replica.index] as number) > 0 ? null : (replica.leaving?.idleSinceMs ?? nowMs);
+      const bridges = replica.state === 'up' && replica.spec.models.some((model) => serving.isBridged(model));
+      const since = bridges || (loads[replica.index] as number) > 0 ? null : (replica.leaving?.idleSinceMs ?? nowMs);
       replica.leaving = { idleSinceMs: since };
       if (since === null || nowMs - since < LEAVES_AFTER_MS) continue;
       replicas.splice(replica.index, 1);
@@ -702,7 +704,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       for (const [place, other] of replicas.entries()) other.index = place;
       byId.delete(replica.spec.replicaId);
       fleetChanged();
-      effects.push({ kind: 'left', replicaId: replica.spec.replicaId });
+      effects.push({ kind: 'left', replicaId: replica.spec.replicaId, ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }) });
     }
     return effects;
   }
@@ -712,6 +714,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (replica === undefined) return NO_EFFECTS;
     if (event.state === 'up' && replica.wasAway) replica.backAtMs = nowMs;
     replica.wasAway = event.state !== 'up';
+    replica.isHeard = true;
     replica.state = event.state;
     if (event.state !== 'up') replica.saturated = null;
     if (event.state === 'down') affinity.lost(replica.index);

@@ -21,6 +21,8 @@ export interface Telemetry {
   requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
   modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down', why: string): void;
+  /** It is out of the fleet: its series end. */
+  replicaLeft(replicaId: ReplicaId): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
   /** It has refused a request because it has too many. */
   replicaSaturated(replicaId: ReplicaId): void;
@@ -148,6 +150,10 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
       healthChanges.add([replicaId, state]);
       if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
       else log.warn({ replicaId, why }, `replica ${replicaId} is ${state}`);
+    },
+    replicaLeft: (replicaId) => {
+      registry.forget('replica', replicaId);
+      log.info({ replicaId }, `replica ${replicaId} is out of the fleet`);
     },
     replicaBreaker: (replicaId, state, why) => {
       breakerChanges.add([replicaId, state]);

@@ -64,6 +64,9 @@ test('what is missing or wrong is said before anything is set', async () => {
   expect(await said('--url', url, '--agent-socket', join(directory, 'none.sock'), '--devices', 'sim:0')).toEqual([1, expect.stringContaining('ENOENT')]);
   expect(await said('--url', 'http://127.0.0.1:9', '--agent-socket', agentSocket, '--devices', 'sim:0')).toEqual([1, expect.stringMatching(/127\.0\.0\.1:9 cannot be reached/)]);
   expect(await said(...argsOf(rig, '--clock-min', '5000'))).toEqual([2, expect.stringMatching(/no clock is left to measure: the devices have \d+ to 1980 MHz/)]);
+  // It was told after the sweep, and by a stack of calls.
+  expect(await said(...argsOf(rig, '--measurements', '5'))).toEqual([2, expect.stringMatching(/--measurements: got 5, want at least 9/)]);
+  expect(await said(...argsOf(rig), '--html', join(directory, 'none', 'p.html'))).toEqual([2, expect.stringMatching(/none\/p\.html: cannot be written there: ENOENT/)]);
   expect(await said('--url', url, '--agent-socket', agentSocket, '--devices', devices.join(','))).toEqual([2, expect.stringMatching(/--max-batch-tokens, --max-sequences: missing/)]);
 }, 120_000);
 
