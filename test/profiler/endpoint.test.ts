@@ -17,7 +17,7 @@ test('an answer whose only token has no text came when it ended', async () => {
   });
   opened.push(upstream);
   let nowMs = 100;
-  const endpoint = await openEndpoint({ url: upstream.url, model: 'm', apiKey: null, endpoint: 'completions', salt: 1, now: () => nowMs++ });
+  const endpoint = await openEndpoint({ url: upstream.url, model: 'm', apiKey: null, endpoint: 'completions', salt: 1, now: () => nowMs++, signal: new AbortController().signal });
   opened.push(endpoint);
   const answer = await endpoint.ask({ promptTokens: 64, outputTokens: 1 });
   expect(answer).toMatchObject({ promptTokens: 64, outputTokens: 1 });
