@@ -1,10 +1,12 @@
 // The replicas of a gateway: what is held of each (a client, probes, a breaker), what the scheduler believes of it, and how the
 // fleet changes while it runs: who comes is probed first, who goes gets nothing more and is let go when nothing is on it.
 import { isDeepStrictEqual } from 'node:util';
+import type { DeviceFacts } from './agent/device-facts.ts';
 import type { Config, ReplicaConfig } from './config.ts';
 import { isOneGroup } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
+import { createLearners } from './gateway-learning.ts';
 import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
 import type { Profile } from './frontier/profile.ts';
 import { loadProfile, ProfileFileError } from './profile-file.ts';
@@ -115,15 +117,17 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
 }
 
 /** What the scheduler is told of them. Profiles are read once for all replicas that share one. Throws `ConfigError`. */
-export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replicas' | 'planner'>): ReplicaSpec[] {
+export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replicas' | 'planner'>, facts: ReadonlyMap<ReplicaId, DeviceFacts> = new Map()): ReplicaSpec[] {
+  const learnerOf = createLearners(facts);
   const models = new Map<string, PerformanceModel>();
   return replicas.map((replica) => {
-    const belief = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
-    models.set(replica.profilePath, belief);
+    const learned = learnerOf(replica);
+    const belief = learned?.model ?? models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
+    if (learned === null) models.set(replica.profilePath, belief);
     if (policy.kind === 'static' && !belief.points.some((point) => point.id === policy.pointId)) {
-      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${replica.profilePath}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
+      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${learned === null ? replica.profilePath : 'what is learnt'}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
     }
-    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices) };
+    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices), ...(learned === null ? {} : { learned }) };
   });
 }
 

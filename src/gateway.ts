@@ -11,7 +11,11 @@ import { createReloads, restartKeys } from './config/reload.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
 import { openDashboard } from './gateway-dashboard.ts';
+import { askFacts } from './gateway-learning.ts';
+import { createDriftWatch } from './gateway-drift.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
+import type { ReplicaId } from './core/job.ts';
+import { learntProfile } from './core/learnt-profile.ts';
 import { openEnergy } from './gateway-energy.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
@@ -67,8 +71,8 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const now = (): number => performance.now();
   const startedAtMs = now();
   refuseOpenAdmin(config.admin);
-  const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
+  const specs = specsOf(config, await askFacts(config));
   const log = createLog(config.logging.level);
   const openTelemetry = findOpenTelemetry();
   const telemetry = createTelemetry(log, openTelemetry.meter);
@@ -134,6 +138,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
   });
   const replicas = openReplicas(config, specs, { now, runtime, telemetry });
+  const drift = createDriftWatch({ snapshot: runtime.snapshot, warn: telemetry.warning, inform: (message) => log.info(message) });
   const dashboard = openDashboard({
     snapshot: runtime.snapshot,
     warn: telemetry.warning,
@@ -236,12 +241,17 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    profile: (id) => {
+      const learnt = runtime.learntOf(id as ReplicaId);
+      return typeof learnt === 'string' ? learnt : learntProfile(learnt, new Date().toISOString());
+    },
     dashboard: dashboard.page,
     refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
     await batches?.close();
+    drift.close();
     replicas.unwatch();
     dashboard.close();
     runtime.close();

@@ -15,6 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   scheduler: ['core', 'frontier'],
   random: [],
   statistics: [],
+  'cold-start': ['frontier'],
   plot: [],
   profiler: ['frontier', 'frontier-view', 'plot', 'agent', 'loadgen', 'upstream'],
   'frontier-view': ['frontier', 'plot'],

@@ -32,6 +32,8 @@ export function reasonText({ binding, jobId }: Explanation): string {
       return 'as fast as it can: no clock meets every deadline with its margin';
     case 'policy':
       return 'the policy says so';
+    case 'learning':
+      return 'it has no profile, and too little was seen of it yet to run it any slower';
     case 'uncontrolled':
       return 'nobody drives its clocks';
     default:

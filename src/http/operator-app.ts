@@ -21,6 +21,8 @@ export interface OperatorAppOptions {
   readonly dashboard?: DashboardPage;
   /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
   readonly drain: (replicaId: string, on: boolean) => object | null;
+  /** What was learnt of a replica, as a profile; or why there is none. */
+  readonly profile: (replicaId: string) => object | 'unknown' | 'cold';
   readonly refused: (kind: 'unauthorized', requestId: string) => void;
 }
 
@@ -49,7 +51,13 @@ export function createOperatorApp(options: OperatorAppOptions): App {
       return replica === null ? context.json({ error: `no replica '${context.req.param('id')}'; /paceline/status lists those that there are` }, 404) : context.json(replica);
     });
   }
+  app.get('/paceline/replicas/:id/profile', (context) => {
+    const id = context.req.param('id');
+    const profile = options.profile(id);
+    if (profile === 'unknown') return context.json({ error: `no replica '${id}'; /paceline/status lists those that there are` }, 404);
+    return profile === 'cold' ? context.json({ error: `too little was seen of replica '${id}' yet; ask again when it has served some dozens of requests` }, 409) : context.json(profile);
+  });
   if (options.dashboard !== undefined) addDashboardRoutes(app, options.dashboard);
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
   return app;
 }

@@ -102,6 +102,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
   const replicaPoint = registry.gauge({ name: 'paceline_replica_operating_point', help: '1 for the operating point demanded and why; "default" is default clocks.', labels: ['replica', 'point', 'binding'] });
   const groupControlled = registry.gauge({ name: 'paceline_replica_group_controlled', help: '1 when the devices of this group (prefill, decode) of a disaggregated server follow our demands.', labels: ['replica', 'group'] });
   const groupPoint = registry.gauge({ name: 'paceline_replica_group_operating_point', help: '1 for the operating point demanded of this group and why.', labels: ['replica', 'group', 'point', 'binding'] });
+  const drift = registry.gauge({ name: 'paceline_replica_profile_drift_ratio', help: 'Measured over modelled time of a phase in which the replica has left its profile; absent where it has not. Then it should be profiled anew.', labels: ['replica', 'phase'] });
   const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
   const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while demands reach the devices of all nodes.' });
   const agentState = registry.gauge({ name: 'paceline_agent_state', help: "1 for the state of each node's agent; held: demands reach its devices.", labels: ['agent', 'state'] });
@@ -201,7 +202,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
       for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
@@ -225,6 +226,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null): Teleme
           groupPoint.set([replicaId, group, pointId ?? 'default', why.binding], 1);
         }
         stepResidual.set([replicaId], replica.stepTimeResidual);
+        for (const [phase, { ratio }] of Object.entries(replica.drift ?? {})) drift.set([replicaId, phase], ratio);
       }
       controlUp.set([], now.clockControl === 'held' ? 1 : 0);
       for (const [agent, { state }] of now.agents) agentState.set([agent, state], 1);
