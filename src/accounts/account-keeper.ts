@@ -76,6 +76,7 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
     forget: (replica) => void replicasWritten.delete(replica),
     close: () => {
       clearInterval(timer);
+      file.patient();
       flush();
       file.close();
     },

@@ -157,7 +157,7 @@ export async function openEndpoint(options: EndpointOptions): Promise<EndpointUn
           const { body } = await opening;
           // What nobody reads is thrown away as it comes: a full socket would stall the server's writer.
           await body.dump({ limit: Number.MAX_SAFE_INTEGER, signal: ending });
-          if (!ending.aborted) failure ??= 'a stream that was to occupy the engine ended too soon';
+          if (!ending.aborted) failure ??= 'a stream that was to occupy the engine ended too soon: the server must know ignore_eos, or --max-output-tokens must be larger';
         } catch (error) {
           if (!ending.aborted) failure ??= messageOf(error);
         }

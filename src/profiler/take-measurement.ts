@@ -114,9 +114,9 @@ async function measurePrefill(work: Extract<Work, { kind: 'prefill' }>, clockMhz
   return { measurement, unsteadiness: Math.abs(median(distances.slice(0, half)) - median(distances.slice(half))) / timeMs };
 }
 
-/** Less what was idled away in between; where the server answered as fast as it could that is nothing. */
-function busyPower(powerW: number | null, idlePowerW: number | null, busyShare: number): number | null {
-  if (powerW === null || idlePowerW === null || busyShare > 0.98) return powerW;
+/** Less what was idled away in between; where the server answered as fast as it could, or drew no more than when it idled, that is nothing. */
+export function busyPower(powerW: number | null, idlePowerW: number | null, busyShare: number): number | null {
+  if (powerW === null || idlePowerW === null || busyShare > 0.98 || powerW <= idlePowerW) return powerW;
   return idlePowerW + (powerW - idlePowerW) / Math.max(0.2, busyShare);
 }
 

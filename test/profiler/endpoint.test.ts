@@ -24,3 +24,29 @@ test('an answer whose only token has no text came when it ended', async () => {
   expect(answer.firstTokenAtMs).toBeGreaterThanOrEqual(100);
   expect(answer.lastTokenAtMs).toBe(answer.firstTokenAtMs);
 });
+
+test('an answer without usage was taken for as many tokens as were asked for', async () => {
+  const upstream = await createStubUpstream((_request, _incoming, outgoing) => {
+    outgoing.writeHead(200, { 'content-type': 'text/event-stream' });
+    outgoing.end('data: {"choices":[{"text":"a","index":0}]}\n\ndata: [DONE]\n\n');
+  });
+  opened.push(upstream);
+  const endpoint = await openEndpoint({ url: upstream.url, model: 'm', apiKey: null, endpoint: 'completions', salt: 1, now: () => 0, signal: new AbortController().signal });
+  opened.push(endpoint);
+  await expect(endpoint.ask({ promptTokens: 64, outputTokens: 1 })).rejects.toThrow(/an answer has no usage/);
+});
+
+test('a server that hangs kept whoever pressed Ctrl-C waiting for ten minutes', async () => {
+  const upstream = await createStubUpstream(() => {});
+  opened.push(upstream);
+  const stop = new AbortController();
+  const endpoint = await openEndpoint({ url: upstream.url, model: 'm', apiKey: null, endpoint: 'completions', salt: 1, now: () => 0, signal: stop.signal });
+  opened.push(endpoint);
+  const occupied = endpoint.occupy(2, { promptTokens: 64, outputTokens: 64 });
+  const asked = endpoint.ask({ promptTokens: 64, outputTokens: 1 });
+  await upstream.next();
+  stop.abort();
+  await expect(asked).rejects.toMatchObject({ name: 'AbortError' });
+  await occupied.release();
+  expect(occupied.failed()).toBeNull();
+});
