@@ -245,12 +245,28 @@ function createPhaseFit(phase: Phase, bySpeed: readonly PointIndex[], bound: rea
       const seen = weight === 0 ? 0 : (sums[point] as number) / weight;
       const blended = (neighbour: number): number => (weight * seen + POINT_BELIEF * neighbour) / (weight + POINT_BELIEF);
       const most = BEYOND_BOUND * (bound[point] as number);
-      slower[point] = Math.min(most, Math.max(slower[before] as number, blended((slower[before] as number) * apart)));
-      expected[point] = Math.min(most, Math.max(expected[before] as number, blended((expected[before] as number) * apart ** exponent)));
+      slower[point] = Math.min(most, Math.max(1, blended((slower[before] as number) * apart)));
+      expected[point] = Math.min(most, Math.max(1, blended((expected[before] as number) * apart ** exponent)));
       if (weight >= POINT_BELIEF && (bound[point] as number) > 1.01) {
         exponent = Math.min(EXPECTED_SLOWDOWN.max, Math.max(EXPECTED_SLOWDOWN.min, Math.log(expected[point] as number) / Math.log(bound[point] as number)));
       }
       before = point;
+    }
+    ordered(slower);
+    ordered(expected);
+  }
+
+  /** No point is slower than a slower one that was seen, nor faster than a faster one. */
+  function ordered(ratios: Float64Array): void {
+    let mostRatio = Number.POSITIVE_INFINITY;
+    for (const point of bySpeed.slice(1).toReversed()) {
+      if ((weights[point] as number) >= POINT_BELIEF) mostRatio = ratios[point] as number;
+      else ratios[point] = Math.min(mostRatio, ratios[point] as number);
+    }
+    let leastRatio = 1;
+    for (const point of bySpeed.slice(1)) {
+      leastRatio = Math.max(leastRatio, ratios[point] as number);
+      ratios[point] = leastRatio;
     }
   }
 

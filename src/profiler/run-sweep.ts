@@ -1,6 +1,6 @@
 // The sweep: asks the plan what is next, brings the devices there, measures, writes it down; until nothing more is worth it.
 import { setTimeout as delay } from 'node:timers/promises';
-import type { AgentAddress } from '../agent/connection.ts';
+import { type AgentAddress, AgentError } from '../agent/connection.ts';
 import { type ClockHold, holdClocks } from './clock-hold.ts';
 import { EndpointError } from './endpoint.ts';
 import type { Journal } from './journal.ts';
@@ -77,6 +77,7 @@ async function measured({ clockMhz, work }: { readonly clockMhz: number | null; 
     try {
       const taken = await takeMeasurement(work, clockMhz, known, bench);
       hold?.check();
+      refuseFaster(taken.measurement.actualClockMhz, clockMhz);
       if (best === null || taken.unsteadiness < best.unsteadiness) best = taken;
       if (best.unsteadiness <= UNSTEADINESS_MAX || attempt >= TRIES_MAX) {
         if (best.unsteadiness > UNSTEADINESS_MAX) onTrouble(`${workText(work)}${clockMhz === null ? '' : ` at ${clockMhz} MHz`}: the halves of the window differ by ${(100 * best.unsteadiness).toFixed(0)} %; is anything else at work on this machine?`);
@@ -90,6 +91,12 @@ async function measured({ clockMhz, work }: { readonly clockMhz: number | null; 
   }
 }
 
+/** A device may be slower than it was told, by its power or heat; faster it is where somebody else drives it, and then it is measured under another clock's name. */
+export function refuseFaster(seenMhz: number | null, clockMhz: number | null): void {
+  if (seenMhz === null || clockMhz === null || seenMhz <= clockMhz * (1 + SETTLED_SHARE)) return;
+  throw new AgentError(`the devices run at ${Math.round(seenMhz)} MHz and were told ${clockMhz} MHz: somebody else drives them, too; stop its gateway, or drain the replica`, null);
+}
+
 /** Success is not effect: the clock is read back. A device that cannot hold it is measured as it is, and that is noted in its rows. */
 async function settle(hold: ClockHold, clockMhz: number, { meter, now }: Bench, onTrouble: (message: string) => void): Promise<void> {
   await hold.set(clockMhz);
@@ -98,6 +105,7 @@ async function settle(hold: ClockHold, clockMhz: number, { meter, now }: Bench, 
     seenMhz = (await meter?.sample())?.clockMhz ?? null;
     if (seenMhz === null || Math.abs(seenMhz / clockMhz - 1) <= SETTLED_SHARE) break;
     if (now() >= byMs) {
+      refuseFaster(seenMhz, clockMhz);
       onTrouble(`the devices run at ${seenMhz} MHz and not at ${clockMhz} MHz; measured as they are`);
       break;
     }

@@ -71,6 +71,13 @@ describe('a model that is learnt', () => {
     }
   });
 
+  test('takes no point that it has seen for as slow as a faster one could be that it has not', () => {
+    const learner = learned(300, ({ model }, sample) => (sample % 2 === 0 ? model.fastest : (model.bySlowness[0] as number)));
+    const slowest = learner.model.bySlowness[0] as number;
+    for (const step of STEPS) expect(learner.model.decodeTimeMs(step, slowest) / truth.decodeTimeMs(step, trueOf(learner, slowest))).toBeLessThan(1.12);
+    for (const point of learner.model.bySlowness) for (const step of STEPS) expect(learner.model.decodeTimeMs(step, point)).toBeLessThanOrEqual(learner.model.decodeTimeMs(step, slowest));
+  });
+
   test('is not led away by samples that are no measurements', () => {
     const learner = learned(100, ({ model }) => model.fastest);
     const before = learner.model.decodeTimeMs(STEPS[1] as (typeof STEPS)[number], learner.model.fastest);
