@@ -27,6 +27,7 @@ export const NOT_RUN: readonly NotRun[] = [
   { match: /^ssh /, why: 'there is no other machine', look: () => [] },
   { match: /nvidia-smi|--driver nvml/, why: 'there is no GPU here', look: optionsMissing },
   { match: /^(pip install )?vllm\b|^pip install /, why: 'vLLM wants a GPU; make test-engines has other engines', look: () => [] },
+  { match: /--import \S*otel\.mjs/, why: 'test/processes/open-telemetry.test.ts runs it, with a receiver', look: filesMissing },
   { match: /^npx vitest /, why: 'it is what runs this', look: filesMissing },
   { match: /(azure|mooncake|servegen|burstgpt)[:/]|--rows /i, why: 'the recorded traces are not part of this repository', look: optionsMissing },
 ];
