@@ -34,6 +34,8 @@ export interface Fleet {
   pids(): { readonly emulator: number; readonly agent: number | null; readonly gateway: number | null };
   /** Starts a gateway with this policy (and routing, where not the policy's own); the one before it is stopped first. */
   gateway(policy: string, routing?: string): Promise<{ readonly url: string; readonly adminUrl: string }>;
+  /** Writes the configuration of a gateway over these replicas, for who starts gateways by themselves. Resolves with its path. */
+  writeConfig(policy?: string): Promise<string>;
   /** Ends everything and removes the directory. Resolves with the devices that were not at default clocks by then. */
   close(): Promise<readonly string[]>;
 }
@@ -70,6 +72,19 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     running.push(binary === undefined ? await standIn(agentSocket, deviceDir) : await nativeAgent(binary, { directory, deviceDir, agentSocket, driver, onTrouble: options.onTrouble }));
     const [, agent] = running;
     const configFile = join(directory, 'paceline.yaml');
+    const writeConfig = async (policy: string, routing?: string): Promise<string> => {
+      const config = {
+        listen: { host: '127.0.0.1', port: options.port },
+        admin: { host: '127.0.0.1', port: 0 },
+        replicas: replicas.map(({ url, devices, model }, index) => ({ id: `replica-${index}`, url, models: [model], profile: resolve(options.profile), devices: devices.map((device) => (driver === 'sim' ? device : nvmlId(deviceDir, device))) })),
+        agent: { socket: agentSocket },
+        planner: { policy, ...(routing === undefined ? {} : { routing }) },
+        logging: { level: 'warn' },
+        ...options.config,
+      };
+      await writeFile(configFile, stringify(config));
+      return configFile;
+    };
 
     return {
       agentSocket,
@@ -80,21 +95,13 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       pids: () => ({ emulator: emulator.pid, agent: agent !== undefined && 'pid' in agent ? (agent as Child).pid : null, gateway: gateway?.pid ?? null }),
       gateway: async (policy, routing) => {
         await gateway?.stop();
-        const config = {
-          listen: { host: '127.0.0.1', port: options.port },
-          admin: { host: '127.0.0.1', port: 0 },
-          replicas: replicas.map(({ url, devices, model }, index) => ({ id: `replica-${index}`, url, models: [model], profile: resolve(options.profile), devices: devices.map((device) => (driver === 'sim' ? device : nvmlId(deviceDir, device))) })),
-          agent: { socket: agentSocket },
-          planner: { policy, ...(routing === undefined ? {} : { routing }) },
-          logging: { level: 'warn' },
-          ...options.config,
-        };
-        await writeFile(configFile, stringify(config));
+        await writeConfig(policy, routing);
         gateway = paceline('gateway', ['serve', '--config', configFile], options.onTrouble);
         const urls = (await gateway.ready) as { url: string; adminUrl: string };
         await untilReady(urls.adminUrl);
         return urls;
       },
+      writeConfig: (policy = 'paceline') => writeConfig(policy),
       close: async () => {
         await gateway?.stop();
         gateway = null;

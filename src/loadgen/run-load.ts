@@ -16,6 +16,7 @@ import type { Endpoint, Lengths } from './request-body.ts';
 import { PATHS, maxTokensFor, requestBody, sloHeaders } from './request-body.ts';
 import type { OpenLoop } from './open-loop.ts';
 import { startOpenLoop } from './open-loop.ts';
+import type { RequestRecord } from './request-record.ts';
 import { runNotes } from './run-notes.ts';
 import { sendRequest } from './send-request.ts';
 
@@ -49,6 +50,8 @@ export interface LoadOptions {
   readonly onProgress?: (progress: LoadProgress) => void;
   /** At once, for what must not wait for the report. */
   readonly onWarning?: (message: string) => void;
+  /** Before it resolves: each request by itself, and when the first was to go out, on `performance.now()`. */
+  readonly onEnd?: (end: { readonly records: readonly RequestRecord[]; readonly startedAtMs: number }) => void;
   /** As typed, for the record. */
   readonly command?: string;
 }
@@ -116,6 +119,7 @@ export async function runLoad(options: LoadOptions): Promise<BenchResult> {
     stopProgress();
     signal?.removeEventListener('abort', onAbort);
 
+    options.onEnd?.({ records, startedAtMs });
     const facts = { records, energy, durationS, interrupted: signal?.aborted === true, unfinished, workload: workload.name, seed, promptSalt, url: options.url, model, command: options.command ?? null, startedAt };
     return benchResult({ ...facts, notes: runNotes({ ...facts, windowS, lengths }) });
   } finally {

@@ -28,6 +28,7 @@ export const NOT_RUN: readonly NotRun[] = [
   { match: /nvidia-smi|--driver nvml/, why: 'there is no GPU here', look: optionsMissing },
   { match: /^(pip install )?vllm\b|^pip install /, why: 'vLLM wants a GPU; make test-engines has other engines', look: () => [] },
   { match: /--import \S*otel\.mjs/, why: 'test/processes/open-telemetry.test.ts runs it, with a receiver', look: filesMissing },
+  { match: /bench --(compare [\w-]+=|report-from)/, why: 'an A/B takes minutes; test/compare has its parts, and bench:compare runs one', look: optionsMissing },
   { match: /^npx vitest /, why: 'it is what runs this', look: filesMissing },
   { match: /(azure|mooncake|servegen|burstgpt)[:/]|--rows /i, why: 'the recorded traces are not part of this repository', look: optionsMissing },
 ];
