@@ -27,6 +27,9 @@ const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '5' }, seconds: { type: 'string', default: '5' }, against: { type: 'string' }, json: { type: 'boolean', default: false }, help: { type: 'boolean', default: false } },
 });
 
+/** Every span names its method. */
+const SPAN_START = Buffer.from('http.request.method');
+
 interface Variant {
   readonly name: string;
   readonly main: string;
@@ -147,9 +150,6 @@ async function startReceiver(): Promise<{ readonly url: string; readonly spans: 
   await once(server, 'listening');
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, spans: () => spans, close: () => void server.close() };
 }
-
-/** Every span names its method. */
-const SPAN_START = Buffer.from('http.request.method');
 
 function countOf(bytes: Buffer, piece: Buffer): number {
   let count = 0;

@@ -113,7 +113,9 @@ function referenceLine({ axis, at, label }: { readonly axis: 'x' | 'y'; readonly
   const place = px(axis === 'x' ? x.at(at) : y.at(at));
   if (!Number.isFinite(place)) return '';
   const line = axis === 'x' ? `M${place} ${top}V${bottom}` : `M${left} ${place}H${right}`;
-  const text = axis === 'x' ? `x="${place + 4}" y="${top + 10}"` : `x="${right - 4}" y="${place - 5}" text-anchor="end"`;
+  // On the other side of the line where there is no room for it.
+  const beyond = place + 4 + 6 * label.length > right;
+  const text = axis === 'x' ? `x="${beyond ? place - 4 : place + 4}" y="${top + 10}"${beyond ? ' text-anchor="end"' : ''}` : `x="${right - 4}" y="${place - 5}" text-anchor="end"`;
   return `<path class="reference" d="${line}"/><text class="small faint" ${text}>${escaped(label)}</text>`;
 }
 
