@@ -32,6 +32,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   config: ['core', 'scheduler', 'frontier', 'config.ts', 'store/redis-target.ts'],
   'agent-stand-in': ['engine', 'core'],
   loadgen: ['workload', 'core', 'random', 'statistics'],
+  compare: ['loadgen', 'workload', 'core', 'random', 'statistics', 'plot', 'agent', 'demo/children.ts'],
 };
 
 function importsOf({ name, text }: (typeof FILES)[number]): string[] {

@@ -13,13 +13,13 @@ export function verdictText({ arm, base, energyRatio, meanEnergyRatio, attainmen
     case 'not-measured':
       return `Energy was not measured: ${verdict.why}. Attainment of ${arm} relative to ${base}: ${attainment}.`;
     case 'too-few-rounds':
-      return `Too few rounds to say: ${verdict.rounds} of at least ${ROUNDS_MIN}.${energy === '' ? '' : ` So far ${arm} has ${energy} energy relative to ${base}, which may be chance.`}`;
+      return `Too few rounds to say: ${verdict.rounds} of at least ${ROUNDS_MIN}.${energy === '' ? '' : ` So far the energy of ${arm} relative to ${base} is ${energy}, which may be chance.`}`;
     case 'lower-attainment':
-      return `Not at equal attainment: ${arm} attains less than ${base} (${attainment}), so its energy (${energy}) is that of a worse service and no saving.`;
+      return `Not at equal attainment: ${arm} attains less than ${base} (${attainment}), so its energy (${energy}) is that of a worse service, and no saving.`;
     case 'attainment-unsure':
-      return `Not shown at equal attainment: ${arm} takes ${energy} energy relative to ${base}, but attainment may be lower by more than ${100 * ATTAINMENT_MARGIN} point (${attainment}); more requests would tell.`;
+      return `Not shown at equal attainment: the energy of ${arm} relative to ${base} is ${energy}, but its attainment may be lower by more than ${100 * ATTAINMENT_MARGIN} point (${attainment}); more requests would tell.`;
     case 'saves':
-      return `${arm} takes ${energy} energy relative to ${base}, at no lower attainment (${attainment}).`;
+      return `${arm} saves energy at no lower attainment: ${energy} relative to ${base}; attainment ${attainment}.`;
     case 'costs':
       return `${arm} takes more energy than ${base}: ${energy}; attainment ${attainment}.`;
     case 'no-difference-shown':
