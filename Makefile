@@ -1,16 +1,16 @@
 # Targets for people, each doing all its own set-up on a fresh machine: `make demo`, `make test`, `make test-clients`,
-# `make test-deploy`.
+# `make test-deploy`, `make test-engines`.
 # The rest are their steps.
 
 SHELL := /bin/bash
 AGENT := agent/target/release/paceline-agent
 
-.PHONY: demo test test-clients test-deploy deps agent check ts-test rust-test redis clean
+.PHONY: demo test test-clients test-deploy test-engines deps agent check ts-test rust-test redis clean
 
 demo: deps agent-if-possible
 	@npm run -s paceline -- demo $(if $(EXIT),--exit) $(DEMO_ARGS)
 
-test: deps client-deps agent redis
+test: deps client-deps agent redis promtool chromium
 	@bash test/run-all.sh
 
 # The official Python SDK through the gateway; it wants Python 3.9 or newer and PyPI.
@@ -22,11 +22,17 @@ test-clients: deps
 
 # Deployment files by the tools of Kubernetes, Helm and Compose, built from the Go proxy; without them `make test` skips these.
 DEPLOY_CHECK := test/deploy/check
-test-deploy: deps redis
+test-deploy: deps redis promtool
 	@command -v go >/dev/null || { echo 'make: go not found; the tools are built with it: install Go (https://go.dev/dl) and try again' >&2; exit 1; }
 	go build -C $(DEPLOY_CHECK) -o bin/deploy-check .
 	go build -C $(DEPLOY_CHECK) -o bin/helm helm.sh/helm/v3/cmd/helm
 	npx vitest run test/deploy
+
+# The gateway in front of engines that nobody here wrote (transformers serve, llama.cpp's server), on a CPU with random weights: wants
+# Python 3.10, gcc and cmake; 1.6 GB and some minutes the first time.
+test-engines: deps client-deps
+	@bash test/engines/setup.sh
+	npx vitest run --config test/engines/vitest.config.ts
 
 # npm ci only when the lock file has changed since the last install.
 deps: node_modules/.package-lock.json
@@ -53,5 +59,13 @@ agent-if-possible:
 redis:
 	@bash test/ensure-redis.sh
 
+.PHONY: chromium
+chromium:
+	@bash test/ensure-chromium.sh
+
+.PHONY: promtool
+promtool:
+	@bash test/ensure-promtool.sh
+
 clean:
-	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv test/deploy/check/bin
+	rm -rf node_modules dist agent/target test/clients/node_modules test/clients/.venv test/deploy/check/bin test/engines/.engines

@@ -12,6 +12,7 @@ import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
 import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
+import type { Profile } from './frontier/profile.ts';
 import { storeOf, storeProblems } from './config/store-config.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
@@ -23,7 +24,10 @@ export interface ReplicaConfig {
   readonly origin: string;
   /** From the name the clients use to the name the model server knows. */
   readonly models: ReadonlyMap<string, string>;
+  /** Empty where it has none. */
   readonly profilePath: string;
+  /** What is known of one that has no profile, and is learnt; `null`: it has one. */
+  readonly learn: LearnConfig | null;
   /** All move together; or those of each phase do. */
   readonly devices: ReplicaDevices;
   /** Name of the agent on its node; `null` where no agent is configured. */
@@ -35,6 +39,13 @@ export interface ReplicaConfig {
   readonly asksUsage: boolean;
   /** How its engine orders by a `priority` in the body; `null`: it is sent none of ours. */
   readonly priority: 'lower-first' | 'higher-first' | null;
+}
+
+export interface LearnConfig {
+  /** `null`: the agent is asked. */
+  readonly clocksMhz: readonly number[] | null;
+  readonly powerLimitW: number | null;
+  readonly serving: Profile['serving'];
 }
 
 /** Of a server that is one, or of one that prefills on some of its devices and decodes on the others. */
@@ -231,7 +242,8 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       id: replica.id as ReplicaId,
       origin: replica.url.replace(/\/$/, ''),
       models: new Map(Array.isArray(replica.models) ? replica.models.map((model) => [model, model]) : Object.entries(replica.models)),
-      profilePath: resolve(directory, replica.profile),
+      profilePath: typeof replica.profile === 'string' ? resolve(directory, replica.profile) : '',
+      learn: typeof replica.profile === 'string' ? null : learnOf(replica.profile.learn),
       devices: replica.devices,
       agent: agentOf(replica, raw),
       concurrencyMax: replica.concurrencyMax ?? null,
@@ -369,6 +381,10 @@ function agentsOf(raw: RawConfig): { readonly name: string; readonly agent: RawA
 function agentOf(replica: RawConfig['replicas'][number], raw: RawConfig): string | null {
   const [only, ...more] = agentsOf(raw);
   return replica.agent ?? (more.length === 0 ? (only?.name ?? null) : null);
+}
+
+function learnOf({ clocksMhz, powerLimitW, ...serving }: Exclude<RawConfig['replicas'][number]['profile'], string>['learn']): LearnConfig {
+  return { clocksMhz: clocksMhz ?? null, powerLimitW: powerLimitW ?? null, serving };
 }
 
 function resolvedAgent(name: string, agent: RawAgent, directory: string): AgentConfig {

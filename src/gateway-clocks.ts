@@ -26,10 +26,12 @@ interface Joined {
   readonly now: () => number;
   readonly runtime: Runtime;
   readonly telemetry: Telemetry;
+  /** Its devices do not follow any more. */
+  readonly uncontrolled: (replicaId: ReplicaId) => void;
 }
 
 /** Without an agent, or without devices, requests are served at default clocks, and that is said once. */
-export function openClocks(fleet: Fleet, { holder, now, runtime, telemetry }: Joined): GatewayClocks {
+export function openClocks(fleet: Fleet, { holder, now, runtime, telemetry, uncontrolled }: Joined): GatewayClocks {
   const nodes: readonly ClockNode[] = nodesOf(fleet);
   if (nodes.length === 0) {
     const missing = fleet.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
@@ -42,6 +44,7 @@ export function openClocks(fleet: Fleet, { holder, now, runtime, telemetry }: Jo
     onControl: (name, controlled, pointId) => {
       const { replicaId, group } = placeOf(name);
       telemetry.replicaControl(name, controlled);
+      if (!controlled) uncontrolled(replicaId);
       runtime.control(replicaId, controlled, pointId, group);
     },
     onState: telemetry.clockControlState,

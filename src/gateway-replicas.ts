@@ -1,10 +1,12 @@
 // The replicas of a gateway: what is held of each (a client, probes, a breaker), what the scheduler believes of it, and how the
 // fleet changes while it runs: who comes is probed first, who goes gets nothing more and is let go when nothing is on it.
 import { isDeepStrictEqual } from 'node:util';
+import type { DeviceFacts } from './agent/device-facts.ts';
 import type { Config, ReplicaConfig } from './config.ts';
 import { isOneGroup } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
+import { createLearners } from './gateway-learning.ts';
 import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
 import type { Profile } from './frontier/profile.ts';
 import { loadProfile, ProfileFileError } from './profile-file.ts';
@@ -17,6 +19,7 @@ import { createReplicaWatch, type ReplicaWatch } from './upstream/replica-watch.
 
 export interface OpenReplica {
   readonly config: ReplicaConfig;
+  readonly belief: PerformanceModel;
   readonly client: ReplicaClient;
   readonly monitor: ReplicaMonitor;
   readonly watch: ReplicaWatch;
@@ -28,6 +31,8 @@ export interface GatewayReplicas {
   find(replicaId: string): OpenReplica | undefined;
   /** All that are here, those that are leaving included. */
   configs(): readonly ReplicaConfig[];
+  /** What the scheduler was told that it can believe of each. */
+  beliefs(): ReadonlyMap<ReplicaId, PerformanceModel>;
   /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
   planned(next: Config): () => void;
   /** The scheduler knows it no more. */
@@ -43,8 +48,9 @@ interface Joined {
   readonly telemetry: Telemetry;
 }
 
-export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
-  const open = new Map(config.replicas.map((replica) => [replica.id, openReplica(replica, config, joined)]));
+/** `specs`: of the replicas of `config`, in its order. */
+export function openReplicas(config: Config, specs: readonly ReplicaSpec[], joined: Joined): GatewayReplicas {
+  const open = new Map(config.replicas.map((replica, index) => [replica.id, openReplica(replica, (specs[index] as ReplicaSpec).belief, config, joined)]));
   const leaving = new Set<ReplicaId>();
   const going = new Set<Promise<void>>();
 
@@ -66,6 +72,7 @@ export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
     },
     find: (replicaId) => open.get(replicaId as ReplicaId),
     configs: () => [...open.values()].map(({ config: own }) => own),
+    beliefs: () => new Map([...open].map(([id, { belief }]) => [id, belief])),
     planned(next) {
       const problems = problemsOf(next);
       if (problems.length > 0) throw new ConfigError(problems);
@@ -76,7 +83,7 @@ export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
           const spec = specs.find(({ replicaId }) => replicaId === replica.id);
           if (spec !== undefined) {
             joined.runtime.replicaJoined(spec);
-            open.set(replica.id, openReplica(replica, next, joined));
+            open.set(replica.id, openReplica(replica, spec.belief, next, joined));
           } else if (known !== undefined && leaving.delete(replica.id)) joined.runtime.replicaStays(replica.id);
         }
         for (const id of open.keys()) {
@@ -110,15 +117,17 @@ export function openReplicas(config: Config, joined: Joined): GatewayReplicas {
 }
 
 /** What the scheduler is told of them. Profiles are read once for all replicas that share one. Throws `ConfigError`. */
-export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replicas' | 'planner'>): ReplicaSpec[] {
+export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replicas' | 'planner'>, facts: ReadonlyMap<ReplicaId, DeviceFacts> = new Map()): ReplicaSpec[] {
+  const learnerOf = createLearners(facts);
   const models = new Map<string, PerformanceModel>();
   return replicas.map((replica) => {
-    const belief = models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
-    models.set(replica.profilePath, belief);
+    const learned = learnerOf(replica);
+    const belief = learned?.model ?? models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
+    if (learned === null) models.set(replica.profilePath, belief);
     if (policy.kind === 'static' && !belief.points.some((point) => point.id === policy.pointId)) {
-      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${replica.profilePath}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
+      throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${learned === null ? replica.profilePath : 'what is learnt'}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
     }
-    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices) };
+    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices), ...(learned === null ? {} : { learned }) };
   });
 }
 
@@ -131,7 +140,7 @@ function profileOf({ id, profilePath }: ReplicaConfig): Profile {
   }
 }
 
-function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
+function openReplica(replica: ReplicaConfig, belief: PerformanceModel, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
   const { connectMs, firstByteMs, stallMs } = config.timeouts;
   const { silentMs, ...breaker } = config.health.breaker;
   const watch = createReplicaWatch({
@@ -152,5 +161,5 @@ function openReplica(replica: ReplicaConfig, config: Config, { now, runtime, tel
   });
   const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
   const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
-  return { config: replica, client, monitor, watch };
+  return { config: replica, belief, client, monitor, watch };
 }

@@ -10,7 +10,12 @@ import { ConfigError } from './config/config-problems.ts';
 import { createReloads, restartKeys } from './config/reload.ts';
 import { openBatches } from './gateway-batches.ts';
 import { openClocks } from './gateway-clocks.ts';
+import { openDashboard } from './gateway-dashboard.ts';
+import { askFacts } from './gateway-learning.ts';
+import { createDriftWatch } from './gateway-drift.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
+import type { ReplicaId } from './core/job.ts';
+import { learntProfile } from './core/learnt-profile.ts';
 import { openEnergy } from './gateway-energy.ts';
 import { createApp, createShortCut } from './http/app.ts';
 import { createExchange } from './http/exchange.ts';
@@ -33,9 +38,12 @@ import type { FleetLearning } from './store/fleet-learning.ts';
 import { createFleetLearning } from './store/fleet-learning.ts';
 import type { ReplicaLoads } from './store/peer-loads.ts';
 import { RedisUrlError } from './store/redis-url.ts';
+import { type EnergyReadings, observeEnergy } from './telemetry/energy-metrics.ts';
 import { createTelemetry } from './telemetry/events.ts';
 import { createLog } from './telemetry/log.ts';
+import { findOpenTelemetry } from './telemetry/open-telemetry.ts';
 import { createProcessReader } from './telemetry/process-reading.ts';
+import { createRequestTraces } from './telemetry/request-traces.ts';
 
 export interface Gateway {
   readonly url: string;
@@ -63,10 +71,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const now = (): number => performance.now();
   const startedAtMs = now();
   refuseOpenAdmin(config.admin);
-  const specs = specsOf(config);
   config.agents.forEach(refuseWithoutToken);
+  const specs = specsOf(config, await askFacts(config));
   const log = createLog(config.logging.level);
-  const telemetry = createTelemetry(log);
+  const openTelemetry = findOpenTelemetry();
+  const telemetry = createTelemetry(log, openTelemetry.meter);
+  const traces = createRequestTraces({ tracer: openTelemetry.tracer, accessLog: config.logging.requests ? log : null, serverOf: (replicaId) => new URL(replicas.of(replicaId).config.origin), now });
   const processReader = createProcessReader();
   let phase: 'starting' | 'open' | 'leaving' | 'draining' = 'starting';
   const draining = (): boolean => phase === 'draining';
@@ -89,23 +99,55 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
     now,
-    demand: (demand) => clocks.demand(demand),
+    demand: (demand) => {
+      dashboard.demanded(demand);
+      clocks.demand(demand);
+      // Of a disaggregated server the decode group's stands for both, as elsewhere.
+      if (demand.group !== 'prefill') traces?.demanded(demand.replicaId, { pointId: demand.point?.id ?? null, binding: demand.why.binding });
+    },
     report: (report) => {
       telemetry.jobReported(report);
+      traces?.reported(report);
       tenantLimits.reported(report);
       energy.reported(report);
+      dashboard.reported(report);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);
       energy.settled(settled);
     },
-    left: (replicaId) => {
+    left: (replicaId, accounts) => {
       replicas.left(replicaId);
+      energy.left(replicaId, accounts);
+      telemetry.replicaLeft(replicaId);
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
       fleetChanged();
     },
   });
-  const clocks = openClocks(config, { holder: gatewayId(), now, runtime, telemetry });
-  const replicas = openReplicas(config, { now, runtime, telemetry });
+  const energyReadings = (): EnergyReadings => ({ ...energy.snapshot(), devices: energy.devices() });
+  if (openTelemetry.meter !== null) observeEnergy(openTelemetry.meter, energyReadings);
+  const clocks = openClocks(config, {
+    holder: gatewayId(),
+    now,
+    runtime,
+    telemetry,
+    uncontrolled: (replicaId) => {
+      traces?.undemanded(replicaId);
+      dashboard.undemanded(replicaId);
+    },
+  });
+  const replicas = openReplicas(config, specs, { now, runtime, telemetry });
+  const drift = createDriftWatch({ snapshot: runtime.snapshot, warn: telemetry.warning, inform: (message) => log.info(message) });
+  const dashboard = openDashboard({
+    snapshot: runtime.snapshot,
+    warn: telemetry.warning,
+    read: () => {
+      const { rows, sinceUnixMs } = energy.snapshot();
+      const { policy, attainmentTarget } = config.planner;
+      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+    },
+  });
 
   /** What requests read; swapped as a whole by a reload. */
   let live = liveOf(config);
@@ -150,10 +192,14 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     draining,
     refused: telemetry.requestRefused,
-    rejected: telemetry.jobRejected,
+    rejected: (reason, sloClass) => {
+      telemetry.jobRejected(reason, sloClass);
+      dashboard.rejected(reason, sloClass);
+    },
     retried: telemetry.requestRetried,
     fellBack: telemetry.modelFellBack,
     failed: telemetry.upstreamFailed,
+    traces,
   });
   const app = createApp({
     get models() {
@@ -181,7 +227,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),
@@ -195,12 +241,19 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    profile: (id) => {
+      const learnt = runtime.learntOf(id as ReplicaId);
+      return typeof learnt === 'string' ? learnt : learntProfile(learnt, new Date().toISOString());
+    },
+    dashboard: dashboard.page,
     refused: telemetry.requestRefused,
   });
 
   async function closeParts(): Promise<void> {
     await batches?.close();
+    drift.close();
     replicas.unwatch();
+    dashboard.close();
     runtime.close();
     await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
     await replicas.close();
@@ -227,6 +280,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const [open, admin] = listeners as [Listener, Listener];
   phase = 'open';
   energy.start();
+  dashboard.start();
   batches?.start((incoming, outgoing) => shortCut(incoming, outgoing));
   probes?.beat();
 

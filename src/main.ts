@@ -10,6 +10,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Comman
   simulate: () => import('./cli/simulate.ts'),
   bench: () => import('./cli/bench.ts'),
   keys: () => import('./cli/keys.ts'),
+  profile: () => import('./cli/profile.ts'),
   frontier: () => import('./cli/frontier.ts'),
   demo: () => import('./cli/demo.ts'),
   report: () => import('./cli/report.ts'),

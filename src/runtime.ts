@@ -1,6 +1,7 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
-import type { JobEnergy } from './core/energy-ledger.ts';
+import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
+import type { LearntOf } from './core/learnt-profile.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
@@ -48,6 +49,8 @@ export interface Runtime {
   energyOf(jobId: JobId, usage: Usage | null): JobEnergy | null;
   /** Jobs are on a replica, or have ended and wait for what its counters say. */
   hasOpenAccounts(replicaId: ReplicaId): boolean;
+  /** As `Scheduler.learntOf`. */
+  learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
   snapshot(): FleetSnapshot;
@@ -66,7 +69,7 @@ export interface RuntimeOptions {
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
   /** A replica that was to leave is gone. */
-  readonly left?: (replicaId: ReplicaId) => void;
+  readonly left?: (replicaId: ReplicaId, energy: ReplicaEnergy | null) => void;
 }
 
 export function createRuntime(options: RuntimeOptions): Runtime {
@@ -116,7 +119,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
         options.settled?.(effect);
         return;
       case 'left':
-        options.left?.(effect.replicaId);
+        options.left?.(effect.replicaId, effect.energy ?? null);
         return;
       default:
         unreachable(effect);
@@ -149,6 +152,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     peersLearnt: (learning) => tell({ kind: 'learnt', learning }),
     metered: (replicaId, reading, group) => tell({ kind: 'metered', replicaId, ...(group === undefined ? {} : { group }), reading }),
     hasOpenAccounts: (replicaId) => scheduler.hasOpenAccounts(replicaId),
+    learntOf: (replicaId) => scheduler.learntOf(replicaId),
     energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
     snapshot: () => scheduler.snapshot(now()),

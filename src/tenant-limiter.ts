@@ -37,6 +37,7 @@ export interface TenantLimits {
   readonly concurrent: number;
   readonly concurrentInFleet: number | null;
   readonly joulesRemaining: number | null;
+  readonly joulesPerDay: number | null;
 }
 
 export interface TenantLimiter extends Limiter {
@@ -324,6 +325,7 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
           tokensRemaining: standings.tokens?.remaining ?? null,
           concurrent: ledger.held(),
           concurrentInFleet: scope === 'fleet' && tenant.limits.concurrencyMax !== null ? (answer?.held ?? null) : null,
+          joulesPerDay: tenant.energyBudget?.joulesPerDay ?? null,
           joulesRemaining: tenant.energyBudget === null ? null : Math.max(0, tenant.energyBudget.joulesPerDay - spentJ),
         };
       }),

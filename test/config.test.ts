@@ -80,7 +80,7 @@ test.each([
   ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, probes, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],
   ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs$/],
-  ['a missing key', 'replicas:\n  - id: r0\n    url: http://h\n    models: [m]\n', /^paceline\.yaml:2: replicas\[0\]\.profile: missing; want a string$/],
+  ['a missing key', 'replicas:\n  - id: r0\n    url: http://h\n    models: [m]\n', /^paceline\.yaml:2: replicas\[0\]\.profile: got nothing, want the path of a profile, or \{ learn: \{\} \} where there is none$/],
   ['a wrong type', `${MINIMAL}listen: { port: eighty }\n`, /^paceline\.yaml:6: listen\.port: got "eighty", want a number$/],
   ['a number too big', `${MINIMAL}listen: { port: 70000 }\n`, /listen\.port: got 70000, want at most 65535$/],
   ['a number that is not whole', `${MINIMAL}listen: { port: 8.5 }\n`, /listen\.port: got 8\.5, want a whole number/],

@@ -1,5 +1,10 @@
 // Replicas that are added and taken out while the gateway runs: who comes gets requests, who goes ends what it has.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { openAccountsFile } from '../src/accounts/accounts-file.ts';
+import type { EnergySnapshot } from '../src/gateway-energy.ts';
 import { eventually, type GatewayUnderTest, PROFILE, startConfigured, testConfig } from './fixtures/gateway-under-test.ts';
 import { createStubAgent, type StubAgent } from './fixtures/stub-agent.ts';
 import { createStubUpstream, type StubUpstream } from './fixtures/stub-upstream.ts';
@@ -119,3 +124,48 @@ test('the clocks of one that is added are driven, and given back when it is take
   expect(agents[0]?.leases).toHaveLength(leases ?? 0);
   expect((await statusOf(gateway)).clockControl).toBe('held');
 });
+
+test('all of them replaced at once refused requests until the new ones had been probed', async () => {
+  const ups = (await upstreams(4)) as [StubUpstream, StubUpstream, StubUpstream, StubUpstream];
+  const slow = 'health: { everyMs: 400, timeoutMs: 500, failuresMax: 3 }';
+  const gateway = await start(yamlOf([{ id: 'a0', at: ups[0] }, { id: 'a1', at: ups[1] }], slow));
+  // It is not ready when it is asked for the first time.
+  ups[2].healthStatus = ups[3].healthStatus = 503;
+  expect(gateway.reload(() => testConfig(yamlOf([{ id: 'b0', at: ups[2] }, { id: 'b1', at: ups[3] }], slow)))).toBe(true);
+  expect((await ask(gateway)).replica).toMatch(/^a/);
+  ups[2].healthStatus = ups[3].healthStatus = 200;
+  const seen = new Set<number>();
+  await eventually(async () => {
+    const { status, replica } = await ask(gateway);
+    seen.add(status);
+    return replica?.startsWith('b') === true;
+  });
+  expect([...seen]).toEqual([200]);
+  await eventually(async () => (await statusOf(gateway)).replicas.every(({ replicaId }) => replicaId.startsWith('b')));
+  // What is gone has no series: a fleet whose ids are ever new would fill the page, and one whose id comes back would count on.
+  const page = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+  expect(page).toContain('replica="b0"');
+  expect(page).not.toMatch(/replica="a[01]"/);
+});
+
+test('what a replica took since the accounts were last written was lost when it was taken out', async () => {
+  const [a, b] = (await upstreams(2)) as [StubUpstream, StubUpstream];
+  const directory = mkdtempSync(join(tmpdir(), 'paceline-gone-'));
+  opened.push({ close: async () => rmSync(directory, { recursive: true, force: true }) });
+  const agent = await createStubAgent(['sim:0', 'sim:1']);
+  opened.push(agent);
+  agent.misbehave = (_method, path) => (path.startsWith('/v1/samples') ? { text: JSON.stringify({ at_ns: 1, samples: ['sim:0', 'sim:1'].map((device) => ({ device, energy_mj: Math.round(300 * performance.now()), energy_age_ms: 0, power_mw: 300_000 })) }) } : null);
+  const file = join(directory, 'accounts.sqlite');
+  const more = `agent: { socket: ${agent.socketPath} }\naccounts: { file: ${file}, flushEveryMs: 600000 }`;
+  const both: Keys[] = [{ id: 'r0', at: a, more: ", devices: ['sim:0']" }, { id: 'r1', at: b, more: ", devices: ['sim:1']" }];
+  const gateway = await start(yamlOf(both, more));
+  const idleOf = async (id: string): Promise<number> => ((await (await fetch(`${gateway.adminUrl}/paceline/energy`)).json()) as EnergySnapshot).replicas.find(({ replicaId }) => replicaId === id)?.idle.meteredJ ?? 0;
+  // Idling is read every five seconds.
+  await eventually(async () => (await idleOf('r1')) > 0, 15_000);
+  gateway.reload(() => testConfig(yamlOf(both.slice(0, 1), more)));
+  await eventually(async () => (await stateOf(gateway, 'r1')) === undefined);
+  const accounts = openAccountsFile(file, { write: false });
+  const rows = accounts.replicas(0, 1e11);
+  accounts.close();
+  expect(rows.find(({ replica }) => replica === 'r1')?.idleMeteredJ).toBeGreaterThan(300);
+}, 30_000);

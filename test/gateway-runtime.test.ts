@@ -20,6 +20,7 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
         return handle(event);
       },
       hasOther: () => false,
+      learntOf: () => 'unknown' as const,
       snapshot: () => ({ replicas: [], queued: 0 }),
       learnt: () => ({ timeScales: new Map(), bytesPerToken: new Map() }),
       energyOf: () => null,

@@ -14,7 +14,12 @@ export function emulatedExecutions(path: string, node: string): Execution[] {
   if (!existsSync(path)) return [];
   const lines = readFileSync(path, 'utf8').split('\n').filter((line) => line !== '');
   const notes = lines.map((line) => JSON.parse(line) as { readonly request_id: string; readonly replica: number; readonly event: string; readonly at_ms: number });
-  return executionsOf(notes.map(({ request_id: requestId, replica, event, at_ms: atMs }) => ({ requestId, replica: `${node}-${replica}`, kind: event, atMs })));
+  return executionsOf(notes.map(({ request_id: requestId, replica, event, at_ms: atMs }) => ({ requestId: askedId(requestId), replica: `${node}-${replica}`, kind: event, atMs })));
+}
+
+/** As the client wrote it: on its way to a server the gateway gives every id an end of its own. */
+export function askedId(serverRequestId: string): string {
+  return serverRequestId.replace(/-[0-9a-f]{12}$/, '');
 }
 
 /** One for each time a request was taken: what follows belongs to it until it is taken again. */

@@ -7,6 +7,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { monotonicMs } from '../../src/engine/real-time.ts';
 import type { RequestNote } from '../../src/engine/server.ts';
+import { askedId } from './executions.ts';
 import { stubToken } from './expected-text.ts';
 import { lastingPort } from './lasting-port.ts';
 
@@ -53,7 +54,7 @@ export async function createFaultyServer(): Promise<FaultyServer> {
   });
 
   async function answer(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
-    const requestId = String(incoming.headers['x-request-id']);
+    const requestId = askedId(String(incoming.headers['x-request-id']));
     const note = (kind: FaultyServer['notes'][number]['kind']): void => void notes.push({ requestId, kind, atMs: monotonicMs() });
     open.add(outgoing);
     outgoing.once('close', () => open.delete(outgoing));

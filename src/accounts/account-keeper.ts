@@ -22,7 +22,10 @@ export interface AccountKeeperOptions {
 }
 
 export interface AccountKeeper {
-  flush(): void;
+  /** Whether it could be written. */
+  flush(): boolean;
+  /** The replica is gone: one of its name counts from nothing. */
+  forget(replica: string): void;
   /** Writes the rest and closes the file. */
   close(): void;
 }
@@ -38,7 +41,7 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
   let prunedHourAtS = Number.NEGATIVE_INFINITY;
   let failing: string | null = null;
 
-  function flush(): void {
+  function flush(): boolean {
     const { usage, replicas } = read();
     const hourAtS = hourOf(unixNowMs());
     try {
@@ -52,9 +55,11 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
         file.prune(hourAtS - retentionDays * DAY_S);
       }
       tell(null);
+      return true;
     } catch (error) {
       if (!(error instanceof AccountsFileError)) throw error;
       tell(error.message);
+      return false;
     }
   }
 
@@ -68,8 +73,10 @@ export function createAccountKeeper({ file, read, flushEveryMs, retentionDays, u
   timer.unref();
   return {
     flush,
+    forget: (replica) => void replicasWritten.delete(replica),
     close: () => {
       clearInterval(timer);
+      file.patient();
       flush();
       file.close();
     },

@@ -19,6 +19,8 @@ export interface AccountsFile {
   /** Hours that begin in the time. */
   usage(fromS: number, untilS: number): readonly HourlyUsage[];
   replicas(fromS: number, untilS: number): readonly HourlyReplica[];
+  /** From now on it waits for another process that writes: there is no next time. */
+  patient(): void;
   close(): void;
 }
 
@@ -26,6 +28,8 @@ export interface AccountsFile {
 const LAYOUT = 1;
 /** Another process writes for a moment. */
 const BUSY_MS = 1_000;
+/** While streams are under way on the same event loop: what cannot be written now is kept, and written the next time. */
+const BUSY_WRITE_MS = 20;
 
 const SCHEMA = `
   CREATE TABLE usage (hour_at_s INTEGER NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, slo_class TEXT NOT NULL, requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
@@ -98,6 +102,7 @@ export function openAccountsFile(path: string, { write }: { readonly write: bool
           maximumClockIdleJ: Number(row['maximum_clock_idle_j']),
         })),
       ),
+    patient: () => void database.exec(`PRAGMA busy_timeout = ${BUSY_MS}`),
     close: () => database.close(),
   };
 }
@@ -117,7 +122,7 @@ function open(path: string, write: boolean): DatabaseSync {
     if (write && layout === 0 && tables === 0) database.exec(SCHEMA);
     else if (!isOurs) throw new Error('it holds no accounts of energy');
     else if (layout !== LAYOUT) throw new Error(`its layout is number ${layout}, this version has number ${LAYOUT}`);
-    if (write) database.exec('COMMIT');
+    if (write) database.exec(`COMMIT; PRAGMA busy_timeout = ${BUSY_WRITE_MS}`);
     return database;
   } catch (error) {
     database?.close();

@@ -49,7 +49,7 @@ function notes({ intensities, besides, total, seenFromS, seenUntilS }: EnergyRep
     'All of this is an estimate. Metered: the devices\' counters, shared out by what the profile says each request did. The rest is by the profile alone.',
     'Idle is nobody\'s and kept apart. Energy is of the devices (GPUs), without hosts, network and cooling.',
     besides.unapportionedJ > 0 ? '"Told too late" may be in requests already, as modelled: counters were out of sight meanwhile.' : null,
-    maximumClockJ > 0 && total.requests > 0 ? `Counterfactual: at maximum clock the same requests and idling would have taken an estimated ${kwh(maximumClockJ)} kWh (${percent(comparedJ / maximumClockJ - 1)} is what was taken instead), by the profile, batches and routing as they were.` : null,
+    maximumClockJ > 0 && total.requests > 0 ? `Counterfactual: at maximum clock the same requests and idling would have taken an estimated ${kwh(maximumClockJ)} kWh, by the profile and with routing as it was; what was taken is ${against(comparedJ / maximumClockJ - 1)}.` : null,
     pricePerKwh === null && carbonGPerKwh === null ? 'No price and no carbon intensity are known: accounts.pricePerKwh and accounts.carbonGPerKwh in the configuration, or --price-per-kwh and --carbon-g-per-kwh.' : null,
     pricePerKwh === null ? null : `Cost: an estimate at ${pricePerKwh} ${currency} per kWh and a PUE of ${pue}; electricity alone.`,
     carbonGPerKwh === null ? null : `Carbon: an estimate at ${carbonGPerKwh} g CO2e per kWh and a PUE of ${pue}; of the electricity, not of the hardware.`,
@@ -90,11 +90,13 @@ function small(value: number): string {
 }
 
 function share(part: number, whole: number): string {
-  return whole === 0 ? '-' : `${((100 * part) / whole).toFixed(0)} %`;
+  if (whole === 0) return '-';
+  // All of it is said of all of it only.
+  return `${part > whole * (1 - 1e-9) ? 100 : Math.min(99, Math.round((100 * part) / whole))} %`;
 }
 
-function percent(ratio: number): string {
-  return `${ratio > 0 ? '+' : ''}${(100 * ratio).toFixed(1)} %`;
+function against(ratio: number): string {
+  return `${Math.abs(100 * ratio).toFixed(1)} % ${ratio > 0 ? 'more' : 'less'}`;
 }
 
 function instant(atS: number): string {

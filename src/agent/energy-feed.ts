@@ -21,6 +21,8 @@ export interface EnergyFeedOptions {
   readonly isBusy: (group: ClockGroup['replicaId']) => boolean;
   /** `null`: not all of its devices can be read. */
   readonly onReading: (group: ClockGroup['replicaId'], reading: MeterReading | null) => void;
+  /** All that a node's daemon told, whoever's it is. */
+  readonly onCounters?: (node: string, counters: ReadonlyMap<string, CounterReading>) => void;
   /** Told at every change: why a group's counters cannot be read, `null` where they are. */
   readonly onState: (group: ClockGroup['replicaId'], why: string | null) => void;
   readonly now: () => number;
@@ -34,6 +36,7 @@ export interface EnergyFeed {
 const RETRY_MS = 1_000;
 
 interface Node {
+  readonly name: string;
   readonly counters: EnergyCounters;
   readonly groups: readonly CountedGroup[];
   reading: boolean;
@@ -42,7 +45,8 @@ interface Node {
 
 export function createEnergyFeed(options: EnergyFeedOptions): EnergyFeed {
   const { now, everyMs, idleEveryMs } = options;
-  const nodes: readonly Node[] = options.nodes.map(({ kind, address, groups }) => ({
+  const nodes: readonly Node[] = options.nodes.map(({ name, kind, address, groups }) => ({
+    name,
     counters: createEnergyCounters(kind, address),
     groups: groups.map(createCountedGroup),
     reading: false,
@@ -63,6 +67,7 @@ export function createEnergyFeed(options: EnergyFeedOptions): EnergyFeed {
     try {
       const counters = await node.counters.read();
       if (closed) return;
+      options.onCounters?.(node.name, counters);
       for (const counted of node.groups) tell(counted, counted.reading(counters));
       node.dueAtMs = now() + idleEveryMs;
     } catch (error) {

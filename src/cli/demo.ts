@@ -85,7 +85,7 @@ async function compare(fleet: Fleet, options: DemoOptions, signal: AbortSignal):
   await writeFile(options.out, `${JSON.stringify({ maxClock: maxClock.result, paceline: paceline.result, agent: fleet.agent }, null, 2)}\n`);
   say(`Written to ${options.out}.`);
   if (options.exit) return;
-  say(`\nThe gateway stays up at ${paceline.url}; what it does and why: ${paceline.adminUrl}/paceline/status\nTry it, with a deadline of your own:\n\n${curlLine(paceline.url, fleet.model)}\n\nCtrl-C ends everything.`);
+  say(`\nThe gateway stays up at ${paceline.url}; what it does and why, in a browser: ${paceline.adminUrl}/\n(the same as JSON: ${paceline.adminUrl}/paceline/status)\nTry it, with a deadline of your own:\n\n${curlLine(paceline.url, fleet.model)}\n\nCtrl-C ends everything.`);
   // The sockets of the children keep the process alive meanwhile.
   if (!signal.aborted) await once(signal, 'abort');
 }

@@ -1,5 +1,5 @@
 // `paceline frontier`: the narrow waist for people. Each action is a function below; what is computed and drawn is `frontier-view/`.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { convertSweep, ConversionError, SOURCE_FORMATS } from '../frontier-view/convert.ts';
 import { compareProfiles } from '../frontier-view/comparison.ts';
@@ -48,6 +48,7 @@ export const command = defineCommand({
     if (!ACTIONS.some((known) => known === action)) throw new UsageError(`frontier: got '${action ?? ''}', want one of ${ACTIONS.join(', ')}; see: paceline frontier --help`);
     const work: ViewedWork = { promptTokens: options['prompt-tokens'], sequences: options.sequences, contextTokens: options.context };
     const outputs: Outputs = { json: options.json, svg: options.svg, html: options.html };
+    refuseOverInput(files, { svg: options.svg, html: options.html, out: options.out });
     switch (action) {
       case 'show':
         return show(oneOf(files, 'show'), work, options['horizon-ms'] ?? null, outputs);
@@ -210,6 +211,24 @@ function convert(file: string, options: { readonly from: string | undefined; rea
     throw error;
   }
   return 0;
+}
+
+/** A plot in the place of the profile that it was made of is an hour of measuring gone. */
+function refuseOverInput(files: readonly string[], outputs: Readonly<Record<string, string | undefined>>): void {
+  const inputs = new Set(files.map(realPathOf));
+  for (const [option, path] of Object.entries(outputs)) {
+    const real = path === undefined ? null : realPathOf(path);
+    if (real !== null && inputs.has(real)) throw new UsageError(`--${option} ${path}: is one of the files that are read; give it another name`);
+  }
+}
+
+/** `null`: there is none. */
+function realPathOf(path: string): string | null {
+  try {
+    return realpathSync(path);
+  } catch {
+    return null;
+  }
 }
 
 type Loaded = ({ readonly kind: 'profile' } & ViewedProfile) | { readonly kind: 'frontiers'; readonly file: FrontiersFile };

@@ -82,7 +82,7 @@ function instantOf(name: string, text: string): number {
   const iso = /^\d{4}-\d{2}-\d{2}$/.test(text) ? `${text}T00:00Z` : /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,3})?)?(Z|[+-]\d{2}:\d{2})$/.test(text) ? text : null;
   const unixMs = iso === null ? Number.NaN : Date.parse(iso);
   // Date.parse takes the 31st of April for the 1st of May.
-  const whole = iso === null || Number.isNaN(unixMs) ? null : new Date(unixMs).toISOString();
-  if (whole === null || (iso?.endsWith('Z') === true && whole.slice(0, 10) !== text.slice(0, 10))) throw new UsageError(`--${name}: got '${text}', want a day such as 2026-11-01 or an instant such as 2026-11-01T12:00Z`);
+  const day = Date.parse(`${text.slice(0, 10)}T00:00Z`);
+  if (Number.isNaN(unixMs) || Number.isNaN(day) || new Date(day).toISOString().slice(0, 10) !== text.slice(0, 10)) throw new UsageError(`--${name}: got '${text}', want a day such as 2026-11-01 or an instant such as 2026-11-01T12:00Z`);
   return Math.floor(unixMs / 1_000);
 }

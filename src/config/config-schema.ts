@@ -32,13 +32,25 @@ const tiers = z
   .partialRecord(z.enum(['auto', 'default', 'flex', 'priority', 'scale', 'fast', 'ultrafast']), label)
   .describe("the body's service_tier to the name of a class");
 
+const learn = z
+  .strictObject({
+    clocksMhz: z.array(z.int().min(1).max(100_000)).min(1).max(1_000).optional().describe("clocks that its devices can be set to; default: what the agent says of them at the start"),
+    powerLimitW: z.number().min(1).max(100_000).optional().describe('board limit of one device; default: what the agent says, else 400. Only proportions are made of it'),
+    maxBatchTokens: z.int().min(1).max(1_000_000).default(2_048).describe("as the server was started (vLLM's --max-num-batched-tokens)"),
+    maxSequences: z.int().min(1).max(100_000).default(128).describe("as the server was started (vLLM's --max-num-seqs)"),
+    kvTokens: z.int().min(1).max(1_000_000_000).default(100_000).describe('tokens that its KV cache holds, as it says at its start'),
+  })
+  .describe('what is known of a replica that has no profile');
+
 const replica = z.strictObject({
   id: label,
   url: z.string().regex(/^https?:\/\/[^/?#@\s]+\/?$/, 'want an origin such as http://10.0.0.7:8000, without a path'),
   models: z
     .union([z.array(name).min(1), z.record(name, name)], { error: 'want a list of model names, or a map from name to the name the model server knows' })
     .describe('names the clients use; as a map, each with the name to send upstream'),
-  profile: z.string().min(1).describe('path of the profile, relative to this file'),
+  profile: z
+    .union([z.string().min(1), z.strictObject({ learn })], { error: 'want the path of a profile, or { learn: {} } where there is none' })
+    .describe('path of the profile, relative to this file; or `learn`: there is none, and it is learnt while serving, from the fastest clock down'),
   devices: z
     .union([z.array(name), z.strictObject({ prefill: z.array(name).min(1), decode: z.array(name).min(1) })], { error: 'want a list of devices, or { prefill: [...], decode: [...] } for a server that prefills on some and decodes on the others' })
     .default([])
@@ -322,7 +334,12 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('energy by request, tenant, model and class; all of it estimates, for devices are shared'),
-  logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
+  logging: z
+    .strictObject({
+      level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+      requests: z.boolean().default(false).describe('a line for each request, at level info: who, what model, where to, how long; nothing of what was asked or answered'),
+    })
+    .prefault({}),
 });
 
 export type RawAgent = z.output<typeof agent>;

@@ -33,6 +33,8 @@ export const ENERGY_ROWS_MAX = 4_096;
 /** The row of what there was no row for. */
 export const ENERGY_ROW_OTHERS: EnergyAccountKey = { tenant: '(others)', model: '(others)', sloClass: '(others)' };
 
+const DUST_J = 1e-6;
+
 type Row = { -readonly [Field in keyof EnergyRow]: EnergyRow[Field] };
 
 export function createEnergyBook(): EnergyBook {
@@ -67,6 +69,7 @@ export function createEnergyBook(): EnergyBook {
     settled(of, more) {
       add(rowOf(of), more);
     },
-    rows: () => [...rows.values()].map((row) => ({ ...row })),
+    // What was modelled and then metered leaves the dust of sums.
+    rows: () => [...rows.values()].map((row) => ({ ...row, modelledJ: Math.abs(row.modelledJ) < DUST_J ? 0 : row.modelledJ })),
   };
 }

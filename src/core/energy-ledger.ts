@@ -57,6 +57,8 @@ export interface EnergyWindow {
   readonly prefillShare: number;
   /** Of the modelled joules, those of streams that are not ours. */
   readonly othersShare: number;
+  /** What idling was measured to take at this point; `null`: it never was. */
+  readonly idlePowerW: number | null;
 }
 
 /** Since the start. `requests.meteredJ + othersJ + idle.meteredJ + unapportionedJ = meterJ`, always. */
@@ -196,6 +198,7 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
       modelledWorkJ,
       prefillShare: modelledWorkJ > 0 ? prefillJ / modelledWorkJ : 0,
       othersShare: modelledWorkJ > 0 ? others.energyJ / modelledWorkJ : 0,
+      idlePowerW: window.idleMeasuredW(window.point()),
     };
     if (seen.steady && scale > 0) corrects(group, scale);
     nextWindow(group, nowMs);

@@ -26,7 +26,7 @@ export interface GroupPlans {
 
 /** Of the last waiting prompt; `null` where the server has no groups. */
 export function groupFigures(withJob: ReplicaView, { before, after, controlled, target }: GroupPlans): RouteFigures | null {
-  const { groups, model } = withJob;
+  const { groups, model, priced } = withJob;
   if (groups === undefined) return null;
   const pointOf = (plan: Plan, group: PhaseGroup): PointIndex => (controlled && groups[group].controlled ? planOfGroup(plan, group).point : model.fastest);
   const job = withJob.waiting.at(-1) as WaitingPrompt;
@@ -44,7 +44,7 @@ export function groupFigures(withJob: ReplicaView, { before, after, controlled, 
   const raisedMs = costsAt(decodes, decodeBefore).stepMs <= job.tpotLimitMs ? LOWER_DWELL_MS : Math.max(LOWER_DWELL_MS, job.outputTokensMiddle * tpotMs);
   const endMs = soonestMs + job.outputTokensHigh * costsAt(decodes, model.fastest).stepMs;
   return {
-    chargedJ: prefillsJ(withJob, pointOf(before, 'prefill'), prefillPoint) + stepsChargeJ(model, all, job.outputTokensMiddle, decodeAfter) + raiseChargeJ(model, all, decodeBefore, decodeAfter, raisedMs),
+    chargedJ: prefillsJ(withJob, pointOf(before, 'prefill'), prefillPoint) + stepsChargeJ(priced, all, job.outputTokensMiddle, decodeAfter) + raiseChargeJ(priced, all, decodeBefore, decodeAfter, raisedMs),
     latestStartAtMs: Math.min(job.ttftDeadlineAtMs - soonestMs * LATEST_START_ROOM.ttft, job.e2eDeadlineAtMs - endMs * LATEST_START_ROOM.e2e),
     ttftMs: firstTokenMs,
     tpotMs,
@@ -52,9 +52,9 @@ export function groupFigures(withJob: ReplicaView, { before, after, controlled, 
 }
 
 /** The job's own, and what those before it take more for being prefilled faster. */
-function prefillsJ({ model, waiting }: ReplicaView, before: PointIndex, after: PointIndex): number {
-  let joules = prefillChargeJ(model, waiting.at(-1) as WaitingPrompt, after);
+function prefillsJ({ priced, waiting }: ReplicaView, before: PointIndex, after: PointIndex): number {
+  let joules = prefillChargeJ(priced, waiting.at(-1) as WaitingPrompt, after);
   if (before === after) return joules;
-  for (const prompt of waiting.slice(0, -1)) joules += Math.max(0, prefillChargeJ(model, prompt, after) - prefillChargeJ(model, prompt, before));
+  for (const prompt of waiting.slice(0, -1)) joules += Math.max(0, prefillChargeJ(priced, prompt, after) - prefillChargeJ(priced, prompt, before));
   return joules;
 }

@@ -39,6 +39,8 @@ export interface JobSpec {
   readonly prefix?: PromptPrefix;
   /** `max_completion_tokens`, `max_tokens`: bounds the length prediction, is none itself. */
   readonly maxOutputTokens?: number;
+  /** What kind of request it was, in its caller's words and from a closed list; passed on to its report. */
+  readonly operation?: string;
   /** `embed` has a prefill and no decode. */
   readonly work: 'generate' | 'embed';
   /** A stream shows its first token; without one only the end is seen. */

@@ -36,6 +36,8 @@ export interface MeterWindow {
   isSteady(): boolean;
   /** As is believed by now. */
   idlePowerW(point: PointIndex): number;
+  /** The same where it was measured; `null` elsewhere. */
+  idleMeasuredW(point: PointIndex): number | null;
   /** `jobs`: that are there though no work of theirs is known; `others`: there are streams that are not ours, and nothing is idle. */
   share(measuredJ: number, work: Readonly<WorkCost>, there: { readonly jobs: number; readonly others: boolean }, nowMs: number): Shares;
   /** The next window begins. */
@@ -109,6 +111,7 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
     },
     isSteady: () => steady,
     idlePowerW,
+    idleMeasuredW: (at) => (idleScale.has(at) ? idlePowerW(at) : null),
     share(measuredJ, work, { jobs, others }, nowMs) {
       bringUpTo(nowMs);
       if (jobs === 0 && work.energyJ <= 0) {

@@ -63,10 +63,10 @@ function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
   WORK.decode.sequences = view.phase === 'prefill' ? 0 : sequences;
   WORK.decode.contextTokens = view.contextTokens + waitingTokens;
   const rawStepMs = model.iterationTimeMs(WORK, point);
-  const stepMs = rawStepMs * timeScale.decode;
+  const stepMs = rawStepMs * (timeScale.decode[point] as number);
   WORK.prefill.tokens = mechanisms.interference ? forecast.prefillTokensMean : 0;
   WORK.prefill.contextTokens = forecast.promptTokensMean - forecast.prefillTokensMean;
-  const interferenceMs = (model.iterationTimeMs(WORK, point) - rawStepMs) * timeScale.prefill;
+  const interferenceMs = (model.iterationTimeMs(WORK, point) - rawStepMs) * (timeScale.prefill[point] as number);
   WORK.prefill.contextTokens = 0;
   const perMs = mechanisms.forecast ? forecast.perMs : 0;
   const prefillShare = perMs * interferenceMs;
@@ -95,9 +95,10 @@ function settledAt({ model, share, timeScale, mechanisms, phase }: ReplicaView, 
   const { oneMs, perSequenceMs, prefillMs } = (times.points[point] ??= shareTimesAt(model, share, point, phase === 'prefill'));
   const perMs = mechanisms.forecast ? share.perMs : 0;
   const outPerMs = perMs * share.outputTokensMean;
-  const perSequence = perSequenceMs * timeScale.decode;
-  const utilisation = (mechanisms.interference ? perMs * prefillMs * timeScale.prefill : 0) + perSequence * outPerMs;
-  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs * timeScale.decode - perSequence) / (1 - utilisation) + perSequence;
+  const decodeScale = timeScale.decode[point] as number;
+  const perSequence = perSequenceMs * decodeScale;
+  const utilisation = (mechanisms.interference ? perMs * prefillMs * (timeScale.prefill[point] as number) : 0) + perSequence * outPerMs;
+  const settledTpotMs = utilisation >= TIME_SHARE_MAX ? Number.POSITIVE_INFINITY : (oneMs * decodeScale - perSequence) / (1 - utilisation) + perSequence;
   return { settledTpotMs, settledSequences: outPerMs * settledTpotMs };
 }
 
@@ -173,7 +174,7 @@ function promptTimes(view: ReplicaView, point: PointIndex, stepMs: number): Pick
     WORK.prefill.contextTokens = attention / tokens - tokens / 2;
     WORK.decode.sequences = sequences;
     WORK.decode.contextTokens = contextTokens;
-    prefillMs += model.iterationTimeMs(WORK, point) * timeScale.prefill;
+    prefillMs += model.iterationTimeMs(WORK, point) * (timeScale.prefill[point] as number);
     prefillIterations += 1;
     for (let done = from; done < next; done++) {
       firstTokenMs.push(startMs + prefillMs);

@@ -1,14 +1,18 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
 import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
-import type { DecodeWork } from '../frontier/profile.ts';
+import type { DecodeWork, Phase } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
+import { type Corrections, createCorrections } from './corrections.ts';
+import { createDriftAlarm, type Drift } from './drift-alarm.ts';
+import type { EnergyWindow } from './energy-ledger.ts';
 import type { GuardBands } from './guard-band.ts';
 import { LENGTH_LEVELS, LEVEL, type LengthPredictor } from './length-predictor.ts';
 import { ALL_MECHANISMS, type Mechanisms } from './mechanisms.ts';
 import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { createRunningStreams } from './running-streams.ts';
-import { blended, type Learnt, NOTHING_LEARNT, TIME_SCALE_BOUNDS } from './shared-learning.ts';
+import type { LearnedModel } from './learned-model.ts';
+import type { Learnt } from './shared-learning.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
@@ -42,7 +46,11 @@ export interface ReplicaQueue {
   heldBack(jobs: number): void;
   /** What the planner judges, brought up to `nowMs`. With `candidate`: as if that job had just been sent here too. */
   view(nowMs: number, candidate?: TrackedJob): ReplicaView;
-  timeScale(): { readonly prefill: number; readonly decode: number };
+  readonly corrections: Corrections;
+  /** Whether its times have left the profile, by phase. */
+  drift(): Readonly<Record<Phase, Drift>>;
+  /** What its counters said of a window. */
+  energySeen(window: EnergyWindow): void;
   /** The same as seen here, without what others say. */
   learnt(): { readonly prefill: Learnt; readonly decode: Learnt };
   /** What other gateways have learnt of it, all together. */
@@ -60,6 +68,8 @@ export interface ReplicaQueueOptions {
   readonly disaggregated?: boolean;
   /** What falls to this replica if all take their part of what the fleet is sent. Default: its own arrivals. */
   readonly share?: (nowMs: number) => FleetShare;
+  /** `model` is this one's, and learns from what is seen here; it has no other corrections of times. */
+  readonly learned?: LearnedModel;
   /** Default: all. */
   readonly mechanisms?: Mechanisms;
   /** Views show every running stream by itself, however many: for rivals that look at each. */
@@ -72,22 +82,26 @@ export interface ReplicaQueueOptions {
 const LOOK_UP_AGAIN = 1.15;
 /** How long a limit that was seen still counts for the newcomers expected. */
 const TIGHTEST_MEMORY_MS = 30_000;
-/** The profile weighs as `belief` samples. */
-const SCALE = { rate: 0.05, ...TIME_SCALE_BOUNDS, belief: 3 };
+/** A stretch in which only decode ran, and alike, at one point. */
+interface Stretch {
+  readonly fromMs: number;
+  readonly point: PointIndex;
+  readonly decode: DecodeWork;
+  steps: number;
+  readonly job: TrackedJob;
+}
+
 /** A sample of the step time needs this many steps to be worth reading through token batching and timer noise. */
 const SAMPLE_STEPS_MIN = 4;
 
 export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
-  const { model, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
+  const { model, learned, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
   const { maxSequences, kvTokens } = model.profile.serving;
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
   const forecast: ArrivalForecast = createArrivalForecast();
-  const scale = { prefill: 1, decode: 1 };
-  /** What `scale` would be without the others. */
-  const own = { prefill: 1, decode: 1 };
-  const learnt = { prefill: 0, decode: 0 };
-  let others: Readonly<Record<'prefill' | 'decode', Learnt>> = { prefill: NOTHING_LEARNT, decode: NOTHING_LEARNT };
+  const corrections = createCorrections(model);
+  const drift = { prefill: createDriftAlarm(), decode: createDriftAlarm() };
   const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
   let structure = 0;
@@ -109,7 +123,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   const tightestTtft = createTightest();
   let outputTokensMean = 0;
   /** A stretch in which only decode ran at one point: what the step time is learnt from. */
-  let stretch: { readonly fromMs: number; readonly stepMs: number; steps: number; job: TrackedJob } | null = null;
+  let stretch: Stretch | null = null;
 
   function pointNow(): PointIndex {
     return appliedPoint ?? model.fastest;
@@ -118,12 +132,15 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   /** What prompts are prefilled at, and beside. */
   function prefillsNow(): { readonly point: PointIndex; readonly decode: DecodeWork } {
     if (groups !== null) return { point: groups.prefill.appliedPoint ?? model.fastest, decode: NO_DECODE };
-    return { point: pointNow(), decode: { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() } };
+    return { point: pointNow(), decode: decodingNow() };
   }
 
   function stepNowMs(): number {
-    const decode = { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
-    return model.iterationTimeMs({ prefill: NO_PREFILL, decode }, pointNow());
+    return model.iterationTimeMs({ prefill: NO_PREFILL, decode: decodingNow() }, pointNow());
+  }
+
+  function decodingNow(): DecodeWork {
+    return { sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() };
   }
 
   /** Lets what cannot be seen go on: prompts being prefilled, in order, and the tokens of jobs that do not stream. */
@@ -131,7 +148,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const passedMs = nowMs - progressAtMs;
     if (passedMs <= 0) return;
     progressAtMs = nowMs;
-    if (running.count() > 0) running.steps(passedMs / (stepNowMs() * scale.decode));
+    if (running.count() > 0) running.steps(passedMs / (stepNowMs() * (corrections.time.decode[pointNow()] as number)));
     if (waiting.length === 0) return;
     // Batch by batch: with more context behind it each takes longer, and a long prompt's last batches several times its first.
     for (let leftMs = passedMs; leftMs > 0 && waiting.length > 0; ) {
@@ -143,7 +160,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (tokens <= 0) break;
       const prefill = { tokens, contextTokens: head.prefilledTokens * Math.min(1, ofHead / tokens) };
       const { point, decode } = prefillsNow();
-      const batchMs = model.iterationTimeMs({ prefill, decode }, point) * scale.prefill;
+      const batchMs = model.iterationTimeMs({ prefill, decode }, point) * (corrections.time.prefill[point] as number);
       const share = Math.min(1, leftMs / batchMs);
       leftMs -= batchMs;
       prefillSome(share * tokens, nowMs);
@@ -187,29 +204,33 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     const seen = { tookMs: actualMs, ...prefillsNow() };
     // What was cached of it only the server knows, which tells at the end.
     if (mechanisms.prefixAffinity && job.spec.prefix !== undefined) job.prefillSeen = seen;
-    else learn('prefill', actualMs / believedPrefillMs(seen, job.promptTokens, 0));
+    else learnPrompt(seen, job.promptTokens, 0, nowMs);
   }
 
   function believedPrefillMs({ point, decode }: PrefillSeen, promptTokens: number, cachedTokens: number): number {
     return promptTimeMs(promptTokens, model.profile.serving.maxBatchTokens, (prefill) => model.iterationTimeMs({ prefill, decode }, point), cachedTokens);
   }
 
-  function learn(phase: 'prefill' | 'decode', ratio: number): void {
+  function learnPrompt(seen: PrefillSeen, promptTokens: number, cachedTokens: number, nowMs: number): void {
     if (!mechanisms.residuals) return;
-    const bounded = Math.min(SCALE.max, Math.max(SCALE.min, ratio));
-    // A plain mean first, which is soon near the truth; exponentially weighted once that forgets faster.
-    learnt[phase] += 1;
-    own[phase] += Math.max(SCALE.rate, 1 / (SCALE.belief + learnt[phase])) * (bounded - own[phase]);
-    scale[phase] = blended(learntOf(phase), others[phase]);
+    if (learned !== undefined) learned.prefillSeen({ ...seen, promptTokens, cachedTokens });
+    else timeSeen('prefill', seen.point, seen.tookMs / believedPrefillMs(seen, promptTokens, cachedTokens), nowMs);
   }
 
-  function learntOf(phase: 'prefill' | 'decode'): Learnt {
-    return { value: own[phase], samples: learnt[phase] };
+  function learnStep({ point, decode, job }: Stretch, tookMs: number): void {
+    if (!mechanisms.residuals) return;
+    if (learned !== undefined) learned.decodeSeen({ point, decode, stepMs: tookMs });
+    else timeSeen('decode', point, tookMs / model.iterationTimeMs({ prefill: NO_PREFILL, decode }, point), job.lastTokenAtMs);
+  }
+
+  function timeSeen(phase: Phase, point: PointIndex, ratio: number, nowMs: number): void {
+    corrections.timeSeen(phase, point, ratio);
+    drift[phase].observe(ratio, nowMs);
   }
 
   /** Ends the stretch, up to its job's last token, when anything that shapes the step changes; learns from it if it was long enough. */
   function endStretch(): void {
-    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learn('decode', (stretch.job.lastTokenAtMs - stretch.fromMs) / (stretch.steps * stretch.stepMs));
+    if (stretch !== null && stretch.steps >= SAMPLE_STEPS_MIN) learnStep(stretch, (stretch.job.lastTokenAtMs - stretch.fromMs) / stretch.steps);
     stretch = null;
   }
 
@@ -236,14 +257,18 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     structure: () => structure,
     foreignCount: () => foreignSequences,
     decoding: () => ({ sequences: running.count() + foreignSequences, contextTokens: running.contextTokens() * (1 + foreignSequences / Math.max(1, running.count())), foreign: foreignSequences }),
-    timeScale: () => scale,
-    learnt: () => ({ prefill: learntOf('prefill'), decode: learntOf('decode') }),
+    corrections,
+    drift: () => ({ prefill: drift.prefill.state(), decode: drift.decode.state() }),
+    energySeen(window) {
+      if (mechanisms.residuals) corrections.energySeen(window);
+    },
+    learnt: () => ({ prefill: corrections.own('prefill'), decode: corrections.own('decode') }),
     peersLearnt(told) {
-      if (!mechanisms.residuals) return;
+      // What others have learnt is how far a profile is off, and here is none.
+      if (!mechanisms.residuals || learned !== undefined) return;
       version += 1;
       structure += 1;
-      others = told;
-      for (const phase of ['prefill', 'decode'] as const) scale[phase] = blended(learntOf(phase), told[phase]);
+      corrections.peers(told);
     },
     add(job, nowMs) {
       version += 1;
@@ -257,7 +282,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
       tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
       // A limit that one stream alone cannot keep at the fastest point is nothing to plan newcomers by.
-      const aloneMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: job.promptTokens } }, model.fastest) * scale.decode;
+      const aloneMs = model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences: 1, contextTokens: job.promptTokens } }, model.fastest) * (corrections.time.decode[model.fastest] as number);
       if (tpotLimitOf(job) > aloneMs) tightestTpot.observe(tpotLimitOf(job), nowMs);
     },
     tokens(job, tokens, nowMs) {
@@ -278,7 +303,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
         stretch.steps += tokens;
         if (stretch.steps >= 4 * SAMPLE_STEPS_MIN) endStretch();
       } else if (stretch === null && (groups !== null || waiting.length === 0) && job.spec.streaming) {
-        stretch = { fromMs: nowMs, stepMs: stepNowMs(), steps: 0, job };
+        stretch = { fromMs: nowMs, point: pointNow(), decode: decodingNow(), steps: 0, job };
       }
     },
     remove(job, nowMs) {
@@ -294,7 +319,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     },
     cached(job, promptTokens, cachedTokens) {
       if (job.prefillSeen === null || cachedTokens >= promptTokens) return;
-      learn('prefill', job.prefillSeen.tookMs / believedPrefillMs(job.prefillSeen, promptTokens, cachedTokens));
+      learnPrompt(job.prefillSeen, promptTokens, cachedTokens, job.firstTokenAtMs ?? job.dispatchedAtMs);
       job.prefillSeen = null;
     },
     applied(point, nowMs) {
@@ -357,7 +382,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       nowMs,
       model,
       mechanisms,
-      timeScale: { ...scale },
+      timeScale: corrections.time,
+      priced: corrections.priced,
       appliedPoint,
       ...(groups === null ? {} : { groups }),
       waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),

@@ -1,6 +1,7 @@
 // What a decision sees of one replica at one instant: plain values, made by `replica-queue.ts`, judged by `planner.ts`.
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { Forecast } from './arrival-forecast.ts';
+import type { PointScale, Pricing } from './corrections.ts';
 import type { JobId } from './job.ts';
 import type { Mechanisms } from './mechanisms.ts';
 
@@ -73,8 +74,10 @@ export interface ReplicaView {
   /** The belief. */
   readonly model: PerformanceModel;
   readonly mechanisms: Mechanisms;
-  /** Learnt corrections: real time over believed time. */
-  readonly timeScale: { readonly prefill: number; readonly decode: number };
+  /** Learnt corrections: real time over believed time, by point. */
+  readonly timeScale: PointScale;
+  /** What work costs in joules, with what was learnt of it. */
+  readonly priced: Pricing;
   /** Where the device is now; `null` at default clocks, which is the fastest point. */
   readonly appliedPoint: PointIndex | null;
   /** Where prompts are prefilled on devices of their own; `appliedPoint` is then the decode group's. `phase-views.ts` makes two views of it. */

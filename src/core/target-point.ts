@@ -1,6 +1,7 @@
 // How fast should the fleet run to spend least? Few replicas with full batches at a faster point, or more of them at a slower
 // one: what arrives decides, not what is here. Routing prices by this point, so that packing stops where spreading gets cheaper.
 import { NO_PREFILL, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
+import type { PointScale, Pricing } from './corrections.ts';
 import { parkedPowerW } from './work-energy.ts';
 
 export interface FleetLoad {
@@ -13,7 +14,9 @@ export interface FleetLoad {
   readonly outputTokensMean: number;
   /** What an output token may take on average over all that arrives; `Infinity` where nothing has a TPOT. */
   readonly tpotMs: number;
-  readonly timeScale: { readonly prefill: number; readonly decode: number };
+  /** As learnt of one of them: times, and what work costs. */
+  readonly timeScale: PointScale;
+  readonly priced: Pricing;
 }
 
 /** Share of its time or of its places that a replica is filled to in the long run. */
@@ -28,21 +31,21 @@ const SETTLE_SHARE = 0.9;
  * load as that takes, and the others idle parked; where the fleet has not as many, the point is too slow. O(points).
  */
 export function targetPoint(model: PerformanceModel, load: FleetLoad): PointIndex {
-  const { arrivalsPerMs, replicas, promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs, timeScale } = load;
+  const { arrivalsPerMs, replicas, promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs, timeScale, priced } = load;
   const { maxSequences, kvTokens } = model.profile.serving;
   const contextEach = promptTokensMean + outputTokensMean / 2;
   const placesMax = FILLED.places * Math.min(maxSequences, kvTokens / contextEach);
   const prefill = { tokens: Math.max(1, prefillTokensMean), contextTokens: promptTokensMean - prefillTokensMean };
   const one = { sequences: 1, contextTokens: contextEach };
-  const parkedW = parkedPowerW(model);
+  const parkedW = parkedPowerW(priced);
   let best = model.fastest;
   let bestW = Number.POSITIVE_INFINITY;
   for (let point = 0; point < model.points.length; point++) {
-    const step = (sequences: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextEach } }, point) * timeScale.decode;
+    const step = (sequences: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextEach } }, point) * (timeScale.decode[point] as number);
     const perSequenceMs = (step(65) - step(1)) / 64;
     const baseMs = step(1) - perSequenceMs;
     // Beside decodes the pass over the weights is paid once.
-    const prefillMs = (model.iterationTimeMs({ prefill, decode: one }, point) - model.iterationTimeMs({ prefill: NO_PREFILL, decode: one }, point)) * timeScale.prefill;
+    const prefillMs = (model.iterationTimeMs({ prefill, decode: one }, point) - model.iterationTimeMs({ prefill: NO_PREFILL, decode: one }, point)) * (timeScale.prefill[point] as number);
     const workMs = prefillMs + perSequenceMs * outputTokensMean;
     const byTpot = tpotMs === Number.POSITIVE_INFINITY ? 1 : 1 - baseMs / Math.max(1e-9, SETTLE_SHARE * tpotMs - perSequenceMs);
     // Places bound the batch: λ·n·s/(1 − ρ) ≤ placesMax, at s = α + β·placesMax.
@@ -55,8 +58,8 @@ export function targetPoint(model: PerformanceModel, load: FleetLoad): PointInde
     // Where streams are fewer than one at a time, each has the steps of its life to itself.
     const sequences = Math.max(1, (perMs * outputTokensMean * baseMs) / (1 - perMs * workMs));
     const decode = { sequences, contextTokens: sequences * contextEach };
-    const stepJ = model.decodeEnergyJ(decode, point) - (parkedW * model.decodeTimeMs(decode, point)) / 1000;
-    const prefillJ = model.prefillEnergyJ(prefill, point) - (parkedW * model.prefillTimeMs(prefill, point)) / 1000;
+    const stepJ = priced.decodeEnergyJ(decode, point) - (parkedW * priced.decodeTimeMs(decode, point)) / 1000;
+    const prefillJ = priced.prefillEnergyJ(prefill, point) - (parkedW * priced.prefillTimeMs(prefill, point)) / 1000;
     const costW = 1000 * arrivalsPerMs * (prefillJ + (outputTokensMean / sequences) * stepJ);
     if (costW < bestW) {
       bestW = costW;

@@ -1,6 +1,7 @@
 // What work costs at an operating point, above what idling parked would burn anyway. Plans compare power, routes joules.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import type { PointIndex } from '../frontier/performance-model.ts';
 import type { DecodeWork } from '../frontier/profile.ts';
+import type { Pricing } from './corrections.ts';
 import type { PointCosts } from './point-costs.ts';
 import { type ReplicaView, type WaitingPrompt, sequencesOf } from './replica-view.ts';
 
@@ -10,8 +11,8 @@ import { type ReplicaView, type WaitingPrompt, sequencesOf } from './replica-vie
  * that never ends it is the busy power, with gaps the gaps count as parked (Perseus' "power of waiting").
  */
 export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
-  const { model, forecast } = view;
-  const parkedW = parkedPowerW(model);
+  const { priced, forecast } = view;
+  const parkedW = parkedPowerW(priced);
   const present = sequencesOf(view);
   // What is here counts as if it arrived within these times: it only sets how much prefill there is to decode.
   const prefillPerMs = forecast.perMs + view.waiting.length / PRESENT_PROMPTS_MS;
@@ -21,9 +22,9 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
   const contextTokens = sequences * (forecast.promptTokensMean + view.outputTokensMean / 2);
   const prefill = { tokens: Math.max(1, forecast.prefillTokensMean), contextTokens: forecast.promptTokensMean - forecast.prefillTokensMean };
   const decode = { sequences, contextTokens };
-  const prefillJ = model.prefillEnergyJ(prefill, costs.point) - (parkedW * model.prefillTimeMs(prefill, costs.point)) / 1000;
+  const prefillJ = priced.prefillEnergyJ(prefill, costs.point) - (parkedW * priced.prefillTimeMs(prefill, costs.point)) / 1000;
   if (view.phase === 'prefill') return 1000 * prefillPerMs * prefillJ;
-  const stepJ = model.decodeEnergyJ(decode, costs.point) - (parkedW * model.decodeTimeMs(decode, costs.point)) / 1000;
+  const stepJ = priced.decodeEnergyJ(decode, costs.point) - (parkedW * priced.decodeTimeMs(decode, costs.point)) / 1000;
   if (view.phase === 'decode') return 1000 * (tokensPerMs / sequences) * stepJ;
   return 1000 * (prefillPerMs * prefillJ + (tokensPerMs / sequences) * stepJ);
 }
@@ -38,52 +39,52 @@ export function excessPowerW(view: ReplicaView, costs: PointCosts): number {
  * run faster.
  */
 export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: PointIndex, raisedMs: number): number {
-  const { model } = withJob;
+  const { priced } = withJob;
   const job = withJob.waiting.at(-1) as WaitingPrompt;
   const sequences = sequencesOf(withJob);
-  const prefillJ = prefillChargeJ(model, job, after);
+  const prefillJ = prefillChargeJ(priced, job, after);
   let contextTokens = withJob.contextTokens;
   for (const prompt of withJob.waiting) contextTokens += prompt.promptTokens;
-  return prefillJ + stepsChargeJ(model, { sequences, contextTokens }, job.outputTokensMiddle, after) + raiseChargeJ(model, { sequences, contextTokens }, before, after, raisedMs);
+  return prefillJ + stepsChargeJ(priced, { sequences, contextTokens }, job.outputTokensMiddle, after) + raiseChargeJ(priced, { sequences, contextTokens }, before, after, raisedMs);
 }
 
 /** The equal part of one of `all` in as many steps. */
-export function stepsChargeJ(model: PerformanceModel, all: DecodeWork, steps: number, point: PointIndex): number {
-  return (steps * excessStepJ(model, parkedPowerW(model), all.sequences, all.contextTokens, point)) / all.sequences;
+export function stepsChargeJ(priced: Pricing, all: DecodeWork, steps: number, point: PointIndex): number {
+  return (steps * excessStepJ(priced, parkedPowerW(priced), all.sequences, all.contextTokens, point)) / all.sequences;
 }
 
 /** What it takes more to run so much longer faster; nothing where the newcomer is alone. */
-export function raiseChargeJ(model: PerformanceModel, { sequences, contextTokens }: DecodeWork, before: PointIndex, after: PointIndex, raisedMs: number): number {
+export function raiseChargeJ(priced: Pricing, { sequences, contextTokens }: DecodeWork, before: PointIndex, after: PointIndex, raisedMs: number): number {
   if (before === after || sequences === 1) return 0;
-  return (Math.max(0, busyPowerW(model, sequences, contextTokens, after) - busyPowerW(model, sequences, contextTokens, before)) * raisedMs) / 1000;
+  return (Math.max(0, busyPowerW(priced, sequences, contextTokens, after) - busyPowerW(priced, sequences, contextTokens, before)) * raisedMs) / 1000;
 }
 
 /** Energy above parked idling of what a prompt still has to be prefilled. */
-export function prefillChargeJ(model: PerformanceModel, prompt: Pick<WaitingPrompt, 'promptTokens' | 'prefilledTokens'>, point: PointIndex): number {
+export function prefillChargeJ(priced: Pricing, prompt: Pick<WaitingPrompt, 'promptTokens' | 'prefilledTokens'>, point: PointIndex): number {
   PREFILL.tokens = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
   PREFILL.contextTokens = prompt.prefilledTokens;
-  return model.prefillEnergyJ(PREFILL, point) - (parkedPowerW(model) * model.prefillTimeMs(PREFILL, point)) / 1000;
+  return priced.prefillEnergyJ(PREFILL, point) - (parkedPowerW(priced) * priced.prefillTimeMs(PREFILL, point)) / 1000;
 }
 
-function busyPowerW(model: PerformanceModel, sequences: number, contextTokens: number, point: PointIndex): number {
+function busyPowerW(priced: Pricing, sequences: number, contextTokens: number, point: PointIndex): number {
   DECODE.sequences = sequences;
   DECODE.contextTokens = contextTokens;
-  return (1000 * model.decodeEnergyJ(DECODE, point)) / model.decodeTimeMs(DECODE, point);
+  return (1000 * priced.decodeEnergyJ(DECODE, point)) / priced.decodeTimeMs(DECODE, point);
 }
 
-function excessStepJ(model: PerformanceModel, parkedW: number, sequences: number, contextTokens: number, point: PointIndex): number {
+function excessStepJ(priced: Pricing, parkedW: number, sequences: number, contextTokens: number, point: PointIndex): number {
   DECODE.sequences = sequences;
   DECODE.contextTokens = contextTokens;
-  return model.decodeEnergyJ(DECODE, point) - (parkedW * model.decodeTimeMs(DECODE, point)) / 1000;
+  return priced.decodeEnergyJ(DECODE, point) - (parkedW * priced.decodeTimeMs(DECODE, point)) / 1000;
 }
 
 const PREFILL = { tokens: 0, contextTokens: 0 };
 const DECODE = { sequences: 0, contextTokens: 0 };
 
 /** What a group draws that has nothing to do and may wait at its cheapest point. */
-export function parkedPowerW(model: PerformanceModel): number {
+export function parkedPowerW(priced: Pricing): number {
   let parkedW = Number.POSITIVE_INFINITY;
-  for (let point = 0; point < model.points.length; point++) parkedW = Math.min(parkedW, model.idlePowerW(point));
+  for (let point = 0; point < priced.points.length; point++) parkedW = Math.min(parkedW, priced.idlePowerW(point));
   return parkedW;
 }
 

@@ -1,6 +1,6 @@
 // Public formats of sweeps to frontiers: which columns, which units, and what cannot be made of them. Nothing is guessed: a table that
 // has no time or no energy of a piece of work is refused with the reason.
-import type { FrontiersFile, MeasuredFrontier, MeasuredPoint } from './frontiers-file.ts';
+import { type FrontiersFile, frontiersSchema, type MeasuredFrontier, type MeasuredPoint } from './frontiers-file.ts';
 
 /** The text is not in that format, or nothing can be made of it; with the line where one is to blame. */
 export class ConversionError extends Error {
@@ -79,22 +79,30 @@ export function convertSweep(text: string, format: string, about: { readonly nam
     rows += 1;
     if (rows > ROWS_MAX) throw new ConversionError(`line ${index + 1}: more than ${ROWS_MAX} rows`);
     const { work, point } = known.point(rowOf(line, header, index + 1));
-    if (!(point.timeMs > 0) || !(point.energyJ > 0)) throw new ConversionError(`line ${index + 1}: got ${point.timeMs} ms and ${point.energyJ} J, want more than nothing of both`);
+    if (![point.timeMs, point.energyJ].every((value) => value > 0 && Number.isFinite(value))) throw new ConversionError(`line ${index + 1}: got ${point.timeMs} ms and ${point.energyJ} J, want more than nothing of both, and an end`);
     const points = frontiers.get(work);
     if (points === undefined) frontiers.set(work, [point]);
     else points.push(point);
   }
   if (frontiers.size === 0) throw new ConversionError('the table has no rows');
-  return {
+  const file: FrontiersFile = {
     format: 'paceline-frontiers/1',
     name: about.name,
     knobs: known.knobs,
     frontiers: [...frontiers].map(([work, points]): MeasuredFrontier => ({ work, points })),
     provenance: { source: about.source, licence: about.licence, convertedFrom: format, notes: known.notes },
   };
+  // What is written here must be read again.
+  const [issue] = frontiersSchema.safeParse(file).error?.issues ?? [];
+  if (issue !== undefined) throw new ConversionError(`what comes of it is no file of frontiers: ${issue.path.map(String).join('.')}: ${issue.message}`);
+  return file;
 }
 
+/** As people and programs print them; no hexadecimal ones, which `Number` takes as well. */
+const DECIMAL = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+
 function rowOf(line: string, header: readonly string[], lineNumber: number): Row {
+  if (line.includes('"')) throw new ConversionError(`line ${lineNumber}: got a quotation mark; none of these formats quotes its cells, and what a quoted comma means would be guessed`);
   const cells = line.split(',');
   if (cells.length !== header.length) throw new ConversionError(`line ${lineNumber}: got ${cells.length} cells, want ${header.length}`);
   return (column) => {
@@ -102,7 +110,7 @@ function rowOf(line: string, header: readonly string[], lineNumber: number): Row
     return {
       text: cell,
       get number() {
-        const value = cell === '' ? Number.NaN : Number(cell);
+        const value = DECIMAL.test(cell) ? Number(cell) : Number.NaN;
         if (!Number.isFinite(value)) throw new ConversionError(`line ${lineNumber}: ${column}: got '${cell.slice(0, 40)}', want a number`);
         return value;
       },

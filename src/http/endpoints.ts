@@ -31,6 +31,15 @@ export const ENDPOINTS: ReadonlyMap<string, Endpoint> = new Map<string, Endpoint
   ['/v1/images/variations', 'opaque'],
 ]);
 
+/** OpenTelemetry's names where it has one; all of chat's kin are `chat`. */
+const OPERATIONS: Readonly<Partial<Record<Endpoint, string>>> = { chat: 'chat', responses: 'chat', messages: 'chat', completions: 'text_completion', embeddings: 'embeddings' };
+const OPERATION_OF_PATH = new Map([...ENDPOINTS].map(([path, endpoint]) => [path, OPERATIONS[endpoint] ?? path.replace(/^\/(v\d\/)?/, '').replaceAll('/', '_')]));
+
+/** What telemetry calls it, from a closed list: paths that pass through are one. */
+export function operationOf(path: string): string {
+  return OPERATION_OF_PATH.get(path) ?? 'pass_through';
+}
+
 /** Whose shape a refusal has. */
 export type Dialect = 'openai' | 'anthropic';
 

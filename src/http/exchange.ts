@@ -7,6 +7,7 @@ import type { LimitDecision, Limiter } from '../core/tenant-limits.ts';
 import { isLimited } from '../core/tenant-limits.ts';
 import type { Runtime } from '../runtime.ts';
 import type { RejectReason } from '../scheduler/events.ts';
+import type { RequestTraces } from '../telemetry/request-traces.ts';
 import type { Access } from './access.ts';
 import { tenantOf } from './access.ts';
 import type { AnswerHead } from './answer-head.ts';
@@ -18,11 +19,11 @@ import { lessSpent } from './asked.ts';
 import { cut, cutIfUnread } from './cut.ts';
 import type { Refusal } from './error-response.ts';
 import type { Endpoint } from './endpoints.ts';
-import { dialectOf } from './endpoints.ts';
+import { dialectOf, ENDPOINTS, operationOf } from './endpoints.ts';
 import { energyWriterFor, readEnergyAsked, setEnergyHeaders } from './energy-told.ts';
 import type { EnginePriority } from './engine-priority.ts';
 import { errorEvent, writeRefusal } from './error-response.ts';
-import { clientHeaders, clientTrailers, requestIdOf } from './headers.ts';
+import { clientHeaders, clientTrailers, requestIdOf, serverRequestIdOf, traceIdOf } from './headers.ts';
 import { createHeldAnswer, type HeldAnswer } from './held-answer.ts';
 import { jobOf } from './job-of.ts';
 import type { KeepAlive } from './keep-alive.ts';
@@ -38,6 +39,7 @@ import { serverErrorEvent } from './server-error-event.ts';
 import { tierTold, tierToldOfClass } from './service-tier.ts';
 import { readSlo } from './slo.ts';
 import { tierWriterFor } from './tier-writer.ts';
+import { tracedSink } from './traced-sink.ts';
 import type { ServerRequest } from './upstream-request.ts';
 import { queryOf, upstreamRequest } from './upstream-request.ts';
 
@@ -68,7 +70,15 @@ export interface ExchangeOptions {
   readonly retried: (retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }) => void;
   /** Another model is asked, for no replica of the one wanted is up. */
   readonly fellBack: (fallback: { readonly requestId: string; readonly from: string; readonly to: string }) => void;
-  readonly failed: (failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }) => void;
+  readonly failed: (failure: Failure & { readonly requestId: string; readonly traceId: string | null }) => void;
+  /** `null`: of single requests nothing is told. */
+  readonly traces?: RequestTraces | null;
+}
+
+interface Failure {
+  readonly replicaId: ReplicaId;
+  readonly phase: 'before-answer' | 'mid-answer';
+  readonly error: Error;
 }
 
 /** `path` is the route's, without what the client wrote behind it. */
@@ -98,11 +108,14 @@ type State =
   | { readonly kind: 'over' };
 
 export function createExchange(options: ExchangeOptions): Exchange {
-  const { runtime, now } = options;
+  const { runtime, now, traces = null } = options;
   let jobs = 0;
 
   return (endpoint, path, incoming, outgoing) => {
     const requestId = requestIdOf(incoming.headers);
+    /** The same at each try. */
+    const serverRequestId = serverRequestIdOf(incoming.headers, requestId);
+    const trace = traces?.began({ requestId, method: incoming.method ?? 'POST', path, isRoute: ENDPOINTS.has(path), headers: incoming.headers }) ?? null;
     let state: State = { kind: 'reading' };
     /** A replica it was sent to could not be reached. */
     let unreached = false;
@@ -113,11 +126,14 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
     const refuse = (refusal: Refusal): void => {
       options.refused(refusal.kind, requestId);
+      trace?.refused(refusal.kind);
       if (keepAlive.hasBegun()) return endWith(errorEvent(refusal, dialectOf(path)));
       state = { kind: 'over' };
       keepAlive.stop();
       writeRefusal(outgoing, refusal, requestId, dialectOf(path));
     };
+
+    const failed = (failure: Failure): void => options.failed({ ...failure, requestId, traceId: trace?.traceId ?? traceIdOf(incoming.headers) });
 
     outgoing.once('close', () => {
       const left = state;
@@ -125,6 +141,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       keepAlive.stop();
       if (left.kind === 'sent' || left.kind === 'refused' || left.kind === 'answering') left.call.abort();
       if (left.kind !== 'reading' && left.kind !== 'over') runtime.ended(left.jobId, 'cancelled', null);
+      trace?.closed({ statusCode: outgoing.headersSent ? outgoing.statusCode : null, left: left.kind !== 'over' });
     });
 
     if (options.draining()) return refuse({ kind: 'rejected', reason: 'draining', retryAfterMs: null });
@@ -148,7 +165,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const energy = readEnergyAsked(incoming.headers);
       if (energy.kind === 'bad') return refuse({ kind: 'bad-request', param: energy.param, message: energy.message });
       jobs += 1;
-      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, operation: operationOf(path), tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
       const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo), energy: energy.asked };
       if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
       else enter(job, identity.tenant, content);
@@ -182,6 +199,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     /** `content` is let go once it is answered: until then another replica may have to have it, and an answer may take minutes. */
     function submit(job: JobSpec, content: Content, asked: Asked = { slo: job.slo, queueTimeoutMs: job.queueTimeoutMs, arrivedAtMs: now(), fallbacks: content.fallbacks, fellBack: false }): void {
       state = { kind: 'queued', jobId: job.jobId };
+      trace?.queued(job);
       runtime.submit(job, {
         rejected: (reason, retryAfterMs) => {
           if (state.kind !== 'queued') return options.limiter.settle(job.jobId, null);
@@ -201,8 +219,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
           const { body, usageOptions, name } = content;
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model) });
-          const call = options.send(replicaId, request, sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content));
+          const attempt = trace?.sent(replicaId, prediction) ?? null;
+          const request = upstreamRequest(incoming, { endpoint, path, requestId: serverRequestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model), trace: attempt?.context ?? null });
+          const call = options.send(replicaId, request, tracedSink(sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content), attempt));
           state = { kind: 'sent', jobId: job.jobId, call };
         },
       });
@@ -285,7 +304,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
           if (statusCode === 401 || statusCode === 403) {
             content.body = null;
             call.abort();
-            options.failed({ requestId, replicaId, phase: 'before-answer', error: new Error(`the model server answered ${statusCode}: check replicas[].apiKeyEnv`) });
+            failed({ replicaId, phase: 'before-answer', error: new Error(`the model server answered ${statusCode}: check replicas[].apiKeyEnv`) });
             refuse({ kind: 'upstream-refused-us' });
             return runtime.ended(jobId, 'failed', null);
           }
@@ -297,7 +316,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
             const got = `${statusCode}, ${type}${encoding === undefined ? '' : `, ${encoding}`}`;
             content.body = null;
             call.abort();
-            options.failed({ requestId, replicaId, phase: 'before-answer', error: new Error(`the model server answered a stream with ${got}`) });
+            failed({ replicaId, phase: 'before-answer', error: new Error(`the model server answered a stream with ${got}`) });
             refuse({ kind: 'upstream-no-stream', got });
             runtime.ended(jobId, 'failed', null);
           } else answer(head, call);
@@ -368,7 +387,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
         failed: (failure) => {
           if (state.kind !== 'sent' && state.kind !== 'refused' && state.kind !== 'answering') return;
           const left = state;
-          options.failed({ requestId, replicaId, phase: left.kind === 'sent' ? 'before-answer' : 'mid-answer', error: failure.error });
+          failed({ replicaId, phase: left.kind === 'sent' ? 'before-answer' : 'mid-answer', error: failure.error });
           // Nothing else is tried again. A connection that was kept open and closes before a byte of the answer may have been closed
           // before the request came, or by a server that died of it: nobody can tell, and twice the work is worse than an error.
           if (failure.kind === 'unreachable') {

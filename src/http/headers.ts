@@ -29,14 +29,28 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
   return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
-/** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew. */
-export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, contentType: string | null, slo: Slo, spentMs: number): string[] {
+/**
+ * The id that the model server gets. Engines keep their books by it (vLLM, transformers serve): of two requests under one id, one gets
+ * the other's tokens and the other hangs. So what a client has chosen goes on with an end that nobody can choose.
+ */
+export function serverRequestIdOf(headers: IncomingHttpHeaders, requestId: string): string {
+  return headers['x-request-id'] === requestId ? `${requestId}-${randomUUID().slice(-12)}` : requestId;
+}
+
+/** Of the W3C context that the client sent; `null` where there is none that can be read. */
+export function traceIdOf({ traceparent }: IncomingHttpHeaders): string | null {
+  return typeof traceparent === 'string' ? (/^[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}/.exec(traceparent)?.[1] ?? null) : null;
+}
+
+/** Headers for the model server: name, value, name, value …. What is left of the SLO is said anew, and `trace` stands in for the client's context. */
+export function serverHeaders(headers: IncomingHttpHeaders, requestId: string, contentType: string | null, slo: Slo, spentMs: number, trace: Readonly<Record<string, string>> | null = null): string[] {
   const out = contentType === null ? ['x-request-id', requestId] : ['content-type', contentType, 'x-request-id', requestId];
   out.push('via', VIA);
   for (const name of TO_SERVER) {
     const value = headers[name];
-    if (typeof value === 'string') out.push(name, value);
+    if (typeof value === 'string' && trace?.[name] === undefined) out.push(name, value);
   }
+  if (trace !== null) for (const name in trace) out.push(name, trace[name] as string);
   if (slo.ttftMs !== undefined) out.push('x-slo-ttft-ms', leftMs(slo.ttftMs, spentMs));
   if (slo.tpotMs !== undefined) out.push('x-slo-tpot-ms', leftMs(slo.tpotMs, 0));
   if (slo.e2eMs !== undefined) out.push('x-request-deadline-ms', leftMs(slo.e2eMs, spentMs));

@@ -2,6 +2,7 @@
 import type { HttpBindings } from '@hono/node-server';
 import { Hono } from 'hono';
 import type { App } from './app.ts';
+import { addDashboardRoutes, type DashboardPage, isDashboardPath } from './dashboard-routes.ts';
 import { refusalResponse } from './error-response.ts';
 import { requestIdOf } from './headers.ts';
 import type { OperatorAccess } from './operator-access.ts';
@@ -16,8 +17,12 @@ export interface OperatorAppOptions {
   readonly status: () => unknown;
   /** The accounts of energy; plain data. */
   readonly energy?: () => object;
+  /** The page at `/paceline/dashboard`. */
+  readonly dashboard?: DashboardPage;
   /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
   readonly drain: (replicaId: string, on: boolean) => object | null;
+  /** What was learnt of a replica, as a profile; or why there is none. */
+  readonly profile: (replicaId: string) => object | 'unknown' | 'cold';
   readonly refused: (kind: 'unauthorized', requestId: string) => void;
 }
 
@@ -29,7 +34,10 @@ export function createOperatorApp(options: OperatorAppOptions): App {
     if (mayOperate(options.access, context.req.path, headers)) return next();
     const requestId = requestIdOf(headers);
     options.refused('unauthorized', requestId);
-    return refusalResponse({ kind: 'unauthorized', message: `This listener wants ${options.access === null ? 'to be asked by no page of another site' : "the operators' key, as Authorization: Bearer KEY"}; /healthz and /readyz are open` }, requestId);
+    const refusal = refusalResponse({ kind: 'unauthorized', message: `This listener wants ${options.access === null ? 'to be asked under a name of this machine (127.0.0.1, localhost), and by no page of another site' : "the operators' key, as Authorization: Bearer KEY, or as the password that a browser asks for"}; /healthz and /readyz are open` }, requestId);
+    // A browser asks its user then; whatever stands for the user's name, the password is the key.
+    if (options.access !== null && options.dashboard !== undefined && isDashboardPath(context.req.path)) refusal.headers.set('www-authenticate', 'Basic realm="Paceline operators", charset="UTF-8"');
+    return refusal;
   });
   app.get('/healthz', (context) => context.json({ status: 'ok' }));
   app.get('/readyz', (context) => (options.ready() ? context.json({ status: 'ready' }) : context.json({ status: 'not ready' }, 503)));
@@ -43,6 +51,13 @@ export function createOperatorApp(options: OperatorAppOptions): App {
       return replica === null ? context.json({ error: `no replica '${context.req.param('id')}'; /paceline/status lists those that there are` }, 404) : context.json(replica);
     });
   }
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/status, /paceline/energy, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
+  app.get('/paceline/replicas/:id/profile', (context) => {
+    const id = context.req.param('id');
+    const profile = options.profile(id);
+    if (profile === 'unknown') return context.json({ error: `no replica '${id}'; /paceline/status lists those that there are` }, 404);
+    return profile === 'cold' ? context.json({ error: `too little was seen of replica '${id}' yet; ask again when it has served some dozens of requests` }, 409) : context.json(profile);
+  });
+  if (options.dashboard !== undefined) addDashboardRoutes(app, options.dashboard);
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
   return app;
 }

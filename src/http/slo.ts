@@ -95,7 +95,7 @@ function readHeader(header: SloHeader, raw: string, tenant: TenantConfig): Heade
 }
 
 function milliseconds(text: string): number | null {
-  if (!/^\d{1,12}(\.\d{1,6})?$/.test(text)) return null;
+  if (!/^\d{1,12}(\.\d{1,20})?$/.test(text)) return null;
   return inRange(Number(text));
 }
 

@@ -24,6 +24,7 @@ export interface UpstreamRequestOptions {
   readonly endpoint: Endpoint;
   /** Of the route. */
   readonly path: string;
+  /** As the server is to know it. */
   readonly requestId: string;
   readonly body: Buffer;
   readonly usageOptions: InferenceRequest['usageOptions'];
@@ -34,6 +35,8 @@ export interface UpstreamRequestOptions {
   readonly model: string;
   readonly slo: Slo;
   readonly spentMs: number;
+  /** Of the trace, by header, in the place of what the client said; `null`: what the client said goes on. */
+  readonly trace?: Readonly<Record<string, string>> | null;
   /** How the replica is spoken to. */
   readonly upstream: { readonly model: string; readonly asksUsage: boolean; readonly priority: EnginePriority | null };
 }
@@ -51,7 +54,7 @@ export function upstreamRequest(incoming: IncomingMessage, options: UpstreamRequ
   return {
     method: incoming.method ?? 'POST',
     path: options.path + queryOf(incoming.url),
-    headers: serverHeaders(incoming.headers, options.requestId, hasBody ? contentType : null, options.slo, options.spentMs),
+    headers: serverHeaders(incoming.headers, options.requestId, hasBody ? contentType : null, options.slo, options.spentMs, options.trace ?? null),
     body: hasBody ? (asksUsage ? withUsageAsked(edited, usageOptions) : edited) : null,
     hideUsage: asksUsage && !options.showUsage,
     streams,

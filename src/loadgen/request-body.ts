@@ -9,8 +9,9 @@ export type Endpoint = 'chat' | 'completions';
  *   the length is known to nobody beforehand. `max_tokens` is the same cap for all requests.
  * - `exact`: `max_tokens` with `ignore_eos`, for real engines such as vLLM. A gateway that bounds its prediction by
  *   `max_tokens` then knows every length: fair between policies, flattering to all of them.
+ * - `capped`: `max_tokens` alone, for servers that refuse what OpenAI does not have (transformers serve): an answer may end before it.
  */
-export type Lengths = 'hidden' | 'exact';
+export type Lengths = 'hidden' | 'exact' | 'capped';
 
 export const PATHS: Readonly<Record<Endpoint, string>> = { chat: '/v1/chat/completions', completions: '/v1/completions' };
 
@@ -30,7 +31,7 @@ export function requestBody(plan: BodyPlan, prompt: string, outputTokens: number
     stream_options: { include_usage: true },
     ...(plan.lengths === 'hidden'
       ? { max_tokens: plan.maxTokens, metadata: { emulate_output_tokens: String(outputTokens) } }
-      : { max_tokens: outputTokens, ignore_eos: true }),
+      : { max_tokens: outputTokens, ...(plan.lengths === 'exact' ? { ignore_eos: true } : {}) }),
   });
 }
 

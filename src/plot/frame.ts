@@ -35,7 +35,7 @@ export function axes({ left, right, top, bottom }: Frame, x: { readonly scale: S
   if (x !== null) {
     for (const tick of apart(x.scale)) {
       const at = px(x.scale.at(tick));
-      parts.push(`<path class="grid" d="M${at} ${top}V${bottom}"/><text class="small faint" x="${at}" y="${bottom + 15}" text-anchor="middle">${numberText(tick)}</text>`);
+      parts.push(`<path class="grid" d="M${at} ${top}V${bottom}"/><text class="small faint" x="${at}" y="${bottom + 15}" text-anchor="${at > right - 6 ? 'end' : 'middle'}">${numberText(tick)}</text>`);
     }
     parts.push(`<text class="faint" x="${(left + right) / 2}" y="${bottom + 32}" text-anchor="middle">${escaped(x.label)}</text>`);
   }

@@ -51,7 +51,8 @@ export function tableHtml({ columns, rows }: Table): string {
   return `<div class="scrolls" tabindex="0" role="group" aria-label="table"><table><thead><tr>${columns.map((column, index) => `<th scope="col"${rows.some((row) => typeof row[index] === 'number') ? ' class="number"' : ''}>${escaped(column)}</th>`).join('')}</tr></thead><tbody>${rows.map((row) => `<tr>${row.map(cell).join('')}</tr>`).join('')}</tbody></table></div>`;
 }
 
-const PAGE_CSS = [
+/** Of `page`, and of other pages that look alike. */
+export const PAGE_CSS = [
   '*{box-sizing:border-box}',
   'body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,sans-serif}',
   'main{max-width:72rem;margin:0 auto;padding:1.5rem 1rem 4rem}',

@@ -47,7 +47,8 @@ function linearTicks(values: readonly number[], ends: Ends, wanted: number): Tic
   let high = ends.to ?? most(values, 1);
   // A little above nothing is drawn from nothing: a bar or a curve that begins at 80 % of the most looks like all the difference.
   if (ends.from === undefined && low > 0 && low < 0.6 * high) low = 0;
-  if (high <= low) high = low + (low === 0 ? 1 : Math.abs(low));
+  // Values that differ by the dust of binary fractions are one value: between them there is no step that a number could take.
+  if (high - low <= DUST * Math.max(Math.abs(low), Math.abs(high))) high = low + (low === 0 ? 1 : Math.abs(low));
   const step = roundStep((high - low) / Math.max(1, wanted - 1));
   if (ends.from === undefined) low = Math.floor(low / step + 1e-9) * step;
   if (ends.to === undefined) high = Math.ceil(high / step - 1e-9) * step;
@@ -55,6 +56,9 @@ function linearTicks(values: readonly number[], ends: Ends, wanted: number): Tic
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index++) ticks.push(tidy(index * step));
   return { from: low, to: high, ticks };
 }
+
+/** Relative; finer than anything that is measured, and far above what a number can tell apart. */
+const DUST = 1e-9;
 
 /** 1, 2 or 5 times a power of ten, not less than the raw step. */
 function roundStep(raw: number): number {
@@ -66,7 +70,7 @@ function roundStep(raw: number): number {
 function logTicks(values: readonly number[], ends: Ends): Ticks {
   const low = ends.from ?? least(values, 1);
   let high = ends.to ?? most(values, 10);
-  if (high <= low) high = low * 10;
+  if (high <= low * (1 + DUST)) high = low * 10;
   const decades = Math.log10(high / low);
   const factors = decades > 4 ? [1] : decades > 2 ? [1, 3] : decades > 0.7 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
   const ticks: number[] = [];

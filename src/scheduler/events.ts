@@ -1,6 +1,6 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
-import type { JobEnergy } from '../core/energy-ledger.ts';
+import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
@@ -56,7 +56,7 @@ export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'queu
 
 /** Why a replica runs at its point: the binding constraint, for people. */
 export interface Explanation {
-  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled';
+  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled' | 'learning';
   readonly jobId?: JobId;
   /** Of the binding constraint, at the chosen point. */
   readonly slackMs?: number;
@@ -69,6 +69,10 @@ export interface JobReport {
   readonly tenant: string;
   readonly model: string;
   readonly outcome: JobOutcome;
+  /** As the job had it. */
+  readonly operation?: string;
+  /** Its tokens are as its server said, and not what was seen of them. */
+  readonly usageTold?: boolean;
   readonly ttftMs: number | null;
   readonly tpotMs: number | null;
   readonly e2eMs: number;
@@ -101,7 +105,8 @@ export type Effect =
       readonly why: Explanation;
     }
   /** Nothing is known of it from now on. */
-  | { readonly kind: 'left'; readonly replicaId: ReplicaId }
+  /** `energy`: its accounts as they ended. */
+  | { readonly kind: 'left'; readonly replicaId: ReplicaId; readonly energy?: ReplicaEnergy }
   | { readonly kind: 'report'; readonly report: JobReport }
   /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
   | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

@@ -1,6 +1,7 @@
 // What is asked of the fleet as a whole, by model: what arrives, what is sent on, how large it is, and what of it falls to one
 // replica. The planner provides for a replica's part of this and not for what routing happened to send there lately.
 import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
+import type { Corrections } from '../core/corrections.ts';
 import type { JobSpec } from '../core/job.ts';
 import type { FleetShare } from '../core/replica-view.ts';
 import { targetPoint } from '../core/target-point.ts';
@@ -17,7 +18,7 @@ export interface FleetDemand {
   /** What falls to a replica if every one that is up takes its part of the models it serves. Looked up once for all replicas that serve the same. */
   shareOf(spec: ReplicaSpec, nowMs: number): FleetShare;
   /** The point at which the fleet does best, of replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
-  targetOf(spec: ReplicaSpec, timeScale: { readonly prefill: number; readonly decode: number }, job: PendingJob, nowMs: number): PointIndex;
+  targetOf(spec: ReplicaSpec, learnt: Pick<Corrections, 'time' | 'priced'>, job: PendingJob, nowMs: number): PointIndex;
   /** Some replica came, went, or has another breaker. */
   changed(): void;
 }
@@ -84,7 +85,7 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
       shares.set(key, { atMs: nowMs, share });
       return share;
     },
-    targetOf({ belief, disaggregated = false }, timeScale, { spec: { model }, promptTokens }, nowMs) {
+    targetOf({ belief, disaggregated = false }, learnt, { spec: { model }, promptTokens }, nowMs) {
       let byModel = targets.get(belief);
       if (byModel === undefined) {
         byModel = new Map();
@@ -103,7 +104,8 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
         prefillTokensMean: disaggregated ? 0 : (forecast?.prefillTokensMean ?? promptTokens),
         outputTokensMean,
         tpotMs: perTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / perTpotMean,
-        timeScale,
+        timeScale: learnt.time,
+        priced: learnt.priced,
       });
       byModel.set(key, { atMs: nowMs, point });
       return point;

@@ -25,6 +25,8 @@ export function reportOf(
     tenant: spec.tenant,
     model: spec.model,
     outcome: event.outcome,
+    ...(spec.operation === undefined ? {} : { operation: spec.operation }),
+    usageTold: event.usage !== undefined,
     ttftMs,
     tpotMs,
     e2eMs,

@@ -55,7 +55,9 @@ export function energyAtReturn({ energy }: Replica, job: TrackedJob, nowMs: numb
 export function metered({ energy, queue }: Replica, { group, reading }: Extract<SchedulerEvent, { kind: 'metered' }>, nowMs: number): readonly Effect[] {
   if (energy === null) return [];
   queue.bringUpToDate(nowMs);
-  return energy.metered(group ?? null, reading, nowMs).settled.map(settledEffect);
+  const { settled, window } = energy.metered(group ?? null, reading, nowMs);
+  if (window !== null) queue.energySeen(window);
+  return settled.map(settledEffect);
 }
 
 /** Its group is at another point from now on; `null`: default clocks. The queue must not have been told of it yet. */

@@ -2,6 +2,7 @@
 import type { EnergyLedger } from '../core/energy-ledger.ts';
 import type { JobId, ReplicaId } from '../core/job.ts';
 import type { Company } from '../core/job-energy.ts';
+import type { LearnedModel } from '../core/learned-model.ts';
 import type { LearnedRoom } from '../core/learned-room.ts';
 import { SATURATED_MS } from '../core/limits.ts';
 import type { Plan } from '../core/planner.ts';
@@ -17,6 +18,8 @@ export interface ReplicaSpec {
   readonly models: readonly string[];
   /** The belief, never the truth. */
   readonly belief: PerformanceModel;
+  /** `belief` is this one's: it has no profile, and is learnt while it serves, by all replicas that share it. */
+  readonly learned?: LearnedModel;
   /** Jobs sent at once; further ones wait here, in our queue. */
   readonly concurrencyMax: number;
   /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
@@ -41,6 +44,7 @@ export interface Replica {
   backAtMs: number;
   /** It has been said not to be up; before the first word about it that is not known. */
   wasAway: boolean;
+  isHeard: boolean;
   breaker: Breaker;
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;

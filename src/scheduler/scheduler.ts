@@ -6,6 +6,7 @@ import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
+import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
 import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
@@ -20,6 +21,7 @@ import { createReplicaQueue } from '../core/replica-queue.ts';
 import type { PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
+import type { Phase } from '../frontier/profile.ts';
 import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
@@ -82,6 +84,8 @@ export interface FleetSnapshot {
     readonly waitingPrompts: number;
     readonly runningStreams: number;
     readonly stepTimeResidual: number;
+    /** Phases in which it has left its profile (`core/drift-alarm.ts`): real over believed time of late, and for how long. Absent where it has not. */
+    readonly drift?: Readonly<Partial<Record<Phase, { readonly ratio: number; readonly forMs: number }>>>;
     /** Absent where nobody keeps accounts. */
     readonly energy?: ReplicaEnergy;
   }[];
@@ -98,6 +102,8 @@ export interface Scheduler {
   energyOf(jobId: JobId, usage: Usage | null, nowMs: number): JobEnergy | null;
   /** Jobs are on a replica, or have ended and wait for what its counters say. */
   hasOpenAccounts(replicaId: ReplicaId): boolean;
+  /** What was learnt of a replica, to be written out as a profile; `unknown`: there is no such replica; `cold`: it has no profile, and too little was seen of it yet. */
+  learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** What was learnt here, for the other gateways of the fleet. */
   learnt(): Learning;
 }
@@ -160,6 +166,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       controlPeriodMs,
       concurrencyMax: spec.concurrencyMax,
       disaggregated: spec.disaggregated === true,
+      ...(spec.learned === undefined ? {} : { learned: spec.learned }),
       mechanisms,
       streamsApart: policy.kind === 'rival',
       share: (nowMs) => fleet.shareOf(spec, nowMs),
@@ -177,6 +184,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       leaving: null,
       backAtMs: Number.NEGATIVE_INFINITY,
       wasAway: false,
+      isHeard: false,
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
@@ -329,9 +337,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
     if (known === null) {
-      const kept = mayKeep ? whyKeep(job, route, nowMs) : null;
+      const cold = isCold(job.spec.model);
+      const kept = mayKeep && !cold ? whyKeep(job, route, nowMs) : null;
       // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
-      if (job.spec.infeasible === 'refuse' && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
+      if (job.spec.infeasible === 'refuse' && !cold && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
       if (kept !== null) return kept;
     }
     waiting.contentionOf(job.spec.model).sent(job, nowMs);
@@ -407,6 +416,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
+  /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
+  function isCold(model: string): boolean {
+    return policy.kind === 'paceline' && replicas.some(({ spec }) => spec.learned !== undefined && !spec.learned.isWarm() && spec.models.includes(model));
+  }
+
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
@@ -419,7 +433,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     };
     /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
-    const leastAlone = routing === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
+    const by = isCold(job.spec.model) ? 'least-loaded' : routing;
+    const leastAlone = by === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
     for (let index = 0; index < replicas.length; index++) {
       const load = loads[index] as number;
@@ -427,7 +442,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const replica = replicas[index] as Replica;
       if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
-      if (routing === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
+      if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
         idleSeen.add(replica.spec.belief);
       }
@@ -435,11 +450,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.timeScale(), job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.corrections, job, nowMs) });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), routing, riskMaxOf(job), seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), by, riskMaxOf(job), seen);
   }
 
   /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */
@@ -620,6 +635,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return ({ demanded }) => ({ point: point ?? demanded ?? belief.fastest, why: { binding: 'policy' } });
       }
       case 'paceline': {
+        if (replica.spec.learned?.isWarm() === false) return () => ({ point: belief.fastest, why: { binding: 'learning' } });
         const plan = planOf(replica, nowMs);
         return (group) => ({ point: pointNow(belief, group, plan, { nowMs, dwell: mechanisms.dwell }), why: explain(planOfGroup(plan, group.phase)) });
       }
@@ -674,11 +690,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return event.leaving ? orphaned(nowMs) : sendQueued(nowMs, true);
   }
 
-  /** What its counters tell of its last jobs comes a little after they have ended. */
+  /** What its counters tell of its last jobs comes a little after they have ended. Who bridges until another one is heard of stays for it. */
   function leave(nowMs: number): Effect[] {
     const effects: Effect[] = [];
     for (const replica of replicas.filter((candidate) => candidate.leaving !== null)) {
-      const since = (loads[replica.index] as number) > 0 ? null : (replica.leaving?.idleSinceMs ?? nowMs);
+      const bridges = replica.state === 'up' && replica.spec.models.some((model) => serving.isBridged(model));
+      const since = bridges || (loads[replica.index] as number) > 0 ? null : (replica.leaving?.idleSinceMs ?? nowMs);
       replica.leaving = { idleSinceMs: since };
       if (since === null || nowMs - since < LEAVES_AFTER_MS) continue;
       replicas.splice(replica.index, 1);
@@ -687,7 +704,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       for (const [place, other] of replicas.entries()) other.index = place;
       byId.delete(replica.spec.replicaId);
       fleetChanged();
-      effects.push({ kind: 'left', replicaId: replica.spec.replicaId });
+      effects.push({ kind: 'left', replicaId: replica.spec.replicaId, ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }) });
     }
     return effects;
   }
@@ -697,6 +714,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (replica === undefined) return NO_EFFECTS;
     if (event.state === 'up' && replica.wasAway) replica.backAtMs = nowMs;
     replica.wasAway = event.state !== 'up';
+    replica.isHeard = true;
     replica.state = event.state;
     if (event.state !== 'up') replica.saturated = null;
     if (event.state === 'down') affinity.lost(replica.index);
@@ -813,6 +831,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return placement?.kind === 'sent' ? energyNow(placement.replica, placement.job, usage, nowMs) : null;
     },
     hasOpenAccounts: (replicaId) => (byId.get(replicaId)?.energy?.open() ?? 0) > 0,
+    learntOf(replicaId) {
+      const replica = byId.get(replicaId);
+      if (replica === undefined) return 'unknown';
+      const { spec: { belief, learned }, queue } = replica;
+      if (learned?.isWarm() === false) return 'cold';
+      const samplesAt = learned?.samplesAt ?? queue.corrections.samplesAt;
+      return { model: belief, priced: queue.corrections.priced, seenPoints: belief.points.filter((_, point) => samplesAt('decode', point) + samplesAt('prefill', point) > 0).map(({ id }) => id) };
+    },
     learnt: () => ({ timeScales: new Map(replicas.map(({ spec, queue: own }) => [spec.replicaId, own.learnt()])), bytesPerToken: prompts.learnt() }),
     snapshot(nowMs) {
       return {
@@ -824,7 +850,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
-          stepTimeResidual: replica.queue.timeScale().decode,
+          stepTimeResidual: replica.queue.corrections.overall('decode'),
+          ...driftOf(replica, nowMs),
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
@@ -832,6 +859,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   };
 }
+
+function driftOf({ queue }: Replica, nowMs: number): Pick<FleetSnapshot['replicas'][number], 'drift'> {
+  const drifted = PHASES.flatMap((phase) => {
+    const drift = queue.drift()[phase];
+    return drift.kind === 'drifted' ? [[phase, { ratio: drift.ratio, forMs: nowMs - drift.sinceMs }] as const] : [];
+  });
+  return drifted.length === 0 ? {} : { drift: Object.fromEntries(drifted) };
+}
+
+const PHASES = ['prefill', 'decode'] as const;
 
 /** At a replica's fastest, with nobody else there, and room for what is not known yet. */
 function aloneMs(belief: PerformanceModel, promptTokens: number, cachedTokens: number, outputTokens: number): number {

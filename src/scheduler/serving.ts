@@ -13,6 +13,8 @@ export type Breaker =
 export interface Servant {
   readonly spec: { readonly replicaId: ReplicaId; readonly models: readonly string[] };
   readonly state: 'up' | 'draining' | 'down';
+  /** Its health was told once: whether it is up is not just unknown yet. */
+  readonly isHeard: boolean;
   /** It is to be taken out of the fleet; `null`: it stays. */
   readonly leaving: object | null;
   readonly breaker: Breaker;
@@ -25,6 +27,8 @@ export interface Serving<Replica extends Servant> {
   count(model: string): number;
   /** Jobs are kept from it: for each of its models there are others. */
   isSpared(replica: Replica): boolean;
+  /** Those of a model that leave serve it until one that stays is heard of. */
+  isBridged(model: string): boolean;
   /** Some replica came, went, or has another breaker. */
   changed(): void;
 }
@@ -39,6 +43,21 @@ interface Standing<Replica> {
 export function createServing<Replica extends Servant>(replicas: readonly Replica[]): Serving<Replica> {
   /** Emptied whenever something changes. */
   const byModel = new Map<string, Standing<Replica>>();
+  const bridged = new Map<string, boolean>();
+
+  /** Of a model whose replicas are all replaced at once: nobody has heard yet of any that comes, so those that go serve for that long. */
+  function isBridged(model: string): boolean {
+    const known = bridged.get(model);
+    if (known !== undefined) return known;
+    const staying = replicas.filter((replica) => replica.leaving === null && replica.spec.models.includes(model));
+    const is = staying.some(({ isHeard }) => !isHeard) && !staying.some(({ state }) => state === 'up');
+    bridged.set(model, is);
+    return is;
+  }
+
+  function isUp({ state, leaving, spec }: Servant, model: string, avoid: readonly ReplicaId[] | undefined): boolean {
+    return state === 'up' && spec.models.includes(model) && (leaving === null || isBridged(model)) && !avoid?.includes(spec.replicaId);
+  }
 
   function standingOf(model: string, avoid: readonly ReplicaId[] | undefined): Standing<Replica> {
     const known = avoid === undefined ? byModel.get(model) : undefined;
@@ -71,11 +90,11 @@ export function createServing<Replica extends Servant>(replicas: readonly Replic
       const { closed, halfOpen, longestOpen } = standingOf(model, undefined);
       return closed > 0 ? closed : halfOpen > 0 ? halfOpen : longestOpen === null ? 0 : 1;
     },
+    isBridged,
     isSpared: (replica) => replica.breaker.kind !== 'closed' && replica.spec.models.every((model) => standingOf(model, undefined).closed > 0),
-    changed: () => byModel.clear(),
+    changed: () => {
+      byModel.clear();
+      bridged.clear();
+    },
   };
-}
-
-function isUp({ state, leaving, spec }: Servant, model: string, avoid: readonly ReplicaId[] | undefined): boolean {
-  return state === 'up' && leaving === null && spec.models.includes(model) && !avoid?.includes(spec.replicaId);
 }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import type { JobId, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
+import { createLearnedModel, type LearnedModel } from '../core/learned-model.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { TruthScale } from '../engine/physics.ts';
@@ -50,6 +51,12 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  /** The beliefs are starting profiles, to be learnt from; default: they are taken at their word, with corrections. */
+  readonly learns?: boolean;
+  /** Joules so far are kept this often, on `energySamples`. */
+  readonly sampleEnergyEveryMs?: number;
+  /** The scheduler is told what the devices' counters say, as often as a gateway reads them; default: it is not. */
+  readonly metered?: boolean;
   readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
@@ -91,6 +98,7 @@ export interface SimulatedRun {
   readonly utilisation: number;
   /** Time-weighted over replicas. */
   readonly clockMhzMean: number;
+  readonly energySamples?: readonly { readonly atMs: number; readonly energyJ: number }[];
   /** Prompt tokens that were found in the prefix cache. */
   readonly cachedPromptTokens?: number;
 }
@@ -102,20 +110,23 @@ const MODEL = 'model';
 const MAX_OUTPUT_TOKENS = 4096;
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
+/** As often as a gateway reads them. */
+const METER_EVERY_MS = 500;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
   const fleet = createSimulatedFleet(replicaIds, (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }));
   // Replicas of one profile share its model: the scheduler takes idle ones for alike by it.
-  const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, createPerformanceModel(profile)]));
-  const beliefOf = (index: number): PerformanceModel => models.get((members[index] as FleetMember).belief) as PerformanceModel;
+  const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, options.learns === true ? createLearnedModel(profile) : { model: createPerformanceModel(profile) }]));
+  const beliefOf = (index: number): PerformanceModel => learnedBy(index).model;
+  const learnedBy = (index: number): LearnedModel | { readonly model: PerformanceModel } => models.get((members[index] as FleetMember).belief) as LearnedModel;
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences })),
+    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
@@ -123,9 +134,11 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     queuedMax: 100_000,
     bringUpToDate,
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
+    energyAccounts: metered,
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
+  const energySamples: { atMs: number; energyJ: number }[] = [];
   let rejected = 0;
   let cachedPromptTokens = 0;
   let nowMs = 0;
@@ -219,14 +232,25 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   let arriving = 0;
   let tickAtMs = 0;
+  let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
+  let sampleAtMs = options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
   let steps = 0;
   while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, tickAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, tickAtMs, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied } = fleet.advanceTo(nowMs);
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
     for (const event of brought) tellBrought(event);
+    if (sampleAtMs <= nowMs) {
+      energySamples.push({ atMs: nowMs, energyJ: fleet.totals(nowMs).energyJ });
+      sampleAtMs += options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
+    }
+    if (meterAtMs <= nowMs) {
+      for (const replicaId of replicaIds) bringUpToDate(replicaId);
+      for (const replicaId of replicaIds) tell({ kind: 'metered', replicaId, reading: { energyJ: fleet.meterJ(replicaId, nowMs), epoch: 0, powerW: null } });
+      meterAtMs += METER_EVERY_MS;
+    }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
       tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
@@ -236,7 +260,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, cachedPromptTokens };
+  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens };
 }
 
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */

@@ -1,10 +1,13 @@
 // What the gateway tells of itself: one function per event, which is where a metric's name, unit and labels live and
 // where a log line is worded. Labels come from closed lists; ids stand in logs only.
+import type { Meter } from '@opentelemetry/api';
 import type { Logger } from 'pino';
 import type { ReplicaId } from '../core/job.ts';
 import type { LimitKind, LimitScope } from '../core/tenant-limits.ts';
 import type { JobReport, RejectReason } from '../scheduler/events.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
+import { createEnergyMetrics, type EnergyReadings } from './energy-metrics.ts';
+import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } from './gen-ai-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
 import { createRegistry } from './registry.ts';
 
@@ -13,11 +16,13 @@ export interface Telemetry {
   jobRejected(reason: RejectReason, sloClass: string): void;
   /** Refused before it became a job; `kind` from the closed list of refusals. */
   requestRefused(kind: string, requestId: string): void;
-  upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error }): void;
+  upstreamFailed(failure: { readonly requestId: string; readonly replicaId: ReplicaId; readonly phase: 'before-answer' | 'mid-answer'; readonly error: Error; /** Of the W3C context that it came with or was given. */ readonly traceId?: string | null }): void;
   /** Refused by a server that could not serve it now, and sent to another. */
   requestRetried(retry: { readonly requestId: string; readonly replicaId: ReplicaId; readonly statusCode: number }): void;
   modelFellBack(fallback: { readonly requestId: string; readonly from: string; readonly to: string }): void;
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down', why: string): void;
+  /** It is out of the fleet: its series end. */
+  replicaLeft(replicaId: ReplicaId): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
   /** It has refused a request because it has too many. */
   replicaSaturated(replicaId: ReplicaId): void;
@@ -43,24 +48,24 @@ export interface Telemetry {
   energyFile(why: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly concurrent: number }[]; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
 }
 
-/** Bounds of OpenTelemetry's gen_ai.server.* histograms, seconds; so that dashboards made for those fit. */
-const TTFT_BOUNDS_S = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
-const TPOT_BOUNDS_S = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5];
-const DURATION_BOUNDS_S = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 /** Actual minus predicted: below zero it came sooner. */
 const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 
-export function createTelemetry(log: Logger): Telemetry {
+/** `meter`: of the operator's OpenTelemetry, where there is one. */
+export function createTelemetry(log: Logger, meter: Meter | null = null): Telemetry {
   const registry = createRegistry();
+  const genAi = createGenAiMetrics(registry, meter);
+  const energy = createEnergyMetrics(registry);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
   const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
   const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
   const tpot = registry.histogram({ name: 'paceline_time_per_output_token_seconds', help: 'Mean over the tokens after the first, per request.', labels: ['slo_class'], bounds: TPOT_BOUNDS_S });
   const duration = registry.histogram({ name: 'paceline_request_duration_seconds', help: 'From arrival to the last byte.', labels: ['slo_class', 'outcome'], bounds: DURATION_BOUNDS_S });
   const slo = registry.counter({ name: 'paceline_slo_results_total', help: 'Requests with an SLO, by whether all of it was met.', labels: ['slo_class', 'result'] });
+  const target = registry.gauge({ name: 'paceline_slo_attainment_target_ratio', help: 'The share of requests with an SLO that is to meet it.' });
   const ttftError = registry.histogram({ name: 'paceline_ttft_prediction_error_seconds', help: 'Actual minus predicted time to first token.', labels: ['slo_class'], bounds: ERROR_BOUNDS_S });
   const infeasible = registry.counter({ name: 'paceline_infeasible_dispatches_total', help: 'Requests sent although some deadline could not be met.', labels: ['slo_class'] });
   const tokens = registry.counter({ name: 'paceline_tokens_total', help: 'Tokens of ended requests; "cached" are those of the input that their server had read before.', labels: ['direction'] });
@@ -83,6 +88,7 @@ export function createTelemetry(log: Logger): Telemetry {
   const storeUp = registry.gauge({ name: 'paceline_store_up', help: '1 while Redis keeps the limits of all gateways together.' });
   const limitDecisions = registry.counter({ name: 'paceline_limit_decisions_total', help: 'Decisions on requests of tenants with limits, by the limit that refused, and by where it was decided.', labels: ['limit', 'decision', 'scope'] });
   const energyLeft = registry.gauge({ name: 'paceline_tenant_energy_remaining_joules', help: "What is left of the day's energy budget, as far as this gateway knows.", labels: ['tenant'] });
+  const energyBudget = registry.gauge({ name: 'paceline_tenant_energy_budget_joules', help: "The day's energy budget.", labels: ['tenant'] });
   const tenantConcurrent = registry.gauge({ name: 'paceline_tenant_requests_in_flight', help: 'Requests of tenants with limits, through this gateway.', labels: ['tenant'] });
   const queued = registry.gauge({ name: 'paceline_queued_requests', help: 'Requests waiting here for a replica.' });
   const inFlight = registry.gauge({ name: 'paceline_requests_in_flight', help: 'Requests not yet ended, queued ones included.' });
@@ -96,10 +102,11 @@ export function createTelemetry(log: Logger): Telemetry {
   const replicaPoint = registry.gauge({ name: 'paceline_replica_operating_point', help: '1 for the operating point demanded and why; "default" is default clocks.', labels: ['replica', 'point', 'binding'] });
   const groupControlled = registry.gauge({ name: 'paceline_replica_group_controlled', help: '1 when the devices of this group (prefill, decode) of a disaggregated server follow our demands.', labels: ['replica', 'group'] });
   const groupPoint = registry.gauge({ name: 'paceline_replica_group_operating_point', help: '1 for the operating point demanded of this group and why.', labels: ['replica', 'group', 'point', 'binding'] });
+  const drift = registry.gauge({ name: 'paceline_replica_profile_drift_ratio', help: 'Measured over modelled time of a phase in which the replica has left its profile; absent where it has not. Then it should be profiled anew.', labels: ['replica', 'phase'] });
   const stepResidual = registry.gauge({ name: 'paceline_replica_step_time_residual_ratio', help: 'Measured over modelled step time.', labels: ['replica'] });
   const controlUp = registry.gauge({ name: 'paceline_clock_control_up', help: '1 while demands reach the devices of all nodes.' });
   const agentState = registry.gauge({ name: 'paceline_agent_state', help: "1 for the state of each node's agent; held: demands reach its devices.", labels: ['agent', 'state'] });
-  const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape.', labels: ['quantile'] });
+  const loopDelay = registry.gauge({ name: 'paceline_event_loop_delay_seconds', help: 'Delay of the event loop since the last scrape; the 100th percentile is the longest.', labels: ['percentile'] });
   const memory = registry.gauge({ name: 'process_resident_memory_bytes', help: 'Resident memory.' });
   const cpu = registry.counter({ name: 'process_cpu_seconds_total', help: 'CPU time used, user and system.' });
 
@@ -116,6 +123,7 @@ export function createTelemetry(log: Logger): Telemetry {
       tokens.add(['input'], report.promptTokens);
       tokens.add(['cached'], report.cachedTokens);
       tokens.add(['output'], report.outputTokens);
+      genAi.reported(report);
       log.debug(report, 'request ended');
     },
     jobRejected: (reason, sloClass) => {
@@ -126,9 +134,9 @@ export function createTelemetry(log: Logger): Telemetry {
       refused.add([kind]);
       log.debug({ kind, requestId }, 'request refused');
     },
-    upstreamFailed: ({ requestId, replicaId, phase, error }) => {
+    upstreamFailed: ({ requestId, replicaId, phase, error, traceId = null }) => {
       upstreamFailures.add([replicaId, phase]);
-      log.warn({ requestId, replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
+      log.warn({ requestId, ...(traceId === null ? {} : { traceId }), replicaId, phase, err: error }, `replica ${replicaId} failed a request`);
     },
     requestRetried: ({ requestId, replicaId, statusCode }) => {
       retries.add([replicaId]);
@@ -142,6 +150,10 @@ export function createTelemetry(log: Logger): Telemetry {
       healthChanges.add([replicaId, state]);
       if (state === 'up') log.info({ replicaId, why }, `replica ${replicaId} is up`);
       else log.warn({ replicaId, why }, `replica ${replicaId} is ${state}`);
+    },
+    replicaLeft: (replicaId) => {
+      registry.forget('replica', replicaId);
+      log.info({ replicaId }, `replica ${replicaId} is out of the fleet`);
     },
     replicaBreaker: (replicaId, state, why) => {
       breakerChanges.add([replicaId, state]);
@@ -190,13 +202,15 @@ export function createTelemetry(log: Logger): Telemetry {
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, agentState, energyLeft, tenantConcurrent]) gauge.clear();
-      for (const { name, joulesRemaining, concurrent } of now.tenants) {
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
+        if (joulesPerDay !== null) energyBudget.set([name], joulesPerDay);
       }
       queued.set([], now.snapshot.queued);
       inFlight.set([], now.inFlight);
+      if (now.attainmentTarget !== undefined) target.set([], now.attainmentTarget);
       for (const replica of now.snapshot.replicas) {
         const { replicaId } = replica;
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
@@ -212,12 +226,14 @@ export function createTelemetry(log: Logger): Telemetry {
           groupPoint.set([replicaId, group, pointId ?? 'default', why.binding], 1);
         }
         stepResidual.set([replicaId], replica.stepTimeResidual);
+        for (const [phase, { ratio }] of Object.entries(replica.drift ?? {})) drift.set([replicaId, phase], ratio);
       }
       controlUp.set([], now.clockControl === 'held' ? 1 : 0);
       for (const [agent, { state }] of now.agents) agentState.set([agent, state], 1);
-      for (const [quantile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([quantile], delayS);
+      for (const [percentile, delayS] of Object.entries(now.process.eventLoopDelayS)) loopDelay.set([percentile], delayS);
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
+      if (now.energy !== undefined) energy.update(now.energy);
       return registry.render();
     },
   };

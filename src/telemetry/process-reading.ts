@@ -2,8 +2,8 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 export interface ProcessReading {
-  /** Since the last reading, by quantile. */
-  readonly eventLoopDelayS: Readonly<Record<'0.5' | '0.99' | '1', number>>;
+  /** Since the last reading, by percentile. */
+  readonly eventLoopDelayS: Readonly<Record<'50' | '99' | '100', number>>;
   readonly residentBytes: number;
   readonly cpuS: number;
 }
@@ -21,9 +21,9 @@ export function createProcessReader(): ProcessReader {
   return {
     read: () => {
       // The sampler counts its own period in; without samples its quantiles are no numbers.
-      const quantileS = (percentile: number): number => Math.max(0, (delay.count === 0 ? 0 : delay.percentile(percentile)) / 1e9 - RESOLUTION_MS / 1_000);
+      const percentileS = (percentile: number): number => Math.max(0, (delay.count === 0 ? 0 : delay.percentile(percentile)) / 1e9 - RESOLUTION_MS / 1_000);
       const reading = {
-        eventLoopDelayS: { '0.5': quantileS(50), '0.99': quantileS(99), '1': quantileS(100) },
+        eventLoopDelayS: { '50': percentileS(50), '99': percentileS(99), '100': percentileS(100) },
         residentBytes: process.memoryUsage.rss(),
         cpuS: (({ user, system }) => (user + system) / 1e6)(process.cpuUsage()),
       };

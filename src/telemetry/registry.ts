@@ -5,6 +5,13 @@ export interface Counter {
   add(labels: readonly string[], amount?: number): void;
   /** What it stands at, where somebody else counts. */
   total(labels: readonly string[], value: number): void;
+  /**
+   * What all of them stand at, where somebody else counts and some of it may yet be taken back: what falls into one series adds up, and
+   * no series falls, for a counter that falls is taken for one that began anew.
+   */
+  refill(entries: Iterable<readonly [labels: readonly string[], value: number]>): void;
+  /** Forgets all values: of things that may be gone. */
+  clear(): void;
 }
 
 export interface Gauge {
@@ -29,6 +36,8 @@ export interface Registry {
   gauge(declaration: Declaration): Gauge;
   /** `bounds` are upper bounds, ascending; above the last one is `+Inf`. */
   histogram(declaration: Declaration & { readonly bounds: readonly number[] }): Histogram;
+  /** All series with this value of this label, of whatever metric: the thing is gone, and one of its name counts from nothing. */
+  forget(label: string, value: string): void;
   render(): string;
 }
 
@@ -39,7 +48,7 @@ export interface Registry {
 const SERIES_MAX = 1_000;
 
 export function createRegistry(): Registry {
-  const metrics: { declaration: Declaration; type: string; lines: () => string[] }[] = [];
+  const metrics: { declaration: Declaration; type: string; lines: () => string[]; all: Map<string, { readonly labels: readonly string[] }> }[] = [];
 
   function series<Value>(create: () => Value): { of: (labels: readonly string[]) => Value; all: Map<string, { labels: readonly string[]; value: Value }> } {
     const all = new Map<string, { labels: readonly string[]; value: Value }>();
@@ -70,6 +79,7 @@ export function createRegistry(): Registry {
     metrics.push({
       declaration,
       type,
+      all: values.all,
       lines: () => [...values.all.values()].map(({ labels, value }) => `${declaration.name}${labelText(declaration.labels, labels)} ${numberText(value.value)}`),
     });
     return values;
@@ -85,6 +95,15 @@ export function createRegistry(): Registry {
         total: (labels, value) => {
           values.of(labels).value = value;
         },
+        refill: (entries) => {
+          const sums = new Map<{ value: number }, number>();
+          for (const [labels, value] of entries) {
+            const entry = values.of(labels);
+            sums.set(entry, (sums.get(entry) ?? 0) + value);
+          }
+          for (const [entry, sum] of sums) entry.value = Math.max(entry.value, sum);
+        },
+        clear: () => values.all.clear(),
       };
     },
     gauge: (declaration) => {
@@ -102,6 +121,7 @@ export function createRegistry(): Registry {
       metrics.push({
         declaration,
         type: 'histogram',
+        all: values.all,
         lines: () =>
           [...values.all.values()].flatMap(({ labels, value }) => {
             let cumulative = 0;
@@ -123,6 +143,12 @@ export function createRegistry(): Registry {
           entry.sum += value;
         },
       };
+    },
+    forget: (label, value) => {
+      for (const { declaration, all } of metrics) {
+        const place = declaration.labels?.indexOf(label) ?? -1;
+        if (place >= 0) for (const [key, { labels }] of all) if (labels[place] === value) all.delete(key);
+      }
     },
     render: () =>
       metrics

@@ -1,10 +1,11 @@
 // Sends requests to one model server and hands the answers on: undici's lowest-level dispatch, no streams in between.
 // Pieces that arrive together are handed on together; what they say (tokens, usage) is told beside them.
 import type { IncomingHttpHeaders } from 'node:http';
-import type { Socket } from 'node:net';
-import { buildConnector, Client, Pool } from 'undici';
+import { Pool } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { Usage } from '../core/job.ts';
+import type { AnswerKind } from './connections.ts';
+import { createConnections } from './connections.ts';
 import type { Evidence, Verdict } from './evidence.ts';
 import { tellsOfOverload, verdictOf } from './evidence.ts';
 import type { SseScanner } from './sse-scanner.ts';
@@ -86,9 +87,6 @@ interface Watched {
   check(nowMs: number): void;
 }
 
-/** Connections that are kept open for the next request though fewer are in use. */
-const IDLE_KEPT = 64;
-
 export function createReplicaClient(options: ReplicaClientOptions): ReplicaClient {
   const { now, silentMs = Number.POSITIVE_INFINITY } = options;
   const tell = options.onEvidence ?? (() => {});
@@ -97,11 +95,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   // Own timers instead of undici's: its 300 s for headers would end long answers without streaming (COMPLAINTS 27).
   const clientOptions = { connectTimeout: options.connectMs, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, allowH2: false };
   const probes = new Pool(options.origin, { ...clientOptions, connections: 2 });
-  const connector = buildConnector({ timeout: options.connectMs, allowH2: false });
-  // One connection per request under way, the last used first: undici's own pool asks every connection whether it is free.
-  const idle: Client[] = [];
-  /** Each with its connection, once it has one. */
-  const clients = new Map<Client, Socket | null>();
+  const connections = createConnections({ origin: options.origin, connectMs: options.connectMs, clientOptions, now });
   const authorization = options.apiKey === null ? [] : ['authorization', `Bearer ${options.apiKey}`];
   const watched = new Set<Watched>();
   // One timer for all calls: a late answer is a matter of minutes, a timer per piece of it is not worth its cost.
@@ -109,37 +103,18 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
   const sweep = setInterval(() => {
     const nowMs = now();
     for (const call of watched) call.check(nowMs);
-    for (const client of idle.splice(0, idle.length - Math.max(IDLE_KEPT, watched.size))) drop(client);
+    connections.sweep(watched.size);
   }, sweepEveryMs);
   sweep.unref();
 
-  function take(): Client {
-    const free = idle.pop();
-    if (free !== undefined) return free;
-    const client: Client = new Client(options.origin, {
-      ...clientOptions,
-      connect: (target, connected) =>
-        connector(target, (...outcome) => {
-          if (clients.has(client)) clients.set(client, outcome[1]);
-          connected(...outcome);
-        }),
-    });
-    clients.set(client, null);
-    return client;
-  }
-
-  function drop(client: Client): void {
-    clients.delete(client);
-    void client.destroy();
-  }
-
   function send(request: OutgoingRequest, sink: AnswerSink): Call {
-    const client = take();
+    const client = connections.take();
     let controller: Dispatcher.DispatchController | null = null;
     let holding = true;
     let over = false;
     let sending = true;
     let answering = false;
+    let answer: AnswerKind = 'whole';
     let paused = false;
     const sentAtMs = now();
     let movedAtMs = sentAtMs;
@@ -173,13 +148,10 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     }
 
     /** Once: an answer that ends may still fail, where its owner throws. */
-    function giveBack(): void {
+    function giveBack(carried: AnswerKind | null): void {
       if (!holding) return;
       holding = false;
-      if (!clients.has(client)) return;
-      // Answered before it had read the request: what it has not read stands before the next one (RFC 9112, 9.3).
-      if ((clients.get(client)?.writableLength ?? 0) > 0) drop(client);
-      else idle.push(client);
+      connections.giveBack(client, carried);
     }
     function finish(): void {
       over = true;
@@ -241,6 +213,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         heardAtMs = movedAtMs;
         judge(statusCode, headers);
         const isEventStream = /^text\/event-stream\b/i.test(String(headers['content-type'] ?? ''));
+        answer = statusCode === 500 ? 'crashed' : isEventStream ? 'stream' : 'whole';
         const encoding = headers['content-encoding'];
         // What is compressed goes on as it is, unread.
         if (encoding === undefined || encoding === 'identity') {
@@ -256,7 +229,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
         if (pieces.push(chunk) === 1) process.nextTick(flush);
       },
       onResponseEnd: (_controller, trailers) => {
-        giveBack();
+        giveBack(answer);
         if (over) return;
         let bytes = taken();
         const rest = scanner?.rest();
@@ -267,7 +240,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
       },
       onResponseError: (_controller, error) => {
         // Not at once: who hears of it may send the next request on the spot, and undici is not done with this client.
-        process.nextTick(giveBack);
+        process.nextTick(giveBack, null);
         if (over) return;
         if (!answering) options.onTrouble?.(error);
         fails(error.message);
@@ -312,7 +285,7 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     get,
     close: async () => {
       clearInterval(sweep);
-      await Promise.all([probes.destroy(), ...[...clients.keys()].map((client) => client.destroy())]);
+      await Promise.all([probes.destroy(), connections.close()]);
     },
   };
 }

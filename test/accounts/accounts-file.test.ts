@@ -133,6 +133,22 @@ describe('a keeper', () => {
     expect(states).toEqual(['disk full', null]);
   });
 
+  test('another process that held the file kept every stream waiting for a second; what is written is put off instead', () => {
+    const file = open();
+    const { keeper, states } = keeping(file, () => ({ usage: [usage()], replicas: [] }));
+    const other = new DatabaseSync(join(directory, 'a.sqlite'));
+    other.exec('BEGIN IMMEDIATE');
+    const beganAtMs = performance.now();
+    expect(keeper.flush()).toBe(false);
+    // 20 ms are wanted; this is far from either on a busy machine, too.
+    expect(performance.now() - beganAtMs).toBeLessThan(600);
+    other.exec('ROLLBACK');
+    other.close();
+    expect(keeper.flush()).toBe(true);
+    expect(file.usage(0, HOUR + 1)).toMatchObject([{ requests: 1 }]);
+    expect(states).toEqual([expect.stringContaining('locked'), null]);
+  });
+
   test('writes the rest when it is closed, and deletes what is older than it is to be kept', () => {
     const file = open();
     file.add(HOUR - 3 * 86_400, [usage()], [replica()]);

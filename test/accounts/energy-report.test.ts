@@ -58,13 +58,14 @@ describe('as text', () => {
     expect(text).toMatch(/acme +10 +1000 +100 +500 +2 +100 % +14400\.00 +1\.50 +1\.2/);
     expect(text).toMatch(/beta .* 1 +0 % /);
     expect(text).toMatch(/total .* 3 +67 % /);
+    expect(formatReport(reportOf({ rows: [usage({ modelledJ: 1 })] }))).toMatch(/acme .* 2 +99 % /);
     expect(text).toMatch(/idle +1 +100 %/);
     expect(text).toMatch(/not through here +0\.5/);
     expect(text).toMatch(/told too late +0\.25/);
     expect(text).toMatch(/all +4\.75 .*3\.56 +2\.85/);
     expect(text).toContain('an estimate at 0.5 EUR per kWh and a PUE of 1.5');
     expect(text).toContain('an estimate at 400 g CO2e per kWh');
-    expect(text).toMatch(/Counterfactual: at maximum clock .* an estimated 8 kWh \(-50\.0 % is what was taken instead\)/);
+    expect(text).toMatch(/Counterfactual: at maximum clock .* an estimated 8 kWh, .* what was taken is 50\.0 % less/);
   });
 
   test('it tells how to get cost and carbon where there is none', () => {

@@ -95,3 +95,12 @@ test.each([
   await expect(async () => run(...argv)).rejects.toThrow(UsageError);
   await expect(async () => run(...argv)).rejects.toThrow(message);
 });
+
+test('a plot was written over the profile that it was made of', async () => {
+  const own = join(directory, 'own.json');
+  const profile = readFileSync(H200, 'utf8');
+  writeFileSync(own, profile);
+  await expect(run('show', own, '--html', own)).rejects.toThrow(/--html .*own\.json: is one of the files that are read/);
+  await expect(run('compare', H200, own, '--svg', join(directory, '.', 'own.json'))).rejects.toThrow(UsageError);
+  expect(readFileSync(own, 'utf8')).toBe(profile);
+});

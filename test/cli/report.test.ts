@@ -67,6 +67,7 @@ describe('paceline report', () => {
 
   test.each<[string, string[], RegExp]>([
     ['no beginning', ['--file', 'a'], /--since DATE is missing/],
+    ['a day that is none, of another time zone: it was read as the 2nd of March', ['--since', '2026-02-30T10:00+02:00', '--file', 'a'], /--since: got '2026-02-30T10:00\+02:00', want a day/],
     ['a day that is none', ['--since', '2026-02-30', '--file', 'a'], /--since: got '2026-02-30', want a day/],
     ['a time without a zone', ['--since', '2026-02-03T10:00', '--file', 'a'], /want a day such as/],
     ['an end before the beginning', ['--since', '2026-02-03', '--until', '2026-02-03', '--file', 'a'], /--until: got '2026-02-03', which is not after/],

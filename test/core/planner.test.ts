@@ -1,3 +1,4 @@
+import { evenScale } from '../../src/core/corrections.ts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { JobId } from '../../src/core/job.ts';
@@ -111,7 +112,7 @@ describe('the plan for a replica', () => {
   });
 
   test('believes what it has learnt: a slower machine than the profile says is run faster', () => {
-    const slow = view({ running: [stream({ tpotLimitMs: 30 })], timeScale: { prefill: 1.2, decode: 1.2 } });
+    const slow = view({ running: [stream({ tpotLimitMs: 30 })], timeScale: evenScale(model.points.length, { prefill: 1.2, decode: 1.2 }) });
     expect(clockOf(slow)).toBeGreaterThan(clockOf(view({ running: [stream({ tpotLimitMs: 30 })] })));
   });
 

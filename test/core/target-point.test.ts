@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { evenScale } from '../../src/core/corrections.ts';
 import { type FleetLoad, targetPoint } from '../../src/core/target-point.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
@@ -7,7 +8,7 @@ import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 const model = createPerformanceModel(CLOCK_PROFILE);
 
 function target(over: Partial<FleetLoad> = {}): number {
-  return targetPoint(model, { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, prefillTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: { prefill: 1, decode: 1 }, ...over });
+  return targetPoint(model, { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, prefillTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: evenScale(model.points.length, { prefill: 1, decode: 1 }), priced: model, ...over });
 }
 
 describe('the point that a fleet does best at', () => {
@@ -23,7 +24,7 @@ describe('the point that a fleet does best at', () => {
         const at = (over: Partial<FleetLoad>): number => target({ arrivalsPerMs, tpotMs, replicas: 1, ...over });
         expect(at({ arrivalsPerMs: arrivalsPerMs * 1.5 })).toBeGreaterThanOrEqual(at({}));
         expect(at({ tpotMs: tpotMs * 0.8 })).toBeGreaterThanOrEqual(at({}));
-        expect(at({ timeScale: { prefill: 1.3, decode: 1.3 } })).toBeGreaterThanOrEqual(at({}));
+        expect(at({ timeScale: evenScale(model.points.length, { prefill: 1.3, decode: 1.3 }) })).toBeGreaterThanOrEqual(at({}));
       }),
     );
   });

@@ -47,7 +47,7 @@ async function startDeployed(deployed: DeployedConfig): Promise<GatewayUnderTest
     replicas: config.replicas.map((replica) => ({ ...replica, origin: upstream.url, profilePath: here(replica.profilePath) })),
     timeouts: { ...config.timeouts, readinessLagMs: 0, drainMs: 0 },
     store: null,
-    logging: { level: 'silent' },
+    logging: { level: 'silent', requests: false },
   });
   opened.push(gateway);
   return gateway;

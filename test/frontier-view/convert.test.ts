@@ -52,3 +52,14 @@ describe('a sweep', () => {
     expect(() => convertSweep(text, 'perseus-profile', ABOUT)).toThrow(/line 100002: more than 100000 rows/);
   });
 });
+
+const HEADER = 'stage,instruction,frequency,time,energy';
+test.each([
+  ['quoted cells, whose marks became a part of the name', `${HEADER}\n0,"forward",1410,0.1,20\n`, 'perseus-profile', /line 2: got a quotation mark/],
+  ['a hexadecimal clock, which was read as 16 MHz', `${HEADER}\n0,forward,0x10,0.1,20\n`, 'perseus-profile', /line 2: frequency: got '0x10', want a number/],
+  ['no requests per second, of which each took without end and was written as null', 'tp,input_len,output_len,freq_mhz,rps,power_w_sum,ttft_p99_s,tpot_p99_s\n2,10,10,1000,0,300,0.1,0.01\n', 'load-test', /line 2: got 190 ms and Infinity J/],
+  ['more frontiers than are read again', `${HEADER}\n${Array.from({ length: 10_001 }, (_, stage) => `${stage},forward,1410,0.1,20`).join('\n')}\n`, 'perseus-profile', /no file of frontiers: frontiers: /],
+])('a table is refused with %s', (_, text, format, message) => {
+  expect(() => convertSweep(text, format, ABOUT)).toThrow(ConversionError);
+  expect(() => convertSweep(text, format, ABOUT)).toThrow(message);
+});

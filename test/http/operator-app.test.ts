@@ -120,3 +120,22 @@ describe('without a key', () => {
     expect(served.stderr()).toMatch(/^paceline: admin: listens on 0\.0\.0\.0/);
   });
 });
+
+describe('without a key', () => {
+  const statusUnder = async (host: string): Promise<number> => {
+    const gateway = await start('');
+    const client = await openRawClient(gateway.adminUrl);
+    opened.push({ close: async () => void client.socket.destroy() });
+    client.socket.write(`GET /paceline/status HTTP/1.1\r\nhost: ${host}\r\nconnection: close\r\n\r\n`);
+    return (await client.read()).status;
+  };
+
+  test.each(['127.0.0.1:8081', 'localhost:8081', 'LOCALHOST', '[::1]:8081', 'gateway.localhost:9'])('it answers under a name of this machine: %s', async (host) => {
+    expect(await statusUnder(host)).toBe(200);
+  });
+
+  // A browser may be led here under any name (DNS rebinding), and then takes the answer for that site's own.
+  test.each(['evil.test', 'evil.test:8081', '127.0.0.1.evil.test', 'localhost.evil.test', '10.0.0.7'])('it answers nobody under another name: %s', async (host) => {
+    expect(await statusUnder(host)).toBe(401);
+  });
+});

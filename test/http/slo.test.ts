@@ -24,6 +24,7 @@ test.each([
   ['a tier without a class as nothing said', {}, { serviceTier: 'auto' }, ACME, 'tenant-class', { ttftMs: 700 }],
   ['a header before the tier, objective by objective', { 'x-slo-ttft-ms': '300' }, { serviceTier: 'priority' }, ANONYMOUS, 'custom', { ttftMs: 300, tpotMs: 50 }],
   ['the newer names', { 'x-llm-d-slo-ttft-ms': '300', 'x-llm-d-slo-tpot-ms': '40.5' }, {}, ANONYMOUS, 'custom', { ttftMs: 300, tpotMs: 40.5 }],
+  ['what a program computes', { 'x-slo-tpot-ms': '17.23456789012345' }, {}, ANONYMOUS, 'custom', { ttftMs: 2000, tpotMs: 17.23456789012345 }],
   ['both names when they agree', { 'x-slo-ttft-ms': '300', 'x-llm-d-slo-ttft-ms': '300.0' }, {}, ANONYMOUS, 'custom', { ttftMs: 300, tpotMs: 100 }],
   ['a header sent twice with one value', { 'x-slo-ttft-ms': '300, 300' }, {}, ANONYMOUS, 'custom', { ttftMs: 300, tpotMs: 100 }],
   ['the least of objective and remaining budget', { 'x-slo-e2e-ms': '9000', 'x-request-deadline-ms': '4000' }, {}, ANONYMOUS, 'custom', { ttftMs: 2000, tpotMs: 100, e2eMs: 4000 }],

@@ -44,6 +44,8 @@ test('hidden lengths stand in the metadata alone; exact ones in max_tokens', () 
   expect(JSON.parse(requestBody({ ...plan, endpoint: 'completions', lengths: 'exact' }, 'the of', 77))).toEqual({
     model: 'm', prompt: 'the of', stream: true, stream_options: { include_usage: true }, max_tokens: 77, ignore_eos: true,
   });
+  // What a server refuses that takes OpenAI's fields alone is left out.
+  expect(Object.keys(JSON.parse(requestBody({ ...plan, lengths: 'capped' }, 'the of', 77)) as object).sort()).toEqual(['max_tokens', 'messages', 'model', 'stream', 'stream_options']);
 });
 
 test.each([

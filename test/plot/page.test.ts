@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { escaped } from '../../src/plot/escape.ts';
 import { page, type Page } from '../../src/plot/page.ts';
 
 const PAGE: Page = {
@@ -33,4 +34,8 @@ test('a page escapes what it is given and says what was not measured', () => {
 
 test('the same values give the same bytes', () => {
   expect(page(PAGE)).toBe(page(structuredClone(PAGE)));
+});
+
+test('a name with control characters made a picture that no XML reader takes', () => {
+  expect(escaped('a\u0001\u001b[31m<\n\ud800b')).toBe('a\ufffd\ufffd[31m&lt;\n\ufffdb');
 });

@@ -24,6 +24,13 @@ describe('an axis', () => {
     expect(createScale({ kind: 'log', values, pixels: PIXELS }).ticks).toEqual(ticks);
   });
 
+  test.each(['linear', 'log'] as const)('over two values that differ by the dust of binary fractions alone ends (%s): its ticks were counted for ever', (kind) => {
+    const scale = createScale({ kind, values: [100.1, 100.1 * (1 + 1e-15)], pixels: PIXELS });
+    expect(scale.ticks.length).toBeLessThan(12);
+    expect(scale.at(100.1)).toBeGreaterThanOrEqual(50);
+    expect(scale.at(100.1)).toBeLessThanOrEqual(500);
+  });
+
   test('that is told its ends has them', () => {
     const scale = createScale({ kind: 'linear', values: [3, 300], from: 10, to: 95, pixels: PIXELS });
     expect([scale.from, scale.to, scale.at(10), scale.at(95)]).toEqual([10, 95, 50, 500]);

@@ -9,8 +9,8 @@ import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 const belief = createPerformanceModel(CLOCK_PROFILE);
 const [R0, R1, R2] = ['r0', 'r1', 'r2'] as ReplicaId[] as [ReplicaId, ReplicaId, ReplicaId];
 
-function servant(id: ReplicaId, breaker: Servant['breaker'], over: { readonly models?: readonly string[]; readonly state?: Servant['state'] } = {}): Servant {
-  return { spec: { replicaId: id, models: over.models ?? ['m'] }, state: over.state ?? 'up', leaving: null, breaker };
+function servant(id: ReplicaId, breaker: Servant['breaker'], over: { readonly models?: readonly string[]; readonly state?: Servant['state']; readonly leaving?: Servant['leaving']; readonly isHeard?: boolean } = {}): Servant {
+  return { spec: { replicaId: id, models: over.models ?? ['m'] }, state: over.state ?? 'up', leaving: over.leaving ?? null, isHeard: over.isHeard ?? true, breaker };
 }
 
 const closed = { kind: 'closed' } as const;
@@ -27,6 +27,10 @@ test.each([
   { name: 'the one that has been open longest where all are', replicas: [servant(R0, open(5)), servant(R1, open(3)), servant(R2, open(4))], may: [R1], count: 1 },
   { name: 'the open one where the closed ones are down, or draining', replicas: [servant(R0, open(5)), servant(R1, closed, { state: 'down' }), servant(R2, closed, { state: 'draining' })], may: [R0], count: 1 },
   { name: 'the open one where the closed ones serve another model', replicas: [servant(R0, open(5)), servant(R1, closed, { models: ['n'] })], may: [R0], count: 1 },
+  { name: 'the leaving one while nobody has heard of the one that comes', replicas: [servant(R0, closed, { leaving: {} }), servant(R1, closed, { state: 'down', isHeard: false })], may: [R0], count: 1 },
+  { name: 'not the leaving one where the one that comes is up', replicas: [servant(R0, closed, { leaving: {} }), servant(R1, closed)], may: [R1], count: 1 },
+  { name: 'nobody where the one that comes is known to be down', replicas: [servant(R0, closed, { leaving: {} }), servant(R1, closed, { state: 'down' })], may: [], count: 0 },
+  { name: 'nobody where none comes', replicas: [servant(R0, closed, { leaving: {} }), servant(R1, closed, { models: ['n'], state: 'down', isHeard: false })], may: [], count: 0 },
   { name: 'nobody where nobody is up', replicas: [servant(R0, closed, { state: 'down' })], may: [], count: 0 },
 ])('serve a model: $name', ({ replicas, may, count }) => {
   const serving = createServing(replicas);

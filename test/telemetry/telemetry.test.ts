@@ -13,7 +13,7 @@ const NOW = {
   tenants: [{ name: 'acme', joulesRemaining: 12.5, concurrent: 3 }],
   clockControl: 'held',
   agents: new Map([['node-a', { state: 'held' }], ['node-b', { state: 'lost' }]]),
-  process: { eventLoopDelayS: { '0.5': 0.001, '0.99': 0.002, '1': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
+  process: { eventLoopDelayS: { '50': 0.001, '99': 0.002, '100': 0.003 }, residentBytes: 1000, cpuS: 1.5 },
 };
 const REPORT = { jobId: 'j' as JobId, replicaId: 'r0' as ReplicaId, sloClass: 'interactive', tenant: 't', model: 'm', outcome: 'finished' as const, ttftMs: 120, tpotMs: 30, e2eMs: 900, promptTokens: 10, cachedTokens: 4, outputTokens: 20, energyJ: 5, met: true, prediction: { ttftMs: 100, tpotMs: 30, e2eMs: 800, ttftP90Ms: 100, tpotP90Ms: 40, slackMs: 1, feasible: true } };
 
