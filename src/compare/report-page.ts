@@ -19,7 +19,7 @@ export function comparisonPage(comparison: Comparison, analysis: Analysis): stri
     sections: [
       { heading: 'What it says', parts: [...against.map(headline), ...(measured || against.length === 0 ? [] : [text('No arm has an energy that was measured, so nothing is said of energy.')]), summaryTable(arms)] },
       { heading: 'Latency', parts: latencyParts(comparison, analysis) },
-      { heading: 'Attainment', parts: [attainmentFigure(arms), text('The share of requests that completed within every objective of their class. Whiskers: Wilson intervals, which take requests as independent; where many miss together they are wider than drawn.')] },
+      { heading: 'Attainment', parts: [attainmentFigure(arms), text('The share of requests that completed within every objective of their class. Whiskers: Wilson intervals, which take requests as independent; where many miss together the true ones are wider than drawn.')] },
       ...(measured ? [{ heading: 'Energy', parts: energyParts(analysis) }] : []),
       { heading: 'How it was measured', parts: methodParts(comparison, analysis) },
       { heading: 'Every turn', parts: [turnsTable(comparison, rounds)] },
@@ -80,7 +80,7 @@ function attainmentFigure(arms: readonly ArmSummary[]): Part {
   const lowest = Math.min(100, ...arms.flatMap((arm) => shown.map((name) => cell(arm, name).low ?? 100)));
   return {
     kind: 'figure',
-    svg: bars({ title: 'Attainment', description: `Share of requests within their objectives, by class, of ${arms.map(({ name }) => name).join(' and ')}`, label: 'attainment (%)', series: arms.map(({ name }) => name), groups: shown.map((name) => ({ name, bars: arms.map((arm) => cell(arm, name)) })), from: lowest > 85 ? 80 : 0, to: 100 }),
+    svg: bars({ title: 'Attainment', description: `Share of requests within their objectives, by class, of ${arms.map(({ name }) => name).join(' and ')}`, label: 'attainment (%)', series: arms.map(({ name }) => name), groups: shown.map((name) => ({ name, bars: arms.map((arm) => cell(arm, name)) })), from: lowest > 85 ? 80 : 0, to: lowest > 85 ? 102 : 108 }),
     ...(lowest > 85 ? { caption: 'The axis begins at 80 %.' } : {}),
     table: { columns: ['class', ...arms.flatMap(({ name }) => [`${name} (%)`, '95 %'])], rows: shown.map((name) => [name, ...arms.flatMap((arm) => { const { value, low, high } = cell(arm, name); return [value, low === undefined || high === undefined ? '–' : `${low.toFixed(2)}–${high.toFixed(2)}`]; })]) },
   };
