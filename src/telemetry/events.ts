@@ -9,7 +9,7 @@ import type { FleetSnapshot } from '../scheduler/scheduler.ts';
 import { createEnergyMetrics, type EnergyReadings } from './energy-metrics.ts';
 import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } from './gen-ai-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
-import { createRegistry } from './registry.ts';
+import { createRegistry, type Registry } from './registry.ts';
 
 export interface Telemetry {
   jobReported(report: JobReport): void;
@@ -55,8 +55,7 @@ export interface Telemetry {
 const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 
 /** `meter`: of the operator's OpenTelemetry, where there is one. */
-export function createTelemetry(log: Logger, meter: Meter | null = null): Telemetry {
-  const registry = createRegistry();
+export function createTelemetry(log: Logger, meter: Meter | null = null, registry: Registry = createRegistry()): Telemetry {
   const genAi = createGenAiMetrics(registry, meter);
   const energy = createEnergyMetrics(registry);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });

@@ -25,7 +25,7 @@ export interface Histogram {
   observe(labels: readonly string[], value: number): void;
 }
 
-interface Declaration {
+export interface Declaration {
   readonly name: string;
   readonly help: string;
   readonly labels?: readonly string[];
@@ -39,6 +39,8 @@ export interface Registry {
   /** All series with this value of this label, of whatever metric: the thing is gone, and one of its name counts from nothing. */
   forget(label: string, value: string): void;
   render(): string;
+  /** Of all metrics, in their order on the page. */
+  declared(): readonly (Declaration & { readonly type: string })[];
 }
 
 /**
@@ -150,6 +152,7 @@ export function createRegistry(): Registry {
         if (place >= 0) for (const [key, { labels }] of all) if (labels[place] === value) all.delete(key);
       }
     },
+    declared: () => metrics.map(({ declaration, type }) => ({ ...declaration, type })),
     render: () =>
       metrics
         .flatMap(({ declaration, type, lines }) => [`# HELP ${declaration.name} ${declaration.help}`, `# TYPE ${declaration.name} ${type}`, ...lines()])
