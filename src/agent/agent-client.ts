@@ -1,7 +1,7 @@
 // Speaks agent/PROTOCOL.md: one function per route, answers checked before they are believed.
 import { z } from 'zod';
 import type { AgentAddress } from './connection.ts';
-import { ANSWER_MS_MAX, AgentError, asAgentError, createConnection } from './connection.ts';
+import { ANSWER_MS_MAX, AgentError, asAgentError, callFor, createConnection } from './connection.ts';
 import type { LeaseEnd, LeaseLine } from './lease-stream.ts';
 import { readLeaseLines } from './lease-stream.ts';
 
@@ -51,14 +51,7 @@ export function createAgentClient(address: AgentAddress): AgentClient {
   // Two at most are in use: the life-line and one request.
   const connection = createConnection(address, { connectionsMax: 3, reasonOf });
 
-  async function call<Shape extends z.ZodType>(shape: Shape, method: 'GET' | 'PUT', path: string, body?: unknown): Promise<z.output<Shape>> {
-    const text = await connection.call(method, path, body);
-    try {
-      return shape.parse(JSON.parse(text));
-    } catch (error) {
-      throw new AgentError(`${method} ${path} was answered with what is not the protocol: ${text.slice(0, 80)}`, null, { cause: error });
-    }
-  }
+  const call = <Shape extends z.ZodType>(shape: Shape, method: 'GET' | 'PUT', path: string, body?: unknown): Promise<z.output<Shape>> => callFor(connection, shape, { method, path, body, isNot: 'what is not the protocol' });
 
   async function lease(request: Parameters<AgentClient['lease']>[0], onLine: () => void, onEnd: (end: LeaseEnd) => void): Promise<Lease> {
     const body = { holder: request.holder, devices: request.devices, ttl_ms: request.ttlMs };

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import type { Dispatcher } from 'undici';
 import { Pool } from 'undici';
+import type { z } from 'zod';
 
 export type AgentAddress = { readonly kind: 'socket'; readonly path: string } | { readonly kind: 'tcp'; readonly origin: string; readonly tokenPath: string | null };
 
@@ -76,6 +77,16 @@ export function createConnection(address: AgentAddress, options: { readonly conn
   }
 
   return { call, open, refusal, close: () => pool.destroy() };
+}
+
+/** What a daemon answers, as the shape has it. `isNot`: what an answer of another shape was not, for the message. Throws `AgentError`. */
+export async function callFor<Shape extends z.ZodType>(connection: Connection, shape: Shape, { method = 'GET', path, body, isNot }: { readonly method?: Method; readonly path: string; readonly body?: unknown; readonly isNot: string }): Promise<z.output<Shape>> {
+  const text = await connection.call(method, path, body);
+  try {
+    return shape.parse(JSON.parse(text));
+  } catch (error) {
+    throw new AgentError(`${method} ${path} was answered with ${isNot}: ${text.slice(0, 80)}`, null, { cause: error });
+  }
 }
 
 export function asAgentError(error: unknown, method: string, path: string): AgentError {

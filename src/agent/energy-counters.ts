@@ -2,7 +2,7 @@
 // some 100 ms ago: it is carried forward to the instant of the reading with the power of that instant, where the daemon tells both.
 import { z } from 'zod';
 import type { AgentAddress } from './connection.ts';
-import { AgentError, createConnection } from './connection.ts';
+import { callFor, createConnection } from './connection.ts';
 
 export interface CounterSample {
   /** As the device has it: this may not fall, unless the counter has begun anew. */
@@ -29,27 +29,20 @@ const samplesSchema = z.object({
 });
 const zeusdSchema = z.record(z.string(), z.object({ energy_mj: z.number().min(0) }));
 
+const NO_COUNTERS = 'no list of energy counters';
+
 export function createEnergyCounters(kind: 'paceline' | 'zeusd', address: AgentAddress): EnergyCounters {
   const connection = createConnection(address, { connectionsMax: 1, reasonOf: () => null });
 
-  async function answer<Shape extends z.ZodType>(shape: Shape, path: string): Promise<z.output<Shape>> {
-    const text = await connection.call('GET', path);
-    try {
-      return shape.parse(JSON.parse(text));
-    } catch (error) {
-      throw new AgentError(`GET ${path} was answered with no list of energy counters: ${text.slice(0, 80)}`, null, { cause: error });
-    }
-  }
-
   /** Of all, since one that is not there any more would have the others refused with it. */
   async function ofAgent(): Promise<ReadonlyMap<string, CounterReading>> {
-    const { samples } = await answer(samplesSchema, '/v1/samples');
+    const { samples } = await callFor(connection, samplesSchema, { path: '/v1/samples', isNot: NO_COUNTERS });
     return new Map(samples.map((sample) => [sample.device, readingOf(sample)]));
   }
 
   /** zeusd tells neither when a counter ticked nor, in the same answer, the power: what it says stands as it is. */
   async function ofZeusd(): Promise<ReadonlyMap<string, CounterReading>> {
-    const said = await answer(zeusdSchema, '/gpu/get_cumulative_energy');
+    const said = await callFor(connection, zeusdSchema, { path: '/gpu/get_cumulative_energy', isNot: NO_COUNTERS });
     return new Map(Object.entries(said).map(([gpuId, { energy_mj: counterMj }]) => [`zeusd:${gpuId}`, { kind: 'read', sample: { counterMj, energyJ: counterMj / 1_000, powerW: null } }]));
   }
 
@@ -60,6 +53,10 @@ function readingOf({ energy_mj: counterMj, energy_age_ms: ageMs, power_mw: power
   if (error != null) return { kind: 'unread', why: `cannot be read: ${error}` };
   if (counterMj == null) return { kind: 'unread', why: 'tells no energy' };
   if (ageMs != null && ageMs > COUNTER_AGE_MS_MAX) return { kind: 'unread', why: `its counter has not ticked for ${Math.round(ageMs)} ms` };
-  const sinceTickJ = ((powerMw ?? 0) * (ageMs ?? 0)) / 1e6;
-  return { kind: 'read', sample: { counterMj, energyJ: counterMj / 1_000 + sinceTickJ, powerW: powerMw == null ? null : powerMw / 1_000 } };
+  return { kind: 'read', sample: { counterMj, energyJ: carriedForwardJ(counterMj, powerMw, ageMs), powerW: powerMw == null ? null : powerMw / 1_000 } };
+}
+
+/** From its last tick to now, with the power of now; where power or age is not told the counter stands as it is. */
+export function carriedForwardJ(counterMj: number, powerMw: number | null | undefined, ageMs: number | null | undefined): number {
+  return counterMj / 1_000 + ((powerMw ?? 0) * (ageMs ?? 0)) / 1e6;
 }

@@ -2,7 +2,7 @@
 // Commands of one GPU are done in the order in which they arrived; `block=true` answers when the driver has.
 import { z } from 'zod';
 import type { AgentAddress } from './connection.ts';
-import { AgentError, createConnection } from './connection.ts';
+import { callFor, createConnection } from './connection.ts';
 
 const discoverSchema = z.object({
   gpus: z.array(z.object({ id: z.int().min(0), name: z.string() })),
@@ -28,14 +28,7 @@ const CONNECTIONS_MAX = 16;
 export function createZeusdClient(address: AgentAddress): ZeusdClient {
   const connection = createConnection(address, { connectionsMax: CONNECTIONS_MAX, reasonOf });
   return {
-    discover: async () => {
-      const text = await connection.call('GET', '/discover');
-      try {
-        return discoverSchema.parse(JSON.parse(text));
-      } catch (error) {
-        throw new AgentError(`GET /discover was answered with what is not zeusd's API: ${text.slice(0, 80)}`, null, { cause: error });
-      }
-    },
+    discover: () => callFor(connection, discoverSchema, { path: '/discover', isNot: "what is not zeusd's API" }),
     lockClocks: async (gpuIds, { minMhz, maxMhz }) => {
       await connection.call('POST', `/gpu/set_gpu_locked_clocks?gpu_ids=${gpuIds.join(',')}&min_clock_mhz=${minMhz}&max_clock_mhz=${maxMhz}&block=true`);
     },

@@ -1,6 +1,7 @@
 // The devices of the replica under test, as their node's agent tells of them: clocks they have, energy, clock and throttling now.
 import { z } from 'zod';
-import { type AgentAddress, AgentError, createConnection } from '../agent/connection.ts';
+import { type AgentAddress, AgentError, callFor, createConnection } from '../agent/connection.ts';
+import { carriedForwardJ, COUNTER_AGE_MS_MAX } from '../agent/energy-counters.ts';
 
 export interface DeviceFacts {
   readonly device: string;
@@ -47,24 +48,14 @@ const samplesSchema = z.object({
   samples: z.array(z.object({ device: z.string(), clock_mhz: z.number().nullish(), power_mw: z.number().nullish(), energy_mj: z.number().nullish(), energy_age_ms: z.number().nullish(), throttle_reasons: z.array(z.string()).nullish(), error: z.string().nullish() })),
 });
 
-/** A counter that has not ticked for so long has stopped. */
-const COUNTER_AGE_MS_MAX = 2_500;
+const NO_PROTOCOL = 'what is not the protocol';
 
 export function createNodeMeter(address: AgentAddress, devices: readonly string[], now: () => number): NodeMeter {
   const connection = createConnection(address, { connectionsMax: 1, reasonOf: () => null });
 
-  async function answer<Shape extends z.ZodType>(shape: Shape, path: string): Promise<z.output<Shape>> {
-    const text = await connection.call('GET', path);
-    try {
-      return shape.parse(JSON.parse(text));
-    } catch (error) {
-      throw new AgentError(`GET ${path} was answered with what is not the protocol: ${text.slice(0, 80)}`, null, { cause: error });
-    }
-  }
-
   return {
     facts: async () => {
-      const all = (await answer(factsSchema, '/v1/devices')).devices;
+      const all = (await callFor(connection, factsSchema, { path: '/v1/devices', isNot: NO_PROTOCOL })).devices;
       return devices.map((device) => {
         const known = all.find((one) => one.device === device);
         if (known === undefined) throw new AgentError(`the agent has no device '${device}'; it has: ${all.map((one) => one.device).join(', ') || 'none'}`, null);
@@ -84,14 +75,14 @@ export function createNodeMeter(address: AgentAddress, devices: readonly string[
     },
     sample: async () => {
       const askedAtMs = now();
-      const { samples } = await answer(samplesSchema, `/v1/samples?${devices.map((device) => `device=${encodeURIComponent(device)}`).join('&')}`);
+      const { samples } = await callFor(connection, samplesSchema, { path: `/v1/samples?${devices.map((device) => `device=${encodeURIComponent(device)}`).join('&')}`, isNot: NO_PROTOCOL });
       const own = devices.map((device) => {
         const sample = samples.find((one) => one.device === device);
         if (sample === undefined || sample.error != null) throw new AgentError(`device ${device}: ${sample?.error ?? 'is not among the samples'}`, null);
         if (sample.energy_age_ms != null && sample.energy_age_ms > COUNTER_AGE_MS_MAX) throw new AgentError(`device ${device}: its energy counter has not ticked for ${Math.round(sample.energy_age_ms)} ms`, null);
         return sample;
       });
-      const energies = own.map(({ energy_mj: energyMj, power_mw: powerMw, energy_age_ms: ageMs }) => (energyMj == null ? null : energyMj / 1_000 + ((powerMw ?? 0) * (ageMs ?? 0)) / 1e6));
+      const energies = own.map(({ energy_mj: energyMj, power_mw: powerMw, energy_age_ms: ageMs }) => (energyMj == null ? null : carriedForwardJ(energyMj, powerMw, ageMs)));
       const clocks = own.flatMap(({ clock_mhz: clockMhz }) => (clockMhz == null ? [] : [clockMhz]));
       return {
         // Half way between question and answer.
