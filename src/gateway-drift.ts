@@ -23,14 +23,15 @@ export function createDriftWatch({ snapshot, warn, inform, everyMs = LOOK_EVERY_
 
   function look(): void {
     const now = new Set<string>();
-    for (const { replicaId, drift = {} } of snapshot().replicas) {
+    const { replicas } = snapshot();
+    for (const { replicaId, drift = {} } of replicas) {
       for (const [phase, { ratio, forMs }] of Object.entries(drift)) {
         const key = `${replicaId} ${phase}`;
         now.add(key);
         if (!told.has(key)) warn(`replica ${replicaId} ${driftText(phase as Phase, ratio)} since ${new Date(unixMs() - forMs).toISOString()}: plans are corrected, but its profile should be measured anew: run paceline profile`);
       }
     }
-    const here = new Set(snapshot().replicas.map(({ replicaId }) => replicaId as string));
+    const here = new Set(replicas.map(({ replicaId }) => replicaId as string));
     for (const key of told) {
       const [replicaId = '', phase = ''] = key.split(' ');
       if (!now.has(key) && here.has(replicaId)) inform(`replica ${replicaId} is back at its profile: ${phase}`);

@@ -156,6 +156,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const loads: number[] = [];
   const byId = new Map<ReplicaId, Replica>();
   const models = new Set<string>();
+  /** Those without a profile; mostly none, and asked for each job. */
+  const learners = new Set<Replica>();
   for (const spec of options.replicas) join(openReplica(spec));
 
   function openReplica(spec: ReplicaSpec): Replica {
@@ -195,20 +197,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replicas.push(replica);
     loads.push(0);
     byId.set(replica.spec.replicaId, replica);
+    if (replica.spec.learned !== undefined) learners.add(replica);
     for (const model of replica.spec.models) models.add(model);
   }
 
   const serving = createServing(replicas);
-  /** Whoever could take a job that waits here for a place, and not by our choice, must not run slowly meanwhile. */
-  const placesWanted = new Map<string, number>();
   const waiting = createWaitingJobs({
     sizeMax: options.queuedMax,
     reorderEveryMs: controlPeriodMs,
     replicasOf: (model) => serving.count(model),
-    onPlacesWanted: (model, jobs) => {
-      placesWanted.set(model, jobs);
+    // Whoever could take a job that waits here for a place must not run slowly meanwhile.
+    onPlacesWanted: (model) => {
       for (const { spec, queue } of replicas) {
-        if (spec.models.includes(model)) queue.heldBack(spec.models.reduce((sum, served) => sum + (placesWanted.get(served) ?? 0), 0));
+        if (spec.models.includes(model)) queue.heldBack(spec.models.reduce((sum, served) => sum + waiting.placesWanted(served), 0));
       }
     },
   });
@@ -418,7 +419,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
   function isCold(model: string): boolean {
-    return policy.kind === 'paceline' && replicas.some(({ spec }) => spec.learned !== undefined && !spec.learned.isWarm() && spec.models.includes(model));
+    if (policy.kind !== 'paceline') return false;
+    for (const { spec } of learners) if (spec.learned?.isWarm() === false && spec.models.includes(model)) return true;
+    return false;
   }
 
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
@@ -703,6 +706,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       affinity.left(replica.index);
       for (const [place, other] of replicas.entries()) other.index = place;
       byId.delete(replica.spec.replicaId);
+      learners.delete(replica);
       fleetChanged();
       effects.push({ kind: 'left', replicaId: replica.spec.replicaId, ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }) });
     }

@@ -22,6 +22,8 @@ export interface WaitingJobs {
   reorder(nowMs: number): void;
   /** By how much its turn is put back for what its tenant has had beyond its share. */
   putBackMs(job: PendingJob): number;
+  /** Jobs of the model, with a deadline, that have no place on any replica, and not by our choice. */
+  placesWanted(model: string): number;
   /** How long it would have to wait, behind those before it or behind all that wait (`'all'`). */
   waitMs(job: PendingJob, behind: 'its turn' | 'all'): number;
   /** What became of the model's room; the queue's own coming and going is told of here. */
@@ -33,8 +35,8 @@ export interface WaitingJobsOptions {
   readonly reorderEveryMs: number;
   /** Replicas that jobs of a model go to now. */
   readonly replicasOf: (model: string) => number;
-  /** So many jobs of the model, with a deadline, have no place on any replica, and not by our choice. */
-  readonly onPlacesWanted: (model: string, jobs: number) => void;
+  /** There are more of the model that want a place, or fewer: see `placesWanted`. */
+  readonly onPlacesWanted: (model: string) => void;
 }
 
 export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlacesWanted }: WaitingJobsOptions): WaitingJobs {
@@ -61,9 +63,8 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
   function countPlaces(job: PendingJob, why: Kept, by: 1 | -1): void {
     if (why.kind !== 'place' || job.firstDeadlineAtMs === Number.POSITIVE_INFINITY) return;
     const { model } = job.spec;
-    const wanted = (placesWanted.get(model) ?? 0) + by;
-    placesWanted.set(model, wanted);
-    onPlacesWanted(model, wanted);
+    placesWanted.set(model, (placesWanted.get(model) ?? 0) + by);
+    onPlacesWanted(model);
   }
 
   function enter(job: PendingJob, why: Kept, nowMs: number): void {
@@ -109,6 +110,7 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
       });
     },
     putBackMs,
+    placesWanted: (model) => placesWanted.get(model) ?? 0,
     waitMs: (job, behind) => contentionOf(job.spec.model).waitMs(job, behind === 'all' ? queue.all() : queue.before(job, putBackMs(job)), replicasOf(job.spec.model)),
     contentionOf,
   };
