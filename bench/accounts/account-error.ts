@@ -115,15 +115,7 @@ function usedBetween(from: EnergyReading, to: EnergyReading): number {
   return used.energyJ;
 }
 
-interface Sums {
-  readonly meterJ: number;
-  readonly requestsJ: number;
-  readonly idleJ: number;
-  readonly othersJ: number;
-  readonly unapportionedJ: number;
-  readonly modelledJ: number;
-  readonly maximumClockJ: number;
-}
+type Sums = Pick<AccountError, 'meterJ' | 'requestsJ' | 'idleJ' | 'othersJ' | 'unapportionedJ' | 'modelledJ' | 'maximumClockJ'>;
 
 function sumsOf(replicas: EnergySnapshot['replicas']): Sums {
   const sum = { meterJ: 0, requestsJ: 0, idleJ: 0, othersJ: 0, unapportionedJ: 0, modelledJ: 0, maximumClockJ: 0 };

@@ -2,21 +2,16 @@
 // against maximum clock, minute by minute. See bench/results/cold-start/README.md.
 //
 //   node bench/learning/cold-start.ts [--profiles a,b] [--workloads a,b] [--loads low,middle] [--replicas N] [--seed N] [--json]
-import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startingProfile } from '../../src/cold-start/starting-profile.ts';
-import { createPhysics } from '../../src/engine/physics.ts';
-import { createPerformanceModel, type PerformanceModel } from '../../src/frontier/performance-model.ts';
+import type { PerformanceModel } from '../../src/frontier/performance-model.ts';
 import type { Profile } from '../../src/frontier/profile.ts';
-import { loadProfile } from '../../src/profile-file.ts';
-import { feasibleAlone } from '../../src/simulator/feasibility.ts';
 import { tableOf } from '../../src/simulator/format-table.ts';
 import { type SimulatedRun, simulate } from '../../src/simulator/simulate.ts';
-import { fleetCapacityPerS, sharedOf } from '../energy/cell.ts';
-import { chosen, numberOf, refusing } from '../energy/options.ts';
-import { LOADS, type Load, PROFILES, played, sourceOf, WORKLOADS } from '../energy/workloads.ts';
+import { refusing } from '../energy/options.ts';
+import type { Load } from '../energy/workloads.ts';
+import { FLEET_OPTIONS, loadedFleets, runOptionsOf } from './loaded-fleets.ts';
 
-const ROOT = resolve(import.meta.dirname, '../..');
 /** Board limits of the devices of the shipped profiles, as their vendors name them. */
 const POWER_LIMIT_W: Readonly<Record<string, number>> = { 'llama-3.1-70b.h100-tp4': 700, 'llama-3.1-8b.h200': 700, 'mistral-7b.v100': 300 };
 /** Ends of the stretches that are told apart, in seconds. */
@@ -48,44 +43,24 @@ interface Cell {
 await refusing(main);
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      workloads: { type: 'string', default: 'azure-conversation,tenants' },
-      profiles: { type: 'string', default: PROFILES.join(',') },
-      loads: { type: 'string', default: 'low,middle,high' },
-      replicas: { type: 'string', default: '4' },
-      seed: { type: 'string', default: '1' },
-      json: { type: 'boolean', default: false },
-    },
-  });
-  const options = { replicas: numberOf('replicas', values.replicas, { least: 1, most: 100, whole: true }), seed: numberOf('seed', values.seed, { least: 0, most: 1e9, whole: true }), clairvoyantEffort: 0 };
+  const { values } = parseArgs({ options: { ...FLEET_OPTIONS, loads: { type: 'string', default: 'low,middle,high' } } });
+  const options = runOptionsOf(values);
   const cells: Cell[] = [];
-  for (const profile of chosen('profiles', values.profiles, PROFILES)) {
-    const model = createPerformanceModel(loadProfile(join(ROOT, `config/profiles/${profile}.json`)));
-    for (const workload of chosen('workloads', values.workloads, WORKLOADS)) {
-      const source = await sourceOf(workload, model, options.seed);
-      const capacityPerS = fleetCapacityPerS(model, source, options);
-      for (const load of chosen('loads', values.loads, Object.keys(LOADS) as Load[])) {
-        const loaded = played(source, LOADS[load] * capacityPerS);
-        const shared = { ...sharedOf(model, loaded, 'right', options), sampleEnergyEveryMs: 1_000 };
-        const feasible = feasibleAlone([createPhysics(model.profile)], shared.requests, shared.classes);
-        const maxClock = simulate({ ...shared, policy: { kind: 'max-clock' } });
-        const right = simulate({ ...shared, policy: { kind: 'paceline' }, metered: true });
-        const cold = simulate({ ...shared, policy: { kind: 'paceline' }, metered: true, belief: nothingKnown(profile, model), learns: true });
-        const arrivedAtS = shared.requests.map(({ atMs }) => atMs / 1_000);
-        const stretches = STRETCH_ENDS_S.flatMap((untilS, index): Stretch[] => {
-          const fromS = STRETCH_ENDS_S[index - 1] ?? 0;
-          const within = arrivedAtS.map((atS, request) => atS >= fromS && atS < untilS && feasible[request] !== false);
-          const requests = within.filter(Boolean).length;
-          const joules = (run: SimulatedRun): number => energyAtS(run, untilS) - energyAtS(run, fromS);
-          if (requests === 0) return [];
-          return [{ untilS, requests, attainment: attainments({ cold, right, maxClock }, within), coldVsRight: joules(cold) / joules(right), coldVsMaxClock: joules(cold) / joules(maxClock) }];
-        });
-        const cell = { profile, workload, load, requests: shared.requests.length, stretches, attainment: attainments({ cold, right, maxClock }, feasible), coldVsRight: cold.energyJ / right.energyJ, coldVsMaxClock: cold.energyJ / maxClock.energyJ, rightVsMaxClock: right.energyJ / maxClock.energyJ };
-        cells.push(cell);
-        process.stderr.write(`${profile} ${workload} ${load}: ${cell.coldVsRight.toFixed(3)} of the right profile's energy, attainment ${percent(cell.attainment.cold)} against ${percent(cell.attainment.right)} and ${percent(cell.attainment.maxClock)} at maximum clock\n`);
-      }
-    }
+  for await (const { profile, workload, load, model, shared, feasible, maxClock } of loadedFleets(values, options, { sampleEnergyEveryMs: 1_000 })) {
+    const right = simulate({ ...shared, policy: { kind: 'paceline' }, metered: true });
+    const cold = simulate({ ...shared, policy: { kind: 'paceline' }, metered: true, belief: nothingKnown(profile, model), learns: true });
+    const arrivedAtS = shared.requests.map(({ atMs }) => atMs / 1_000);
+    const stretches = STRETCH_ENDS_S.flatMap((untilS, index): Stretch[] => {
+      const fromS = STRETCH_ENDS_S[index - 1] ?? 0;
+      const within = arrivedAtS.map((atS, request) => atS >= fromS && atS < untilS && feasible[request] !== false);
+      const requests = within.filter(Boolean).length;
+      const joules = (run: SimulatedRun): number => energyAtS(run, untilS) - energyAtS(run, fromS);
+      if (requests === 0) return [];
+      return [{ untilS, requests, attainment: attainments({ cold, right, maxClock }, within), coldVsRight: joules(cold) / joules(right), coldVsMaxClock: joules(cold) / joules(maxClock) }];
+    });
+    const cell = { profile, workload, load, requests: shared.requests.length, stretches, attainment: attainments({ cold, right, maxClock }, feasible), coldVsRight: cold.energyJ / right.energyJ, coldVsMaxClock: cold.energyJ / maxClock.energyJ, rightVsMaxClock: right.energyJ / maxClock.energyJ };
+    cells.push(cell);
+    process.stderr.write(`${profile} ${workload} ${load}: ${cell.coldVsRight.toFixed(3)} of the right profile's energy, attainment ${percent(cell.attainment.cold)} against ${percent(cell.attainment.right)} and ${percent(cell.attainment.maxClock)} at maximum clock\n`);
   }
   process.stdout.write(values.json ? `${JSON.stringify({ summary: summaryOf(cells), options, cells }, null, 2)}\n` : `${formatted(cells)}\n`);
 }

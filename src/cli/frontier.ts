@@ -12,7 +12,7 @@ import { createPerformanceModel, NO_PREFILL, type PerformanceModel, type PointIn
 import { frontierOf } from '../frontier/work-frontier.ts';
 import { chart } from '../plot/chart.ts';
 import { page, type Part } from '../plot/page.ts';
-import { loadProfile, PROFILE_BYTES_MAX, ProfileFileError } from '../profile-file.ts';
+import { loadProfile, parseProfile, PROFILE_BYTES_MAX, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { defineCommand, UsageError } from './command.ts';
 
@@ -120,7 +120,7 @@ function showFrontiers(file: FrontiersFile, outputs: Outputs): number {
 const SECTIONS_MAX = 100;
 
 function compare(files: readonly string[], work: ViewedWork, outputs: Outputs): number {
-  const [first, ...others] = files.map(profileOf);
+  const [first, ...others] = files.map((file) => profileOf(file));
   if (first === undefined || others.length === 0) throw new UsageError(`frontier compare: got ${files.length} files, want two or more profiles`);
   const compared = others.map((other) => ({ name: other.name, phases: compareProfiles(first.model, other.model, work) }));
   if (outputs.json) print({ first: first.name, work, others: compared.map(({ name, phases }) => ({ name, phases: phases.map(({ points, ...rest }) => ({ ...rest, points: points.map(({ point, other, ...cost }) => ({ id: point.id, ...cost, other: other === null ? null : { ...other, point: other.point.id } })) })) })) });
@@ -235,7 +235,7 @@ type Loaded = ({ readonly kind: 'profile' } & ViewedProfile) | { readonly kind: 
 
 function load(file: string): Loaded {
   const text = read(file);
-  if (!/"format"\s*:\s*"paceline-frontiers\/1"/.test(text.slice(0, 4_096))) return { kind: 'profile', ...profileOf(file) };
+  if (!/"format"\s*:\s*"paceline-frontiers\/1"/.test(text.slice(0, 4_096))) return { kind: 'profile', ...profileOf(file, text) };
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -248,9 +248,10 @@ function load(file: string): Loaded {
   throw new UsageError(`${file}: ${issue?.path.map(String).join('.') ?? ''}: ${issue?.message ?? 'no frontiers'}`);
 }
 
-function profileOf(file: string): ViewedProfile {
+/** `text`: of the file, where it was read already. */
+function profileOf(file: string, text?: string): ViewedProfile {
   try {
-    return { name: basename(file).replace(/\.json$/, ''), model: createPerformanceModel(loadProfile(file)) };
+    return { name: basename(file).replace(/\.json$/, ''), model: createPerformanceModel(text === undefined ? loadProfile(file) : parseProfile(text, file)) };
   } catch (error) {
     if (error instanceof ProfileFileError) throw new UsageError(error.message);
     throw error;

@@ -15,12 +15,11 @@ export interface NetworkSimplex {
   setCost(arc: number, cost: number): void;
   /**
    * `optimal`: no circulation costs less. `unbounded`: one can cost as little as it likes, for a cycle of infinite capacity costs less than
-   * nothing; the potentials then mean nothing. After it costs may be set and solved for again all the same. Pivots are counted since the beginning.
+   * nothing; the potentials then mean nothing. After it costs may be set and solved for again all the same.
    */
-  solve(): { readonly kind: 'optimal' | 'unbounded'; readonly pivots: number };
+  solve(): 'optimal' | 'unbounded';
   /** Dual value of a node: no arc with room left has `cost + potential(from) - potential(to) < 0`. Only differences mean something. */
   potential(node: number): number;
-  flow(arc: number): number;
   cost(arc: number): number;
 }
 
@@ -51,7 +50,6 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
   const previousSibling = new Int32Array(nodes).fill(-1);
   const stack = new Int32Array(nodes);
   let stale = true;
-  let pivots = 0;
   let nextArc = 0;
 
   for (const { node, arc } of tree) {
@@ -202,13 +200,11 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
         stale = false;
       }
       for (let arc = entering(); arc >= 0; arc = entering()) {
-        if (!pivot(arc)) return { kind: 'unbounded', pivots };
-        pivots += 1;
+        if (!pivot(arc)) return 'unbounded';
       }
-      return { kind: 'optimal', pivots };
+      return 'optimal';
     },
     potential: (node) => potentials[node] as number,
-    flow: (arc) => flows[arc] as number,
     cost: (arc) => cost[arc] as number,
   };
 }

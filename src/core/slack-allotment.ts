@@ -92,7 +92,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   return {
     solve() {
       if (hulls.length === 0) return { kind: 'meets', nodes: [], energyJ: 0 };
-      if (simplex.solve().kind === 'unbounded') return { kind: 'infeasible', fastestMs: fastestMs() };
+      if (simplex.solve() === 'unbounded') return { kind: 'infeasible', fastestMs: fastestMs() };
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(begin(node));

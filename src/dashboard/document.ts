@@ -4,7 +4,7 @@ import { PLOT_CSS, themeCss } from '../plot/theme.ts';
 import type { FragmentName, Fragments } from './fragments.ts';
 
 /** Where the page finds its script and its events; relative to itself, so that it may stand behind a proxy's path. */
-export const SCRIPT_PATH = 'dashboard/script.js';
+const SCRIPT_PATH = 'dashboard/script.js';
 export const EVENTS_PATH = 'dashboard/events';
 
 const SECTIONS: readonly { readonly heading: string; readonly note?: string; readonly parts: readonly (FragmentName | { readonly heading: string; readonly fragment: FragmentName })[] }[] = [

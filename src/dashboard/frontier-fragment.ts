@@ -2,12 +2,10 @@
 // planner minimises: above what idling parked would burn anyway, so that a point is not shown as beaten which the planner is right to take.
 import type { ReplicaId } from '../core/job.ts';
 import { parkedPowerW } from '../core/work-energy.ts';
-import { type FrontierPoint, paretoFrontier } from '../frontier/frontier.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
-import type { OperatingPoint, Phase } from '../frontier/profile.ts';
-import { candidatesFor } from '../frontier/work-frontier.ts';
+import type { Phase } from '../frontier/profile.ts';
 import { phaseTitle } from '../frontier-view/figures.ts';
-import { iterationsOf, settingText, type ViewedWork } from '../frontier-view/phase-points.ts';
+import { phasePointsAbove, settingText, type ViewedWork } from '../frontier-view/phase-points.ts';
 import { chart, type Series } from '../plot/chart.ts';
 import { escaped } from '../plot/escape.ts';
 import { tableHtml } from '../plot/page.ts';
@@ -49,7 +47,7 @@ function profileFigures(model: PerformanceModel, replicas: readonly Replica[], {
 }
 
 function phaseFigure(model: PerformanceModel, phase: Phase, replicas: readonly Replica[], work: ViewedWork): string {
-  const points = pointsAboveIdling(model, phase, work);
+  const points = phasePointsAbove(model, phase, work, parkedPowerW(model)).toSorted((a, b) => a.timeMs - b.timeMs);
   const efficient = points.filter((point) => point.efficient);
   const places = placesOf(model, phase, replicas);
   const series: Series[] = [
@@ -69,21 +67,6 @@ function phaseFigure(model: PerformanceModel, phase: Phase, replicas: readonly R
   });
   const table = tableHtml({ columns: ['setting', `time (ms)`, `energy above idling (J)`, 'efficient', 'who is there'], rows: points.map(({ point, timeMs, energyJ, efficient: holds }) => [settingText(model, point), timeMs, energyJ, holds ? 'yes' : 'no', places.find(({ pointId }) => pointId === point.id)?.names ?? '']) });
   return `<figure><div class="scrolls" tabindex="0" role="group" aria-label="plot of ${phase}">${svg}</div><details><summary>The values (${phase})</summary>${table}</details></figure>`;
-}
-
-interface PointCost {
-  readonly point: OperatingPoint;
-  readonly timeMs: number;
-  readonly energyJ: number;
-  readonly efficient: boolean;
-}
-
-/** The fastest first. */
-function pointsAboveIdling(model: PerformanceModel, phase: Phase, work: ViewedWork): PointCost[] {
-  const parkedW = parkedPowerW(model);
-  const candidates: FrontierPoint<number>[] = candidatesFor(model, iterationsOf(model, phase, work)).map(({ timeMs, energyJ, choice }) => ({ timeMs, energyJ: energyJ - (parkedW * timeMs) / 1_000, choice }));
-  const efficient = new Set(paretoFrontier(candidates).map(({ choice }) => choice));
-  return candidates.map(({ timeMs, energyJ, choice }) => ({ point: model.points[choice] as OperatingPoint, timeMs, energyJ, efficient: efficient.has(choice) })).toSorted((a, b) => a.timeMs - b.timeMs);
 }
 
 /** Where its devices were told to be; who is driven by nobody runs at default clocks, which is the fastest point. */

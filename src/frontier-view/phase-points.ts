@@ -16,7 +16,7 @@ export interface ViewedWork {
 export interface PointCost {
   readonly point: OperatingPoint;
   readonly timeMs: number;
-  /** With a horizon: of the work, and of idling at the same point until then. */
+  /** With a horizon: of the work, and of idling at the same point until then. Above a power: less that for as long as the work takes. */
   readonly energyJ: number;
   readonly powerW: number;
   /** No other point is as fast for less. */
@@ -27,6 +27,17 @@ export interface PointCost {
 export function phasePoints(model: PerformanceModel, phase: Phase, work: ViewedWork, horizonMs: number | null = null): PointCost[] {
   const candidates = candidatesFor(model, iterationsOf(model, phase, work));
   const counted = horizonMs === null ? candidates : withIdleUntil(candidates, horizonMs, (point) => model.idlePowerW(point));
+  return marked(model, candidates, counted);
+}
+
+/** As `phasePoints`, with energy above what `parkedW` would have drawn in the time of the work. */
+export function phasePointsAbove(model: PerformanceModel, phase: Phase, work: ViewedWork, parkedW: number): PointCost[] {
+  const candidates = candidatesFor(model, iterationsOf(model, phase, work));
+  return marked(model, candidates, candidates.map(({ timeMs, energyJ, choice }) => ({ timeMs, energyJ: energyJ - (parkedW * timeMs) / 1_000, choice })));
+}
+
+/** `counted`: the candidates, one for one, by the energy that is compared. */
+function marked(model: PerformanceModel, candidates: readonly FrontierPoint<number>[], counted: readonly FrontierPoint<number>[]): PointCost[] {
   const efficient = new Set(paretoFrontier(counted).map(({ choice }) => choice));
   return counted.map(({ timeMs, energyJ, choice }, index) => ({
     point: model.points[choice] as OperatingPoint,

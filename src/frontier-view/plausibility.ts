@@ -9,7 +9,7 @@ export interface Doubt {
 }
 
 /** A fit that is further off than this on the mean of its own rows is no description of them. */
-export const FIT_ERROR_PCT_MAX = 10;
+const FIT_ERROR_PCT_MAX = 10;
 /** Rows of one phase that are further off than this, each. */
 const ROW_ERROR_PCT_MAX = 30;
 /** A clock that was not held: the device ran slower than the point says. */

@@ -30,7 +30,7 @@ export function sameWork(a: Work, b: Work): boolean {
   return workKey(a) === workKey(b);
 }
 
-export function workKey(work: Work): string {
+function workKey(work: Work): string {
   switch (work.kind) {
     case 'idle':
       return 'idle';

@@ -50,7 +50,7 @@ function chunkOf(tokens: number, timeMs: number, powerW: number, maxBatchTokens:
 }
 
 /** The clock that most of its measurements ran at. */
-export function foundClockMhz(done: readonly Measurement[]): number | null {
+function foundClockMhz(done: readonly Measurement[]): number | null {
   const clocks = done.flatMap(({ actualClockMhz }) => (actualClockMhz === null ? [] : [actualClockMhz])).toSorted((a, b) => a - b);
   return clocks.length === 0 ? null : Math.round(clocks[clocks.length >> 1] as number);
 }

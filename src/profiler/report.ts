@@ -8,7 +8,7 @@ import { type Measurement, workText } from './measurement.ts';
 
 /** `model` is of the profile that came of it; `null` where there is none, for want of energy. The same values give the same bytes. */
 export function sweepPage(title: string, lead: string, model: PerformanceModel | null, done: readonly Measurement[]): string {
-  const sections = [...(model === null ? [] : [fitSection(model), frontierSection(model), ...rowSections(model)]), { heading: 'Measurements', parts: [measurementsTable(done)] }];
+  const sections = [...(model === null ? [] : [fitSection(model), frontierSection(model), rowSection(model)]), { heading: 'Measurements', parts: [measurementsTable(done)] }];
   return page({ title, lead, sections });
 }
 
@@ -32,20 +32,18 @@ function frontierSection(model: PerformanceModel): { readonly heading: string; r
 }
 
 /** Measured times over the size of the work, and the fit through them. */
-function rowSections({ profile, points, prefillTimeMs, decodeTimeMs }: PerformanceModel): { readonly heading: string; readonly parts: readonly Part[] }[] {
-  const lines = (of: (id: string, index: number) => readonly { readonly x: number; readonly y: number }[], shape: Series['shape']): Series[] => points.map(({ id }, index) => ({ name: `${id} MHz`, shape, points: of(id, index) }));
-  const prefill = lines((id, index) => profile.prefill.filter((row) => row.point === id && row.contextTokens === 0).toSorted((a, b) => a.tokens - b.tokens).map((row) => ({ x: row.tokens, y: prefillTimeMs(row, index) })), 'line');
-  const decode = lines((id, index) => profile.decode.filter((row) => row.point === id).toSorted((a, b) => a.sequences - b.sequences).map((row) => ({ x: row.sequences, y: decodeTimeMs(row, index) })), 'line');
+function rowSection({ profile, points, prefillTimeMs, decodeTimeMs }: PerformanceModel): { readonly heading: string; readonly parts: readonly Part[] } {
+  const lines = (of: (id: string, index: number) => readonly { readonly x: number; readonly y: number }[]): Series[] => points.map(({ id }, index) => ({ name: `${id} MHz`, shape: 'line', points: of(id, index) }));
+  const prefill = lines((id, index) => profile.prefill.filter((row) => row.point === id && row.contextTokens === 0).toSorted((a, b) => a.tokens - b.tokens).map((row) => ({ x: row.tokens, y: prefillTimeMs(row, index) })));
+  const decode = lines((id, index) => profile.decode.filter((row) => row.point === id).toSorted((a, b) => a.sequences - b.sequences).map((row) => ({ x: row.sequences, y: decodeTimeMs(row, index) })));
   const seen = (rows: readonly { readonly x: number; readonly y: number }[]): Series => ({ name: 'measured', shape: 'marks', points: rows });
-  return [
-    {
-      heading: 'Time by size',
-      parts: [
-        { kind: 'figure', svg: chart({ title: 'Prefill of one batch', description: 'Time against tokens, fits as lines', x: { label: 'tokens', scale: 'log' }, y: { label: 'ms', scale: 'log' }, series: [...prefill, seen(profile.prefill.filter((row) => row.contextTokens === 0).map((row) => ({ x: row.tokens, y: row.timeMs })))] }) },
-        { kind: 'figure', svg: chart({ title: 'Decode step', description: 'Time against sequences, fits as lines; contexts differ', x: { label: 'sequences', scale: 'log' }, y: { label: 'ms' }, series: [...decode, seen(profile.decode.map((row) => ({ x: row.sequences, y: row.timeMs })))] }) },
-      ],
-    },
-  ];
+  return {
+    heading: 'Time by size',
+    parts: [
+      { kind: 'figure', svg: chart({ title: 'Prefill of one batch', description: 'Time against tokens, fits as lines', x: { label: 'tokens', scale: 'log' }, y: { label: 'ms', scale: 'log' }, series: [...prefill, seen(profile.prefill.filter((row) => row.contextTokens === 0).map((row) => ({ x: row.tokens, y: row.timeMs })))] }) },
+      { kind: 'figure', svg: chart({ title: 'Decode step', description: 'Time against sequences, fits as lines; contexts differ', x: { label: 'sequences', scale: 'log' }, y: { label: 'ms' }, series: [...decode, seen(profile.decode.map((row) => ({ x: row.sequences, y: row.timeMs })))] }) },
+    ],
+  };
 }
 
 function measurementsTable(done: readonly Measurement[]): Part {
