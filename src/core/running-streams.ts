@@ -16,6 +16,8 @@ export interface RunningStreams {
   /** False where it was not here. */
   delete(job: TrackedJob): boolean;
   tokens(job: TrackedJob, tokens: number): void;
+  /** Its end-to-end deadline is another one now. */
+  deadlineMoved(job: TrackedJob): void;
   /** What a job has had that does not show it, as far as is believed. */
   bringUpToDate(job?: TrackedJob): void;
   /** So many decode steps are over: a token each for those whose tokens are not seen. */
@@ -128,6 +130,11 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
       job.tokensOut += tokens;
       contextTokens += tokens;
     },
+    deadlineMoved(job) {
+      if (job.seenAs === null) return;
+      job.seenAs.e2eDeadlineAtMs = job.e2eDeadlineAtMs;
+      surveyedAtMs = Number.NEGATIVE_INFINITY;
+    },
     steps(steps) {
       stepsOver += steps;
       contextTokens += unseen * steps;
@@ -206,7 +213,8 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       jobId,
       streams: 1,
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
-      e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
+      // What is left of a workflow is due all the same.
+      e2eDeadlineAtMs: missed && job.spec.workflow === undefined ? Number.POSITIVE_INFINITY : job.e2eDeadlineAtMs,
       bankMs: 0,
       bankMeanMs: 0,
       tokensOut,
