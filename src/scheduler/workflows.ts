@@ -172,7 +172,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const frontier = callFrontiers(options.replicasOf(model), { ...left, ...options.companyOf(model, nowMs) });
       run.progressed(stage, frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY));
     }
-    run.allot(nowMs, guards.of(workflow.spec.sloClass));
+    run.allot(nowMs, Number(process.env.CAUTION ?? 1) * guards.of(workflow.spec.sloClass));
     workflow.allottedAtMs = nowMs;
     for (const [jobId, call] of calls) {
       const dueAtMs = dueOf(workflow, call.stage, nowMs);
