@@ -61,6 +61,11 @@ export function sent(job: PendingJob, feasible: boolean, nowMs: number): Tracked
   return { ...job, dispatchedAtMs: nowMs, feasible, prefixHits: 0, cachedTokens: 0, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, prefillSeen: null, seenAs: null };
 }
 
+/** What its end-to-end deadline is can be told only with the whole. */
+export function isOfWorkflow({ spec }: PendingJob): boolean {
+  return spec.workflow !== undefined;
+}
+
 export function maxOutputOf({ spec }: PendingJob): number {
   return spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
 }

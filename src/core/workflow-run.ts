@@ -10,8 +10,8 @@ export interface RunPart {
   readonly kind: 'call' | 'tool';
   /** A call's by operating point; of a tool one point, its time, without energy. */
   readonly frontier: readonly TradeOffPoint[];
-  /** Standard deviation of its time over the time: what a call's length is uncertain by. */
-  readonly variation: number;
+  /** Standard deviation of its time at its fastest: what a call's length is uncertain by. */
+  readonly spreadMs: number;
 }
 
 /** `late`: even the fastest would not be in time, as far as is expected; `lost`: not even if all that is left came to half of it. */
@@ -36,8 +36,8 @@ export interface WorkflowRun {
   add(part: RunPart, needs: readonly string[]): void;
   /** A call has come: all that it needs has ended, as far as that was not known; what is a call that still runs it does not need. */
   began(stage: string, nowMs: number): void;
-  /** `leftMs`: what of it would take that long at its fastest. Counts from the next `allot`. */
-  progressed(stage: string, leftMs: number): void;
+  /** What is left of it would take so long at its fastest, give or take `spreadMs`. Counts from the next `allot`. */
+  progressed(stage: string, leftMs: number, spreadMs: number): void;
   ended(stage: string, nowMs: number): void;
   /** It is to be done again. */
   failed(stage: string): void;
@@ -69,6 +69,7 @@ interface Node {
   endedAtMs: number;
   /** Of its time, at whichever point. */
   leftShare: number;
+  spreadMs: number;
 }
 
 /** What is left comes to less than this of what is expected hardly ever. */
@@ -159,13 +160,13 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     const variances = new Float64Array(nodes.length);
     let longest = { ms: 0, variance: 0 };
     for (const place of graph.order) {
-      const { part, state, leftShare } = nodes[place] as Node;
+      const { part, state, leftShare, spreadMs } = nodes[place] as Node;
       if (state === 'ended') continue;
       let before = { ms: 0, variance: 0 };
       for (const need of graph.needs[place] as number[]) if ((endsMs[need] as number) > before.ms) before = { ms: endsMs[need] as number, variance: variances[need] as number };
       const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestOf(part);
       endsMs[place] = before.ms + ownMs;
-      variances[place] = before.variance + (part.variation * ownMs) ** 2;
+      variances[place] = before.variance + spreadMs ** 2;
       if ((endsMs[place] as number) > longest.ms) longest = { ms: endsMs[place] as number, variance: variances[place] as number };
     }
     return longest;
@@ -190,9 +191,10 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       at.node.leftShare = 1;
       if (again) restructure(edges);
     },
-    progressed(stage, leftMs) {
+    progressed(stage, leftMs, spreadMs) {
       const at = nodeAt(stage);
       if (at?.node.state !== 'running') return;
+      at.node.spreadMs = spreadMs;
       at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, fastestOf(at.node.part));
     },
     ended(stage, nowMs) {
@@ -204,6 +206,7 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       if (at === null || at.node.state !== 'running') return;
       at.node.state = 'waiting';
       at.node.leftShare = 1;
+      at.node.spreadMs = at.node.part.spreadMs;
     },
     isOver(nowMs) {
       beginTools();
@@ -256,7 +259,7 @@ const TINY_MS = 1e-9;
 const ROUNDING_MS = 1e-3;
 
 function nodeOf(part: RunPart): Node {
-  return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1 };
+  return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
 }
 
 function fastestOf({ frontier }: RunPart): number {

@@ -22,7 +22,7 @@ import type { PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import type { Phase } from '../frontier/profile.ts';
-import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
+import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
@@ -36,7 +36,7 @@ import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, satura
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
-import { type CalledPart, createWorkflows, type MovedDeadline, type WorkflowStatus } from './workflows.ts';
+import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type WorkflowStatus } from './workflows.ts';
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
 export type PlannerPolicy =
@@ -357,14 +357,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** What a call has yet to read and to write. */
-  function leftOf(jobId: JobId): { readonly promptTokens: number; readonly outputTokens: number } | null {
+  function leftOf(jobId: JobId): CallSize | null {
     const placement = placements.get(jobId);
     if (placement === undefined) return null;
     const { job } = placement;
-    if (job.spec.work === 'embed') return { promptTokens: job.promptTokens, outputTokens: 1 };
+    if (job.spec.work === 'embed') return { promptTokens: job.promptTokens, outputTokens: 1, outputTokensHigh: 1 };
     const most = job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
-    if (placement.kind === 'queued' || placement.job.firstTokenAtMs === null) return { promptTokens: job.promptTokens, outputTokens: Math.min(most, lengths.mean(job.lengthKey)) };
-    return { promptTokens: 0, outputTokens: 1 + lengths.remaining(job.lengthKey, placement.job.tokensOut, 0.5, most) };
+    const isRead = placement.kind === 'sent' && placement.job.firstTokenAtMs !== null;
+    const tokensOut = isRead ? placement.job.tokensOut : 0;
+    const left = (quantile: number): number => lengths.remaining(job.lengthKey, tokensOut, quantile, most);
+    const outputTokens = isRead ? 1 + left(0.5) : Math.min(most, lengths.mean(job.lengthKey));
+    return { promptTokens: isRead ? 0 : job.promptTokens, outputTokens, outputTokensHigh: Math.max(outputTokens, left(HIGH)) };
   }
 
   function moveDeadline({ jobId, dueAtMs: allottedAtMs }: MovedDeadline, nowMs: number): void {
@@ -469,9 +472,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
-    if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    if (paced && !(isOfWorkflow(job)) && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (paced && !isOfWorkflow(job) && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.

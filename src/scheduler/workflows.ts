@@ -5,6 +5,7 @@ import type { Pricing } from '../core/corrections.ts';
 import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
 import type { LengthPredictor } from '../core/length-predictor.ts';
+import type { TradeOffPoint } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
 import { createWorkflowRun, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
 import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
@@ -87,8 +88,19 @@ export interface WorkflowsOptions {
   /** What a call of the model will share its steps with. */
   readonly companyOf: (model: string, nowMs: number) => { readonly company: number; readonly interference: number };
   /** Tokens that a call has yet to read and to write, as far as is known; `null`: it is gone. */
-  readonly leftOf: (jobId: JobId) => { readonly promptTokens: number; readonly outputTokens: number } | null;
+  readonly leftOf: (jobId: JobId) => CallSize | null;
 }
+
+/** The answer as expected, and at the quantile `HIGH`. */
+export interface CallSize {
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly outputTokensHigh: number;
+}
+
+/** Of an answer's length; so many standard deviations above the middle, were it normal. */
+export const HIGH = 0.9;
+const HIGH_DEVIATIONS = 1.28;
 
 interface Open {
   readonly spec: Omit<WorkflowSpec, 'nodes' | 'edges'>;
@@ -117,8 +129,6 @@ const LOOKED_MAX = 32;
 /** After its deadline, one of which nothing is heard is given up; one whose shape was learnt or is unknown is over when all that was expected has ended and nothing came for so long. */
 const ABANDONED_AFTER_MS = 60_000;
 const QUIET_MS = 10_000;
-/** Standard deviation of an answer's length over its mean: that of the prior is more, that of a stage with a name mostly less. */
-const LENGTH_VARIATION = 0.5;
 /** What is expected of a prompt of which nothing is known. */
 const PROMPT_TOKENS_UNKNOWN = 500;
 
@@ -135,13 +145,23 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   let turn = 0;
 
   function partOf(node: WorkflowNode, tenant: string, name: string | undefined, nowMs: number): RunPart {
-    if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], variation: 0 };
+    if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
     const key = lengthKeyOf(node.model, tenant, name, node.stage);
     if (node.outputTokens !== undefined) lengths.expect(key, node.outputTokens);
     const promptTokens = node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN;
     const outputTokens = node.outputTokens ?? lengths.mean(key);
-    const call = { promptTokens, outputTokens, ...options.companyOf(node.model, nowMs) };
-    return { stage: node.stage, kind: 'call', frontier: callFrontiers(options.replicasOf(node.model), call), variation: LENGTH_VARIATION };
+    const outputTokensHigh = Math.max(outputTokens, lengths.remaining(key, 0, HIGH, Number.POSITIVE_INFINITY));
+    const { frontier, spreadMs } = expected(node.model, { promptTokens, outputTokens, outputTokensHigh }, nowMs);
+    return { stage: node.stage, kind: 'call', frontier, spreadMs };
+  }
+
+  /** On the replicas as they are; at the fastest it takes longer by `spreadMs` with every standard deviation of its length. */
+  function expected(model: string, { promptTokens, outputTokens, outputTokensHigh }: CallSize, nowMs: number): { readonly frontier: readonly TradeOffPoint[]; readonly fastestMs: number; readonly spreadMs: number } {
+    const replicas = options.replicasOf(model);
+    const company = options.companyOf(model, nowMs);
+    const frontier = callFrontiers(replicas, { promptTokens, outputTokens, ...company });
+    const fastestMs = leastMs(frontier);
+    return { frontier, fastestMs, spreadMs: (leastMs(callFrontiers(replicas, { promptTokens, outputTokens: outputTokensHigh, ...company })) - fastestMs) / HIGH_DEVIATIONS };
   }
 
   function begin(spec: WorkflowSpec, shape: Open['shape'], nowMs: number): Open {
@@ -168,12 +188,12 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const left = options.leftOf(jobId);
       const model = workflow.models.get(stage);
       if (left === null || model === undefined) continue;
-      // Its own time at the fastest, whichever replica that is.
-      const frontier = callFrontiers(options.replicasOf(model), { ...left, ...options.companyOf(model, nowMs) });
-      run.progressed(stage, frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY));
+      const { fastestMs, spreadMs } = expected(model, left, nowMs);
+      run.progressed(stage, fastestMs, spreadMs);
     }
     run.allot(nowMs, Number(process.env.CAUTION ?? 1) * guards.of(workflow.spec.sloClass));
     workflow.allottedAtMs = nowMs;
+    ((globalThis as any).DBG ??= new Map()).set(workflow.key + nowMs, { w: workflow.key, at: nowMs - workflow.beganAtMs, D: workflow.spec.deadlineMs, left: run.fastestLeftMs(), v: run.verdict(), comp: options.companyOf('model', nowMs), parts: run.parts().filter(p => p.state === 'running').map(p => p.stage + ':' + (p.dueAtMs - nowMs).toFixed(0)) });
     for (const [jobId, call] of calls) {
       const dueAtMs = dueOf(workflow, call.stage, nowMs);
       if (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN) continue;
@@ -355,6 +375,10 @@ function statusOf({ spec, run, deadlineAtMs, spentJ }: Open, nowMs: number): Wor
     spentJ,
     stages: run.parts().map(({ stage, kind, state, startAtMs, dueAtMs, energyJ }) => ({ stage, kind, state, startInMs: startAtMs - nowMs, dueInMs: dueAtMs - nowMs, expectedJ: energyJ })),
   };
+}
+
+function leastMs(frontier: readonly TradeOffPoint[]): number {
+  return frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY);
 }
 
 function keyOf(model: string, tenant: string): string {
