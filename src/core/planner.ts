@@ -167,7 +167,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     if (prompt.tpotLimitMs !== Number.POSITIVE_INFINITY && note((prompt.tpotLimitMs - costs.stepWithPrefillsMs * room) * prompt.outputTokensMiddle, 'tpot', prompt.jobId)) return verdict();
     if (prompt.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const fastestLeftMs = prompt.e2eDeadlineAtMs - view.nowMs - (fastest.firstTokenMs[index] as number) * room;
-      const planned = largestFeasible(prompt.e2eMoves && (globalThis as any).SOFT ? [prompt.outputTokensMiddle, 1] : [prompt.outputTokensHigh, prompt.outputTokensMiddle, 1], fastestLeftMs, fastest, room);
+      const planned = largestFeasible([prompt.outputTokensHigh, prompt.outputTokensMiddle, 1], fastestLeftMs, fastest, room);
       const endMs = firstMs + planned * costs.stepWithPrefillsMs * room;
       if (note(prompt.e2eDeadlineAtMs - view.nowMs - endMs, 'e2e', prompt.jobId)) return verdict();
     }
@@ -187,7 +187,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
     if (stream.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const leftMs = stream.e2eDeadlineAtMs - view.nowMs;
-      const planned = largestFeasible(stream.e2eMoves && (globalThis as any).SOFT ? [stream.remainingMiddle, remainingLow] : [remainingHigh, stream.remainingMiddle, remainingLow], leftMs, fastest, room);
+      const planned = largestFeasible([remainingHigh, stream.remainingMiddle, remainingLow], leftMs, fastest, room);
       if (note(streamSlackMs(view, costs, fastest, leftMs, planned, room), 'e2e', stream.jobId)) return verdict();
     }
   }
@@ -275,7 +275,7 @@ export function lossRisk(view: ReplicaView): LossRisk {
     const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
     const from = fastest.firstTokenIteration[index] as number;
     const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs;
-    last = late ? 1 : Math.max(prompt.e2eMoves && (globalThis as any).NORISK ? 0 : e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
+    last = late ? 1 : Math.max(e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
     expected += last;
   }
   return { expected, last };
@@ -283,13 +283,13 @@ export function lossRisk(view: ReplicaView): LossRisk {
 
 /** Of one stream at the fastest point. */
 export function streamRisk(fastest: PointCosts, stream: RunningStream, nowMs: number): number {
-  return Math.max(stream.e2eMoves && (globalThis as any).NORISK ? 0 : e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
+  return Math.max(e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
 }
 
 /**
  * Probability that an answer is longer than what can be had of it in `leftMs` at the fastest point: a token per iteration, the
  * first of which prefill as well. The longest in a hundred count as if they were in time: nobody knows how long they get. What
- * is rather lost than not is taken for lost.
+ * is rather lost than not is taken for lost; what is not, and moves, is no risk at all: others can make it good.
  */
 function e2eRisk(fastest: PointCosts, { totals, e2eMoves: moves }: RunningStream | WaitingPrompt, leftMs: number, tokensOut: number, from: number): number {
   if (leftMs === Number.POSITIVE_INFINITY) return 0;
@@ -298,8 +298,8 @@ function e2eRisk(fastest: PointCosts, { totals, e2eMoves: moves }: RunningStream
   const iterationMs = fastest.prefillIterations > 0 ? fastest.prefillMs / fastest.prefillIterations : fastest.stepMs;
   const tokens = leftMs < iterations * iterationMs ? leftMs / iterationMs : iterations + (leftMs - iterations * iterationMs) / fastest.stepMs;
   const risk = shareLonger(totals, tokensOut, tokensOut + tokens);
-  const level = (globalThis as any).LEVEL as number;
-  return risk >= (moves ? level : RATHER_LOST) ? 1 : moves ? 0 : risk;
+  if (risk >= RATHER_LOST) return 1;
+  return moves ? 0 : risk;
 }
 
 const RATHER_LOST = 0.5;

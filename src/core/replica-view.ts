@@ -14,7 +14,7 @@ export interface WaitingPrompt {
   /** Instants; `Infinity` where there is no such SLO. */
   readonly ttftDeadlineAtMs: number;
   readonly e2eDeadlineAtMs: number;
-  /** That deadline is its workflow's to move: what it exceeds, others make good, so nothing is lost with it alone and nobody waits for its sake. */
+  /** That deadline is its workflow's to move: what exceeds it, others make good, so that nobody is kept waiting for its sake. */
   readonly e2eMoves: boolean;
   /** `Infinity` where there is none. */
   readonly tpotLimitMs: number;

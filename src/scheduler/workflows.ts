@@ -191,9 +191,8 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const { fastestMs, spreadMs } = expected(model, left, nowMs);
       run.progressed(stage, fastestMs, spreadMs);
     }
-    run.allot(nowMs, Number(process.env.CAUTION ?? 1) * guards.of(workflow.spec.sloClass));
+    run.allot(nowMs, guards.of(workflow.spec.sloClass));
     workflow.allottedAtMs = nowMs;
-    ((globalThis as any).DBG ??= new Map()).set(workflow.key + nowMs, { w: workflow.key, at: nowMs - workflow.beganAtMs, D: workflow.spec.deadlineMs, left: run.fastestLeftMs(), v: run.verdict(), comp: options.companyOf('model', nowMs), parts: run.parts().filter(p => p.state === 'running').map(p => p.stage + ':' + (p.dueAtMs - nowMs).toFixed(0)) });
     for (const [jobId, call] of calls) {
       const dueAtMs = dueOf(workflow, call.stage, nowMs);
       if (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN) continue;
