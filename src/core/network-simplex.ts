@@ -21,6 +21,8 @@ export interface NetworkSimplex {
   /** Dual value of a node: no arc with room left has `cost + potential(from) - potential(to) < 0`. Only differences mean something. */
   potential(node: number): number;
   cost(arc: number): number;
+  /** What goes through an arc at the last solution. */
+  flow(arc: number): number;
 }
 
 const TREE = 0;
@@ -206,5 +208,6 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
     },
     potential: (node) => potentials[node] as number,
     cost: (arc) => cost[arc] as number,
+    flow: (arc) => flows[arc] as number,
   };
 }

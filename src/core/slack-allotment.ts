@@ -15,7 +15,7 @@ export interface AllottedNode {
   readonly startAtMs: number;
   readonly timeMs: number;
   readonly deadlineAtMs: number;
-  /** On the hull of its frontier, at that time. */
+  /** On the hull of its frontier, at that time; of a node that has begun, for what is left of it. */
   readonly energyJ: number;
 }
 
@@ -29,9 +29,19 @@ export interface SlackAllotment {
   solve(): Allotment;
   /** It began at that instant, or cannot begin before it. */
   startsAt(node: number, atMs: number): void;
+  /**
+   * It has begun, and at `fromMs` this `share` of its work is left, 0 to 1: that takes as much of its times and energies, and does not begin before. May be
+   * said again and again; only the last counts. Throws `RangeError` for another share.
+   */
+  remains(node: number, fromMs: number, share: number): void;
   /** It has ended, sooner or later than it was allotted. */
   endedAt(node: number, atMs: number): void;
   setDeadline(deadlineMs: number): void;
+  /**
+   * Energy that a millisecond more of deadline would save, at the last solution that met it: the price of the deadline. 0 where all are at their slowest;
+   * where a little more saves less than a little less costs, something between both.
+   */
+  marginalJPerMs(): number;
 }
 
 /** More are refused by whoever takes workflows in: what is solved here is bounded by them. */
@@ -67,6 +77,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   const back = add(sink, source, Number.POSITIVE_INFINITY, deadlineMs);
   const simplex: NetworkSimplex = createNetworkSimplex(2 * hulls.length + 2, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
   const ended = hulls.map(() => false);
+  const shares = new Float64Array(hulls.length).fill(1);
 
   /** Where all take as long as they like: each node hangs on what it would wait for longest. */
   function slowestTree(): { node: number; arc: number }[] {
@@ -96,20 +107,28 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(begin(node));
-        const timeMs = ended[node] === true ? instantOf(end(node)) - startAtMs : Math.min(instantOf(end(node)) - startAtMs, (hull.at(-1) as TradeOffPoint).timeMs);
-        const nodeJ = ended[node] === true ? 0 : energyAt(hull, timeMs);
+        const share = shares[node] as number;
+        const timeMs = ended[node] === true ? instantOf(end(node)) - startAtMs : Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
+        const nodeJ = ended[node] === true || share === 0 ? 0 : share * energyAt(hull, timeMs / share);
         energyJ += nodeJ;
         return { startAtMs, timeMs, deadlineAtMs: startAtMs + timeMs, energyJ: nodeJ };
       });
       return { kind: 'meets', nodes, energyJ };
     },
     startsAt: (node, atMs) => simplex.setCost(release[node] as number, -atMs),
+    remains(node, fromMs, share) {
+      if (!(share >= 0 && share <= 1)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 to 1`);
+      shares[node] = share;
+      for (const { arc, point } of segments[node] ?? []) simplex.setCost(arc, -share * point.timeMs);
+      simplex.setCost(release[node] as number, -fromMs);
+    },
     endedAt(node, atMs) {
       ended[node] = true;
       for (const { arc } of segments[node] ?? []) simplex.setCost(arc, 0);
       simplex.setCost(finish[node] as number, -atMs);
     },
     setDeadline: (laterMs) => simplex.setCost(back, laterMs),
+    marginalJPerMs: () => simplex.flow(back),
   };
 
   /** Of what is left, as it is known now: releases and ends are told by costs, so they are asked for there. */
@@ -119,7 +138,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
     for (const node of order) {
       let startMs = -simplex.cost(release[node] as number);
       for (const arc of into[node] as number[]) startMs = Math.max(startMs, endsAtMs[((arcs[arc]?.from ?? 1) - 1) / 2] as number);
-      endsAtMs[node] = ended[node] === true ? -simplex.cost(finish[node] as number) : startMs + (hulls[node]?.[0]?.timeMs ?? 0);
+      endsAtMs[node] = ended[node] === true ? -simplex.cost(finish[node] as number) : startMs + (shares[node] as number) * (hulls[node]?.[0]?.timeMs ?? 0);
       most = Math.max(most, endsAtMs[node] as number);
     }
     return most;

@@ -102,6 +102,52 @@ test('after a change the optimum is that of a new problem: what began, what ende
   );
 }, 120_000);
 
+test('with a share of some nodes left the optimum is that of a new problem with so much shorter frontiers', () => {
+  const partlyDone = smallGraph.chain((graph) => fc.tuple(fc.constant(graph), fc.array(fc.record({ share: fc.constantFrom(0, 0.25, 0.5, 0.9, 1), fromMs: fc.integer({ min: 0, max: 8 }) }), { minLength: graph.frontiers.length, maxLength: graph.frontiers.length })));
+  fc.assert(
+    fc.property(partlyDone, ({ 0: { frontiers, edges, deadlineMs }, 1: left }) => {
+      const allotment = createSlackAllotment({ frontiers, edges, deadlineMs });
+      allotment.solve();
+      for (const [node, { share, fromMs }] of left.entries()) {
+        allotment.remains(node, fromMs + 1, 0.5);
+        allotment.remains(node, fromMs, share);
+      }
+      const nodes = frontiers.length;
+      const shorter = frontiers.map((points, node) => points.map(({ timeMs, energyJ }) => point(timeMs * (left[node]?.share ?? 1), energyJ * (left[node]?.share ?? 1))));
+      const hulls = [...shorter.map(lowerHull), ...left.map(({ fromMs }) => [point(fromMs, 0)])];
+      const released: Edges = [...edges, ...left.map((_, node) => [nodes + node, node] as const)];
+      const anew = createSlackAllotment({ frontiers: hulls, edges: released, deadlineMs }).solve();
+      const changed = allotment.solve();
+      expect(changed.kind).toBe(anew.kind);
+      if (changed.kind === 'meets' && anew.kind === 'meets') {
+        expect(changed.energyJ).toBeCloseTo(anew.energyJ, 6);
+        expect(checked(changed, hulls, edges, deadlineMs)).toBeCloseTo(anew.energyJ, 6);
+        for (const [node, { startAtMs }] of changed.nodes.entries()) expect(startAtMs).toBeGreaterThanOrEqual((left[node]?.fromMs ?? 0) - 1e-6);
+      }
+      if (changed.kind === 'infeasible' && anew.kind === 'infeasible') expect(changed.fastestMs).toBeCloseTo(anew.fastestMs, 9);
+    }),
+    { numRuns: 3_000, seed: 14 },
+  );
+}, 120_000);
+
+test('the price of the deadline lies between what a little more of it saves and what a little less costs', () => {
+  fc.assert(
+    fc.property(smallGraph, ({ frontiers, edges, deadlineMs }) => {
+      const allotment = createSlackAllotment({ frontiers, edges, deadlineMs });
+      const energyAtDeadline = (atMs: number): number => {
+        allotment.setDeadline(atMs);
+        const solved = allotment.solve();
+        return solved.kind === 'meets' ? solved.energyJ : Number.POSITIVE_INFINITY;
+      };
+      const [later, sooner, now] = [energyAtDeadline(deadlineMs + 0.5), energyAtDeadline(deadlineMs - 0.5), energyAtDeadline(deadlineMs)];
+      if (now === Number.POSITIVE_INFINITY) return;
+      expect(allotment.marginalJPerMs()).toBeGreaterThanOrEqual((now - later) / 0.5 - 1e-6);
+      expect(allotment.marginalJPerMs()).toBeLessThanOrEqual((sooner - now) / 0.5 + 1e-6);
+    }),
+    { numRuns: 2_000, seed: 15 },
+  );
+}, 120_000);
+
 const largeGraph = fc.integer({ min: 20, max: 200 }).chain((nodes) =>
   fc.record({
     frontiers: fc.array(fc.array(fc.record({ timeMs: fc.double({ min: 1, max: 500, noNaN: true }), energyJ: fc.double({ min: 0.1, max: 900, noNaN: true }) }), { minLength: 1, maxLength: 12 }), { minLength: nodes, maxLength: nodes }),
@@ -148,6 +194,22 @@ describe('a workflow', () => {
     graph.endedAt(1, 24);
     graph.endedAt(0, 31);
     expect(graph.solve()).toEqual({ kind: 'infeasible', fastestMs: 41 });
+  });
+
+  test('of which a part has begun, spends what is left of it over what is left of the time', () => {
+    const graph = createSlackAllotment({ frontiers: [FRONTIER, FRONTIER], edges: [[0, 1]], deadlineMs: 40 });
+    graph.solve();
+    expect(graph.marginalJPerMs()).toBeGreaterThanOrEqual(0.5);
+    graph.remains(0, 30, 0.1);
+    const late = graph.solve();
+    expect(late).toEqual({ kind: 'infeasible', fastestMs: 41 });
+    graph.remains(0, 15, 0.5);
+    // 25 ms for half of the first and all of the second.
+    const half = graph.solve();
+    expect(half.kind === 'meets' ? half.nodes.map(({ timeMs }) => timeMs) : []).toEqual([7, 18]);
+    expect(half.kind === 'meets' ? half.nodes[0]?.energyJ : null).toBe(18);
+    expect(() => graph.remains(0, 15, 1.1)).toThrow(/node 0: got a share of 1.1 that is left, want 0 to 1/);
+    expect(() => graph.remains(0, 15, Number.NaN)).toThrow(/node 0: got a share of NaN/);
   });
 
   test.each([
