@@ -13,6 +13,8 @@ import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-f
 import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
 import type { Profile } from './frontier/profile.ts';
+import type { SeriesPlace } from './signals/series-source.ts';
+import { powerOf, powerProblems } from './config/power-config.ts';
 import { storeOf, storeProblems } from './config/store-config.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
@@ -93,6 +95,8 @@ export interface SloConfig {
   readonly default: string | null;
   readonly models: Readonly<Record<string, string>>;
   readonly classes: Readonly<Record<string, Slo>>;
+  /** Of each class: what meeting its deadlines counts for, relative to others. */
+  readonly worths: Readonly<Record<string, number>>;
   readonly tiers: Readonly<Record<string, string>>;
 }
 
@@ -111,6 +115,24 @@ export interface StoreConfig {
   readonly timeoutMs: number;
   readonly whenLost: Readonly<Record<LimitKind, LostWay>>;
   readonly gatewaysExpected: number;
+}
+
+/** A series that somebody else tells, and for how long the last good one counts while it cannot be had. */
+export interface SignalConfig {
+  readonly place: SeriesPlace;
+  readonly staleAfterMs: number;
+}
+
+export interface BudgetConfig {
+  readonly name: string;
+  /** `fallbackW`: where the series has run out or is too old; `null`: its last value is held. */
+  readonly watts: { readonly kind: 'fixed'; readonly watts: number } | { readonly kind: 'schedule'; readonly signal: SignalConfig; readonly fallbackW: number | null };
+  readonly over: { readonly kind: 'fleet' } | { readonly kind: 'replicas'; readonly replicaIds: readonly ReplicaId[] } | { readonly kind: 'agents'; readonly agents: readonly string[] };
+}
+
+export interface PowerConfig {
+  readonly budgets: readonly BudgetConfig[];
+  readonly prices: SignalConfig | null;
 }
 
 export interface ListenConfig {
@@ -154,6 +176,7 @@ export interface Config {
   readonly accounts: Pick<RawConfig['accounts'], 'meter' | 'readEveryMs' | 'flushEveryMs' | 'retentionDays'> & { readonly path: string | null };
   /** What turns energy into money and carbon; `null`: unknown. */
   readonly intensities: { readonly pricePerKwh: number | null; readonly currency: string; readonly carbonGPerKwh: number | null; readonly pue: number };
+  readonly power: PowerConfig;
   readonly logging: RawConfig['logging'];
 }
 
@@ -259,7 +282,8 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     slo: {
       default: raw.slo.default ?? null,
       models: raw.slo.models,
-      classes: raw.slo.classes as Record<string, Slo>,
+      classes: Object.fromEntries(Object.entries(raw.slo.classes).map(([name, { worth: _worth, ...slo }]) => [name, slo as Slo])),
+      worths: Object.fromEntries(Object.entries(raw.slo.classes).map(([name, { worth }]) => [name, worth])),
       tiers: raw.slo.tiers as Record<string, string>,
     },
     anonymous: raw.tenants.length > 0 ? null : { ...ANONYMOUS, admission: admissionOf(raw.admission, {}) },
@@ -272,6 +296,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     timeouts: raw.timeouts,
     health: raw.health,
     ...accountsOf(raw.accounts, directory),
+    power: powerOf(raw.power, directory),
     logging: raw.logging,
   };
 }
@@ -476,6 +501,8 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
   });
 
   problems.push(...agentProblems(raw, places));
+  const homes = new Map(raw.replicas.map((replica) => [replica.id, devicesOf(replica.devices).length === 0 ? null : agentOf(replica, raw)]));
+  problems.push(...powerProblems(raw, places, { names: agentsOf(raw).map(({ name }) => name), of: (replicaId) => homes.get(replicaId) ?? null }));
 
   const { keyEnv } = raw.admin;
   if (keyEnv !== undefined && !environment[keyEnv]) problems.push(places.at(['admin', 'keyEnv'], `the environment has no ${keyEnv}`));

@@ -1,9 +1,11 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
+import type { EnergyPrice } from './core/energy-prices.ts';
 import type { LearntOf } from './core/learnt-profile.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
+import type { PowerBudget } from './core/power-budget.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
 import type { WorkflowSpec } from './core/workflow.ts';
@@ -60,6 +62,10 @@ export interface Runtime {
   /** Nothing more comes of it; one that is not open is ignored. */
   endWorkflow(tenant: string, workflowId: WorkflowId): void;
   workflow(tenant: string, workflowId: WorkflowId): WorkflowStatus | null;
+  /** All that there are from now on. */
+  powerBudgets(budgets: readonly PowerBudget[]): void;
+  /** On the clock of `now`; none: nothing is known. */
+  energyPrices(prices: readonly EnergyPrice[]): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
   inFlight(): number;
@@ -177,6 +183,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     },
     endWorkflow: (tenant, workflowId) => tell({ kind: 'workflow-ended', tenant, workflowId }),
     workflow: (tenant, workflowId) => scheduler.workflow(tenant, workflowId, now()),
+    powerBudgets: (budgets) => tell({ kind: 'power-budgets', budgets }),
+    energyPrices: (prices) => tell({ kind: 'energy-prices', prices }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,
     close: () => clearInterval(ticks),

@@ -74,12 +74,34 @@ test('two nodes may have a device of one name, and the only agent need not be na
   expect(parse(`agents: { a: { socket: a.sock } }\n${MINIMAL}    devices: ['sim:0']\n`).replicas[0]?.agent).toBe('a');
 });
 
+test('power budgets are watts or a series of them, over the fleet, some replicas or the nodes of some agents', () => {
+  const config = parse(`${MINIMAL}    devices: ['sim:0']\nagent: { socket: a.sock }\npower:\n  budgets:\n    - { name: all, watts: 5000 }\n    - { name: rack, schedule: { file: rack.json, onStale: { watts: 900 } }, over: { replicas: [r0] } }\n    - { name: node, schedule: { url: 'https://grid.test/budget?of=1', tokenFile: t, everyMs: 5000 }, over: { agents: [agent] } }\n  prices: { file: p.csv }\n`);
+  expect(config.power).toEqual({
+    budgets: [
+      { name: 'all', watts: { kind: 'fixed', watts: 5_000 }, over: { kind: 'fleet' } },
+      { name: 'rack', watts: { kind: 'schedule', signal: { place: { kind: 'file', path: '/etc/paceline/rack.json' }, staleAfterMs: 900_000 }, fallbackW: 900 }, over: { kind: 'replicas', replicaIds: ['r0'] } },
+      {
+        name: 'node',
+        watts: { kind: 'schedule', signal: { place: { kind: 'http', url: 'https://grid.test/budget?of=1', tokenPath: '/etc/paceline/t', everyMs: 5_000, timeoutMs: 10_000 }, staleAfterMs: 900_000 }, fallbackW: null },
+        over: { kind: 'agents', agents: ['agent'] },
+      },
+    ],
+    prices: { place: { kind: 'file', path: '/etc/paceline/p.csv' }, staleAfterMs: 900_000 },
+  });
+  expect(parse(MINIMAL).power).toEqual({ budgets: [], prices: null });
+});
+
+test('what a class is worth stands beside its objectives', () => {
+  expect(parse(`${MINIMAL}slo: { classes: { a: { ttftMs: 5, worth: 3 }, b: {} } }\n`).slo).toMatchObject({ classes: { a: { ttftMs: 5 }, b: {} }, worths: { a: 3, b: 1 } });
+});
+
 const HASH = 'a'.repeat(64);
+const budget = (text: string): string => `${MINIMAL}power: { budgets: [${text}] }\n`;
 test.each([
   ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, agent, concurrencyMax, apiKeyEnv, asksUsage, priority$/],
   ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, probes, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],
-  ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs$/],
+  ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs, worth$/],
   ['a missing key', 'replicas:\n  - id: r0\n    url: http://h\n    models: [m]\n', /^paceline\.yaml:2: replicas\[0\]\.profile: got nothing, want the path of a profile, or \{ learn: \{\} \} where there is none$/],
   ['a wrong type', `${MINIMAL}listen: { port: eighty }\n`, /^paceline\.yaml:6: listen\.port: got "eighty", want a number$/],
   ['a number too big', `${MINIMAL}listen: { port: 70000 }\n`, /listen\.port: got 70000, want at most 65535$/],
@@ -94,6 +116,20 @@ test.each([
   ['one group of devices without the other', `${MINIMAL}    devices: { prefill: ['sim:0'] }\n`, /replicas\[0\]\.devices\.decode: missing; want a list$/],
   ['a device in two replicas', `${MINIMAL}    devices: ['sim:0', 'sim:0']\n`, /replicas\[0\]\.devices\[1\]: the device 'sim:0' is already used/],
   ['a default class that is not there', `${MINIMAL}slo: { default: fast, classes: { slow: {} } }\n`, /slo\.default: no class 'fast'; slo\.classes has: slow$/],
+  ['a budget that is neither watts nor a schedule', budget('{ name: a }'), /power\.budgets\[0\]: got neither, want either watts or a schedule$/],
+  ['a budget that is both', budget('{ name: a, watts: 1, schedule: { file: f } }'), /power\.budgets\[0\]: got both, want either watts or a schedule$/],
+  ['a budget of nothing', budget('{ name: a, watts: 0 }'), /power\.budgets\[0\]\.watts: got 0, want more than 0$/],
+  ['two budgets of one name', budget('{ name: a, watts: 1 }, { name: a, watts: 2 }'), /power\.budgets\[1\]\.name: the name 'a' is already used$/],
+  ['a budget over a replica that is not there', budget('{ name: a, watts: 1, over: { replicas: [r0, r9] } }'), /power\.budgets\[0\]\.over\.replicas\[1\]: no replica 'r9'; there are: r0$/],
+  ['a budget over nothing', budget('{ name: a, watts: 1, over: { replicas: [] } }'), /power\.budgets\[0\]\.over\.replicas: /],
+  ['a budget over an agent that is not there', budget('{ name: a, watts: 1, over: { agents: [b] } }'), /power\.budgets\[0\]\.over\.agents\[0\]: no agent 'b'; there are: none$/],
+  ['a budget over an agent without replicas', `${budget('{ name: a, watts: 1, over: { agents: [agent] } }')}agent: { socket: a.sock }\n`, /power\.budgets\[0\]\.over\.agents\[0\]: no replica is on the agent 'agent'; nothing would be under this budget$/],
+  ['a budget over what is none of these', budget('{ name: a, watts: 1, over: rack }'), /power\.budgets\[0\]\.over: .*want 'fleet', \{ replicas: \[\.\.\.\] \} or \{ agents: \[\.\.\.\] \}/],
+  ['a schedule of a file that is asked', budget('{ name: a, schedule: { file: f, everyMs: 1000 } }'), /power\.budgets\[0\]\.schedule\.everyMs: only with a url; a file is looked at every second$/],
+  ['a schedule of nothing', budget('{ name: a, schedule: {} }'), /power\.budgets\[0\]\.schedule: got neither, want either file or url$/],
+  ['an address with a user', `${MINIMAL}power: { prices: { url: 'https://me:secret@grid.test/' } }\n`, /power\.prices\.url: .*want http:\/\/ or https:\/\/, without a user or a fragment/],
+  ['an unknown key of a schedule', budget('{ name: a, schedule: { path: f } }'), /power\.budgets\[0\]\.schedule\.path: unknown key; known: file, url, tokenFile, everyMs, timeoutMs, staleAfterMs, onStale$/],
+  ['a class worth nothing', `${MINIMAL}slo: { classes: { a: { worth: 0 } } }\n`, /slo\.classes\.a\.worth: got 0, want at least 0\.01$/],
   ['a class for a model nobody serves', `${MINIMAL}slo: { classes: { a: {} }, models: { n: a } }\n`, /slo\.models\.n: no replica serves this model; there are: m$/],
   ['a class name that is built in', `${MINIMAL}slo: { classes: { custom: {} } }\n`, /slo\.classes\.custom: the name 'custom' is built in/],
   ['a key hash in upper case', `${MINIMAL}tenants: [{ name: a, apiKeySha256: [${HASH.toUpperCase()}] }]\n`, /tenants\[0\]\.apiKeySha256\[0\]: got "A{64}", want the 64 lower-case hex digits/],

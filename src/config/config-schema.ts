@@ -25,6 +25,7 @@ const sloClass = z
     ttftMs: objectiveMs.optional().describe('time to first token, from arrival at the gateway'),
     tpotMs: objectiveMs.optional().describe('mean time per output token after the first'),
     e2eMs: objectiveMs.optional().describe('the whole request'),
+    worth: z.number().min(0.01).max(1_000).default(1).describe('what meeting them counts for, relative to other classes, where a power budget leaves no room for all'),
   })
   .describe('latency objectives in milliseconds; any subset');
 
@@ -127,6 +128,34 @@ const agent = z.strictObject({
   ttlMs: z.int().min(300).max(60_000).optional().describe('after this long without us the devices are back at default clocks; default 3000; not for zeusd'),
   watchdogMs: z.int().min(200).max(60_000).optional().describe('zeusd only: no GPU is slow for longer than this unless asked for again; default 2000'),
   lowestClockMhz: z.int().min(1).max(10_000).optional().describe('zeusd only: an idle GPU may go down to it; default: it stays at the demanded clock'),
+});
+
+const signal = {
+  file: z.string().min(1).optional().describe('path, relative to this file; read again when it changes'),
+  url: z
+    .string()
+    .regex(/^https?:\/\/[^/?#@\s]+([/?][^#\s]*)?$/, 'want http:// or https://, without a user or a fragment')
+    .refine((url) => URL.canParse(url), 'want an address that exists')
+    .optional()
+    .describe('instead of a file: asked by GET; redirects are not followed'),
+  tokenFile: z.string().min(1).optional().describe('file with the bearer token for the url, relative to this file'),
+  everyMs: z.int().min(1_000).max(DAY_MS).optional().describe('how often the url is asked; default 60000'),
+  timeoutMs: z.int().min(1).max(60_000).optional().describe('of one answer; default 10000'),
+  staleAfterMs: z.int().min(1_000).max(7 * DAY_MS).default(900_000).describe('the last good series counts for so long while a newer one cannot be had'),
+};
+const watts = z.number().positive().max(1e9);
+
+const budget = z.strictObject({
+  name: label,
+  watts: watts.optional().describe('what all that is under it may draw together'),
+  schedule: z
+    .strictObject({ ...signal, onStale: z.union([z.literal('hold'), z.strictObject({ watts })], { error: "want 'hold', or { watts: … }" }).default('hold').describe("when the series has run out or is too old: 'hold' its last value, or fall to these watts") })
+    .optional()
+    .describe('instead of watts: a series of them, docs/power.md has its form'),
+  over: z
+    .union([z.literal('fleet'), z.strictObject({ replicas: z.array(label).min(1) }), z.strictObject({ agents: z.array(label).min(1) })], { error: "want 'fleet', { replicas: [...] } or { agents: [...] }" })
+    .default('fleet')
+    .describe("what is under it: all replicas, some, or those of some nodes' agents"),
 });
 
 const redisNodes = z
@@ -334,6 +363,13 @@ export const configSchema = z.strictObject({
     })
     .prefault({})
     .describe('energy by request, tenant, model and class; all of it estimates, for devices are shared'),
+  power: z
+    .strictObject({
+      budgets: z.array(budget).max(64).default([]).describe('a replica may be under several: of its node, its rack, the fleet'),
+      prices: z.strictObject(signal).optional().describe('a series of what energy costs, in money or in carbon; only ratios count. Work that has the slack for it waits for its cheap hours'),
+    })
+    .optional()
+    .describe('what the devices may draw, and when energy is cheap; docs/power.md'),
   logging: z
     .strictObject({
       level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),

@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { ConfigError } from './config-problems.ts';
 
 /** What a request reads when it comes, so that the next one may find another; and who is in the fleet (`gateway-replicas.ts`). */
-type LiveKey = 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs' | 'keysPath' | 'slo' | 'models' | 'passThrough' | 'upstream' | 'replicas' | 'agents' | 'intensities';
+type LiveKey = 'anonymous' | 'tenantsByKeySha256' | 'keyExpiresAtUnixMs' | 'keysPath' | 'slo' | 'models' | 'passThrough' | 'upstream' | 'replicas' | 'agents' | 'intensities' | 'power';
 
 /** The rest: what is open, connected, loaded or learnt from. */
 const BOUND: { readonly [Key in Exclude<keyof Config, LiveKey>]: string } = {

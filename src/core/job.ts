@@ -48,6 +48,8 @@ export interface JobSpec {
   readonly streaming: boolean;
   /** Its tenant's share of the fleet where all want more than there is, relative to those of the others; default 1. */
   readonly weight?: number;
+  /** What meeting its deadlines counts for, relative to other jobs, where not all can be met; default 1. */
+  readonly worth?: number;
   /** What becomes of it where its deadlines cannot be met any more; default `best-effort`. */
   readonly infeasible?: 'refuse' | 'best-effort';
   /** The workflow that it is a call of; unique together with the tenant. */

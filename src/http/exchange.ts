@@ -37,7 +37,7 @@ import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { serverErrorEvent } from './server-error-event.ts';
 import { tierTold, tierToldOfClass } from './service-tier.ts';
-import { readSlo } from './slo.ts';
+import { readSlo, worthOf } from './slo.ts';
 import { tierWriterFor } from './tier-writer.ts';
 import { tracedSink } from './traced-sink.ts';
 import type { ServerRequest } from './upstream-request.ts';
@@ -165,7 +165,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       const energy = readEnergyAsked(incoming.headers);
       if (energy.kind === 'bad') return refuse({ kind: 'bad-request', param: energy.param, message: energy.message });
       jobs += 1;
-      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, operation: operationOf(path), tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass });
+      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, operation: operationOf(path), tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass, worth: slo.worth });
       const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo), energy: energy.asked };
       if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
       else enter(job, identity.tenant, content);
@@ -186,7 +186,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
         if (decision.kind === 'refused') return refuse({ ...decision, kind: 'limit', tenant: tenant.name });
         const { sloClass } = decision;
         if (sloClass === null) return enter(job, tenant, content);
-        enter({ ...job, sloClass, slo: options.slo.classes[sloClass] ?? {} }, tenant, content.tier === null ? content : { ...content, tier: tierToldOfClass(sloClass, tenant, options.slo) });
+        enter({ ...job, sloClass, worth: worthOf(sloClass, options.slo), slo: options.slo.classes[sloClass] ?? {} }, tenant, content.tier === null ? content : { ...content, tier: tierToldOfClass(sloClass, tenant, options.slo) });
       });
     }
 

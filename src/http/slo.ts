@@ -6,7 +6,8 @@ import type { Slo } from '../core/job.ts';
 import { classOfTier, KNOWN_TIERS } from './service-tier.ts';
 
 export type SloReading =
-  | { readonly kind: 'ok'; readonly slo: Slo; readonly sloClass: string }
+  /** `worth`: of the class that it has, or would have but for its headers. */
+  | { readonly kind: 'ok'; readonly slo: Slo; readonly sloClass: string; readonly worth: number }
   | { readonly kind: 'bad'; readonly param: string; readonly message: string };
 
 /** A day: longer is a mistake in the unit, and far from where arithmetic on instants loses anything. */
@@ -47,6 +48,7 @@ export function readSlo(
   const ofTier = serviceTier === null ? undefined : classOfTier(serviceTier, tenant, config);
   const className = ofTier ?? tenant.sloClass ?? own(config.models, model) ?? config.default;
   const base: Slo = (className === null ? undefined : config.classes[className]) ?? {};
+  const worth = worthOf(className, config);
 
   const given: Partial<Record<Objective, { readonly ms: number; readonly header: string }>> = {};
   for (const header of SLO_HEADERS) {
@@ -69,14 +71,19 @@ export function readSlo(
   }
 
   const { ttftMs, tpotMs, e2eMs } = given;
-  if (ttftMs === undefined && tpotMs === undefined && e2eMs === undefined) return { kind: 'ok', slo: base, sloClass: className ?? 'best-effort' };
+  if (ttftMs === undefined && tpotMs === undefined && e2eMs === undefined) return { kind: 'ok', slo: base, sloClass: className ?? 'best-effort', worth };
   const slo: Slo = {
     ...base,
     ...(ttftMs === undefined ? {} : { ttftMs: ttftMs.ms }),
     ...(tpotMs === undefined ? {} : { tpotMs: tpotMs.ms }),
     ...(e2eMs === undefined ? {} : { e2eMs: e2eMs.ms }),
   };
-  return { kind: 'ok', slo, sloClass: 'custom' };
+  return { kind: 'ok', slo, sloClass: 'custom', worth };
+}
+
+/** What meeting the deadlines of the class counts for, relative to others. */
+export function worthOf(className: string | null, { worths }: Pick<SloConfig, 'worths'>): number {
+  return (className === null ? undefined : worths[className]) ?? 1;
 }
 
 type HeaderReading = { readonly kind: 'ok'; readonly ms: number } | Extract<SloReading, { kind: 'bad' }>;

@@ -1,8 +1,10 @@
 // The closed lists of what the scheduler is told and what it wants done. The gateway's runtime and the simulator
 // both speak exactly these; time is always an argument beside the event.
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
+import type { EnergyPrice } from '../core/energy-prices.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
+import type { PowerBudget } from '../core/power-budget.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
@@ -38,6 +40,10 @@ export type SchedulerEvent =
   | { readonly kind: 'peer-load'; readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }
   /** What the energy counters of its devices (all, or those of a group) say; `null`: they cannot be read. */
   | { readonly kind: 'metered'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly reading: MeterReading | null }
+  /** What replicas may draw together from now on; replaces all that were told before. */
+  | { readonly kind: 'power-budgets'; readonly budgets: readonly PowerBudget[] }
+  /** What energy costs from when on, ascending; replaces what was told before. None: nothing is known. */
+  | { readonly kind: 'energy-prices'; readonly prices: readonly EnergyPrice[] }
   /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
   | { readonly kind: 'learnt'; readonly learning: Learning }
   /** Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). */
@@ -105,6 +111,8 @@ export type Effect =
       /** Of a disaggregated server: which of its device groups. */
       readonly group?: PhaseGroup;
       readonly point: OperatingPoint | null;
+      /** Watts that the whole device group may draw; `null`: no limit; absent: nothing is said of limits, and they stay as they are. */
+      readonly powerLimitW?: number | null;
       readonly holdMs: number;
       /** `raise` goes out at once; `lower` and `renew` may wait for the control period. */
       readonly change: 'raise' | 'lower' | 'renew';

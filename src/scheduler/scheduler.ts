@@ -894,6 +894,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         const replica = byId.get(event.replicaId);
         return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
       }
+      case 'power-budgets':
+      case 'energy-prices':
+        return NO_EFFECTS;
       case 'learnt':
         for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
         prompts.peersLearnt(event.learning.bytesPerToken);

@@ -7,6 +7,7 @@ const CONFIG: SloConfig = {
   default: 'standard',
   models: { llama: 'model-class' },
   classes: { standard: { ttftMs: 2000, tpotMs: 100 }, interactive: { ttftMs: 500, tpotMs: 50 }, batch: { e2eMs: 60_000 }, 'model-class': { ttftMs: 900 }, 'tenant-class': { ttftMs: 700 } },
+  worths: { interactive: 3, batch: 0.2 },
   tiers: { priority: 'interactive', flex: 'batch' },
 };
 const ACME: TenantConfig = { ...ANONYMOUS, name: 'acme', sloClass: 'tenant-class', tiers: { flex: 'standard' }, bounds: { ttftMs: { min: 200, max: 5000 }, e2eMs: { max: 100_000 } } };
@@ -33,11 +34,17 @@ test.each([
   ['a time to live that would lengthen as nothing said', { 'x-llm-d-inference-ttl': '2h' }, { serviceTier: 'flex' }, ANONYMOUS, 'batch', { e2eMs: 60_000 }],
   ["an SDK's timeout as nothing said", { 'x-stainless-timeout': '0', 'x-stainless-read-timeout': '600' }, {}, ANONYMOUS, 'standard', { ttftMs: 2000, tpotMs: 100 }],
 ])('reads %s', (_what, headers, request, tenant, sloClass, slo) => {
-  expect(read(headers as Record<string, string>, request, tenant)).toEqual({ kind: 'ok', slo, sloClass });
+  expect(read(headers as Record<string, string>, request, tenant)).toMatchObject({ kind: 'ok', slo, sloClass });
 });
 
 test('without any class a request is best effort', () => {
-  expect(read({}, {}, ANONYMOUS, { default: null, models: {}, classes: {}, tiers: {} })).toEqual({ kind: 'ok', slo: {}, sloClass: 'best-effort' });
+  expect(read({}, {}, ANONYMOUS, { default: null, models: {}, classes: {}, worths: {}, tiers: {} })).toEqual({ kind: 'ok', slo: {}, sloClass: 'best-effort', worth: 1 });
+});
+
+test('what it counts for is said by its class, also where headers ask for other objectives', () => {
+  expect(read({}, { serviceTier: 'flex' })).toMatchObject({ sloClass: 'batch', worth: 0.2 });
+  expect(read({ 'x-slo-ttft-ms': '300' }, { serviceTier: 'priority' })).toMatchObject({ sloClass: 'custom', worth: 3 });
+  expect(read({}, {})).toMatchObject({ sloClass: 'standard', worth: 1 });
 });
 
 const MS = /want a number of milliseconds above 0, at most 86400000$/;

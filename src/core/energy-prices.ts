@@ -1,0 +1,71 @@
+// What energy costs, now and later, and when work that has the slack for it is cheapest. Unit free: money or carbon, for only
+// ratios count.
+
+export interface EnergyPrice {
+  /** On the clock of whoever asks. It holds until the next one, the last for ever. */
+  readonly fromMs: number;
+  readonly price: number;
+}
+
+export interface CheapestStart {
+  readonly startAtMs: number;
+  /** Mean price while the work runs, if it starts now and if it starts then. */
+  readonly nowPrice: number;
+  readonly thenPrice: number;
+}
+
+/**
+ * The earliest start, from now to the latest, at which work of so long costs least, at constant power. `prices` ascend; before the first
+ * one its price is taken. Without prices, and where no later start is cheaper, that is now.
+ *
+ * The cost of `[s, s + d]` is piecewise linear in the start `s`, with bends only where `s` or `s + d` meets a change of price, so that a
+ * least one stands at the ends or at such a bend: O(changes in reach × log changes).
+ */
+export function cheapestStart(prices: readonly EnergyPrice[], { nowMs, latestStartAtMs, workMs }: { readonly nowMs: number; readonly latestStartAtMs: number; readonly workMs: number }): CheapestStart {
+  const forMs = Math.max(1, workMs);
+  const nowPrice = meanPrice(prices, nowMs, forMs);
+  let best = { startAtMs: nowMs, thenPrice: nowPrice };
+  for (const startAtMs of candidates(prices, nowMs, latestStartAtMs, forMs)) {
+    const thenPrice = meanPrice(prices, startAtMs, forMs);
+    // Rounding is no saving.
+    if (thenPrice < best.thenPrice * (1 - 1e-9)) best = { startAtMs, thenPrice };
+  }
+  return { ...best, nowPrice };
+}
+
+/** Mean price over `[fromMs, fromMs + forMs]`; 0 without prices. */
+export function meanPrice(prices: readonly EnergyPrice[], fromMs: number, forMs: number): number {
+  let sum = 0;
+  let place = Math.max(0, placeAt(prices, fromMs));
+  for (let atMs = fromMs; atMs < fromMs + forMs && place < prices.length; place++) {
+    const untilMs = Math.min(fromMs + forMs, Math.max(atMs, prices[place + 1]?.fromMs ?? Number.POSITIVE_INFINITY));
+    sum += (prices[place] as EnergyPrice).price * (untilMs - atMs);
+    atMs = untilMs;
+  }
+  return sum / forMs;
+}
+
+/** Starts at which the cost may be least, ascending. */
+function candidates(prices: readonly EnergyPrice[], nowMs: number, latestStartAtMs: number, forMs: number): number[] {
+  if (!(latestStartAtMs > nowMs)) return [];
+  const starts: number[] = [];
+  for (let place = Math.max(0, placeAt(prices, nowMs)); place < prices.length; place++) {
+    const { fromMs } = prices[place] as EnergyPrice;
+    if (fromMs - forMs > latestStartAtMs) break;
+    for (const startAtMs of [fromMs - forMs, fromMs]) if (startAtMs > nowMs && startAtMs <= latestStartAtMs) starts.push(startAtMs);
+  }
+  if (Number.isFinite(latestStartAtMs)) starts.push(latestStartAtMs);
+  return starts.toSorted((a, b) => a - b);
+}
+
+/** The last price that holds at the instant; -1 before the first. */
+function placeAt(prices: readonly EnergyPrice[], atMs: number): number {
+  let from = 0;
+  let to = prices.length;
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if ((prices[middle] as EnergyPrice).fromMs <= atMs) from = middle + 1;
+    else to = middle;
+  }
+  return from - 1;
+}
