@@ -471,12 +471,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lost = route.ownRisk >= 1;
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
-    const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
+    const atRisk = route.othersSparable + (lost ? 0 : route.ownSparable);
     // The deadline of a workflow's call moves with the whole, whose slack is for running slowly and not for waiting.
     const mayPace = paced && !isOfWorkflow(job);
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && route.othersSparable > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.

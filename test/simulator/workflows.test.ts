@@ -41,7 +41,6 @@ test('the slack of the whole, allotted again as parts end, takes less than share
   const load = workload('chain', { durationS: 240 });
   const allotted = play(load, 'declared');
   const shared = play(load, { callSlos: load.slos('proportional') });
-  console.log(attainment(allotted), attainment(shared), allotted.energyJ, shared.energyJ, ...[0.5,0.6,0.7,0.8,1.2].map((m) => { const r = play(load, { callSlos: load.slos('proportional', m), byStage: true }); return `${m}: ${attainment(r)} ${r.energyJ}`; }));
   expect(attainment(allotted)).toBeGreaterThanOrEqual(attainment(shared));
   expect(allotted.energyJ).toBeLessThan(shared.energyJ);
 });
