@@ -172,7 +172,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     if (prompt.tpotLimitMs !== Number.POSITIVE_INFINITY && note((prompt.tpotLimitMs - costs.stepWithPrefillsMs * room) * prompt.outputTokensMiddle, 'tpot', prompt.jobId)) return verdict();
     if (prompt.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const fastestLeftMs = prompt.e2eDeadlineAtMs - view.nowMs - (fastest.firstTokenMs[index] as number) * room;
-      const planned = largestFeasible([prompt.outputTokensHigh, prompt.outputTokensMiddle, 1], fastestLeftMs, fastest, room);
+      const planned = plannedTokens(prompt, { high: prompt.outputTokensHigh, middle: prompt.outputTokensMiddle, low: 1 }, fastestLeftMs, fastest, room);
       const endMs = firstMs + planned * costs.stepWithPrefillsMs * room;
       if (note(prompt.e2eDeadlineAtMs - view.nowMs - endMs, 'e2e', prompt.jobId)) return verdict();
     }
@@ -192,7 +192,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
     if (stream.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const leftMs = stream.e2eDeadlineAtMs - view.nowMs;
-      const planned = largestFeasible([remainingHigh, stream.remainingMiddle, remainingLow], leftMs, fastest, room);
+      const planned = plannedTokens(stream, { high: remainingHigh, middle: stream.remainingMiddle, low: remainingLow }, leftMs, fastest, room);
       if (note(streamSlackMs(view, costs, fastest, leftMs, planned, room), 'e2e', stream.jobId)) return verdict();
     }
   }
@@ -219,12 +219,19 @@ function instabilityMs(view: ReplicaView, costs: PointCosts): number {
 }
 
 /**
- * How many tokens to plan an end-to-end deadline by: the first of the quantiles, largest first, that the fastest point can
- * still deliver. One answer's long tail would else keep the whole replica at its fastest for nothing.
+ * How many tokens to plan an end-to-end deadline by: the length that its class' caution wants, where the fastest point can deliver it in `leftMs`. Where it
+ * can only deliver less, but rather enough than not, that: nothing but the fastest point will do. Of one that others can make good (`e2eMoves`),
+ * and of one that is rather lost, the first of the quantiles that can be delivered: a long tail would else keep the whole replica at its fastest for nothing.
  */
-function largestFeasible(quantiles: readonly number[], leftMs: number, fastest: PointCosts, room: number): number {
-  return quantiles.find((tokens) => tokens * fastest.stepWithPrefillsMs * room <= leftMs) ?? (quantiles.at(-1) as number);
+function plannedTokens({ e2eMoves, guard }: Pick<RunningStream, 'e2eMoves' | 'guard'>, { high, middle, low }: { readonly high: number; readonly middle: number; readonly low: number }, leftMs: number, fastest: PointCosts, room: number): number {
+  const most = leftMs / (fastest.stepWithPrefillsMs * room);
+  const cautious = Math.max(high, middle + (guard * (high - middle)) / HIGH_DEVIATIONS);
+  if (!e2eMoves && most >= middle) return Math.min(most, cautious);
+  return [high, middle].find((tokens) => tokens <= most) ?? low;
 }
+
+/** The quantile that is called high is so many standard deviations above the middle, were lengths normal. */
+const HIGH_DEVIATIONS = 1.28;
 
 /**
  * What is left of `budgetMs` when a stream has had its `remaining` tokens: the lesser of (1) staying at this point with

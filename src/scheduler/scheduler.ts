@@ -335,6 +335,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       promptTokens,
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
+      e2eMoves: part?.isLast === false,
       firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
       latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
@@ -597,8 +598,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
-    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
+    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
     if (!isServed(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];

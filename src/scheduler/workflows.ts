@@ -40,6 +40,8 @@ export interface CalledPart {
   /** `Infinity`: the whole is lost. */
   readonly dueAtMs: number;
   readonly lengthKey: string;
+  /** It is due at the deadline of the whole, and nothing comes behind it. */
+  readonly isLast: boolean;
 }
 
 export interface MovedDeadline {
@@ -305,7 +307,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       allot(workflow, nowMs);
       // What has moved of this one is told here.
       moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
-      return { dueAtMs: call.dueAtMs, lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
+      return { dueAtMs: call.dueAtMs, isLast: workflow.shape !== 'unseen' && workflow.run.isLast(stage), lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
     },
     left(jobId, report, nowMs) {
       const workflow = ofJob.get(jobId);
