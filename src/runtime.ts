@@ -1,9 +1,11 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
+import type { EnergyPrice } from './core/energy-prices.ts';
 import type { LearntOf } from './core/learnt-profile.ts';
 import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
+import type { PowerBudget } from './core/power-budget.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
@@ -55,6 +57,10 @@ export interface Runtime {
   learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
+  /** All that there are from now on. */
+  powerBudgets(budgets: readonly PowerBudget[]): void;
+  /** On the clock of `now`; none: nothing is known. */
+  energyPrices(prices: readonly EnergyPrice[]): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
   inFlight(): number;
@@ -164,6 +170,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     learntOf: (replicaId) => scheduler.learntOf(replicaId),
     energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
+    powerBudgets: (budgets) => tell({ kind: 'power-budgets', budgets }),
+    energyPrices: (prices) => tell({ kind: 'energy-prices', prices }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,
     close: () => clearInterval(ticks),

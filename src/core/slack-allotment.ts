@@ -3,7 +3,7 @@
 // 1977; for training pipelines: Chung et al., Perseus, SOSP 2024).
 // It is the dual of a minimum-cost circulation (Fulkerson, 1961): flow through a node is the energy that a millisecond more for it would save, a unit that
 // goes round is worth the length of its path, and coming back costs the deadline. Potentials are instants.
-import { createNetworkSimplex, type NetworkSimplex } from './network-simplex.ts';
+import { type Arc, createNetworkSimplex, type NetworkSimplex } from './network-simplex.ts';
 
 export interface TradeOffPoint {
   readonly timeMs: number;
@@ -55,7 +55,7 @@ const SAME_TIME_MS = 1e-6;
  * `frontiers`: of each node, in any order, at least one point; one of 0 ms and 0 J is a node that only joins. `edges`: from a node to one that needs its
  * end. Throws `RangeError` where the graph has a cycle, an edge names no node, or a node has no point. Exact on the lower convex hulls (times between two points are
  * had by spending a part of the work at each); integer times of points and deadline give integer allotments. Solving again after a change goes on from the
- * last solution: with a thousand nodes of twelve points each a change takes some tenths of a millisecond, the first solution 10 to 700 ms.
+ * last solution: `npm run bench:workflow-solver` says how long either takes.
  */
 export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonly frontiers: readonly (readonly TradeOffPoint[])[]; readonly edges: readonly (readonly [before: number, after: number])[]; readonly deadlineMs: number }): SlackAllotment {
   const hulls = frontiers.map((points, node) => {
@@ -64,19 +64,20 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   });
   const order = topologicalOrder(hulls.length, edges);
   const [source, sink] = [2 * hulls.length, 2 * hulls.length + 1];
-  const arcs: { from: number; to: number; capacity: number; cost: number }[] = [];
-  const add = (from: number, to: number, capacity: number, cost: number): number => arcs.push({ from, to, capacity, cost }) - 1;
+  const arcs: Arc[] = [];
+  const add = (from: number, to: number, cost = 0): number => arcs.push({ from, to, pieces: [{ upTo: Number.POSITIVE_INFINITY, cost }] }) - 1;
   const [begin, end] = [(node: number): number => 2 * node, (node: number): number => 2 * node + 1];
-  /** Of each node, the slowest point first: so much may flow while it takes that long. */
-  const segments = hulls.map((hull, node) => hull.toReversed().map((point, index, slowFirst) => ({ arc: add(begin(node), end(node), capacityOf(slowFirst, index), -point.timeMs), point })));
-  const release = hulls.map((_, node) => add(source, begin(node), Number.POSITIVE_INFINITY, 0));
-  const finish = hulls.map((_, node) => add(source, end(node), Number.POSITIVE_INFINITY, 0));
+  const work = hulls.map((hull, node) => arcs.push({ from: begin(node), to: end(node), pieces: piecesOf(hull) }) - 1);
+  const release = hulls.map((_, node) => add(source, begin(node)));
+  const finish = hulls.map((_, node) => add(source, end(node)));
   const into: number[][] = hulls.map(() => []);
-  for (const [before, after] of edges) into[after]?.push(add(end(before), begin(after), Number.POSITIVE_INFINITY, 0));
-  const leave = hulls.map((_, node) => add(end(node), sink, Number.POSITIVE_INFINITY, 0));
-  const back = add(sink, source, Number.POSITIVE_INFINITY, deadlineMs);
+  for (const [before, after] of edges) into[after]?.push(add(end(before), begin(after)));
+  const leave = hulls.map((_, node) => add(end(node), sink));
+  const back = add(sink, source, deadlineMs);
   const simplex: NetworkSimplex = createNetworkSimplex(2 * hulls.length + 2, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
-  const ended = hulls.map(() => false);
+  /** What has been told; an end is not a number before there is one. */
+  const releasedAtMs = new Float64Array(hulls.length);
+  const endedAtMs = new Float64Array(hulls.length).fill(Number.NaN);
   const shares = new Float64Array(hulls.length).fill(1);
 
   /** Where all take as long as they like: each node hangs on what it would wait for longest. */
@@ -91,14 +92,20 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
         if (atMs > latest.atMs) latest = { atMs, arc };
       }
       endsAtMs[node] = latest.atMs + (hulls[node]?.at(-1)?.timeMs ?? 0);
-      tree.push({ node: begin(node), arc: latest.arc }, { node: end(node), arc: segments[node]?.[0]?.arc ?? 0 });
+      tree.push({ node: begin(node), arc: latest.arc }, { node: end(node), arc: work[node] as number });
       if ((endsAtMs[node] as number) > last.atMs) last = { atMs: endsAtMs[node] as number, arc: leave[node] as number };
     }
     if (hulls.length > 0) tree.push({ node: sink, arc: last.arc });
     return tree;
   }
 
+  const isEnded = (node: number): boolean => !Number.isNaN(endedAtMs[node]);
   const instantOf = (node: number): number => simplex.potential(source) - simplex.potential(node);
+
+  function startsAt(node: number, atMs: number): void {
+    releasedAtMs[node] = atMs;
+    simplex.setCosts(release[node] as number, () => -atMs);
+  }
 
   return {
     solve() {
@@ -108,50 +115,51 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(begin(node));
         const share = shares[node] as number;
-        const timeMs = ended[node] === true ? instantOf(end(node)) - startAtMs : Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
-        const nodeJ = ended[node] === true || share === 0 ? 0 : share * energyAt(hull, timeMs / share);
+        const timeMs = isEnded(node) ? instantOf(end(node)) - startAtMs : Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
+        const nodeJ = isEnded(node) || share === 0 ? 0 : share * energyAt(hull, timeMs / share);
         energyJ += nodeJ;
         return { startAtMs, timeMs, deadlineAtMs: startAtMs + timeMs, energyJ: nodeJ };
       });
       return { kind: 'meets', nodes, energyJ };
     },
-    startsAt: (node, atMs) => simplex.setCost(release[node] as number, -atMs),
+    startsAt,
     remains(node, fromMs, share) {
       if (!(share >= 0 && share <= 1)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 to 1`);
       shares[node] = share;
-      for (const { arc, point } of segments[node] ?? []) simplex.setCost(arc, -share * point.timeMs);
-      simplex.setCost(release[node] as number, -fromMs);
+      const hull = hulls[node] ?? [];
+      simplex.setCosts(work[node] as number, (piece) => -share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs);
+      startsAt(node, fromMs);
     },
     endedAt(node, atMs) {
-      ended[node] = true;
-      for (const { arc } of segments[node] ?? []) simplex.setCost(arc, 0);
-      simplex.setCost(finish[node] as number, -atMs);
+      endedAtMs[node] = atMs;
+      simplex.setCosts(work[node] as number, () => 0);
+      simplex.setCosts(finish[node] as number, () => -atMs);
     },
-    setDeadline: (laterMs) => simplex.setCost(back, laterMs),
+    setDeadline: (laterMs) => simplex.setCosts(back, () => laterMs),
     marginalJPerMs: () => simplex.flow(back),
   };
 
-  /** Of what is left, as it is known now: releases and ends are told by costs, so they are asked for there. */
+  /** Of what is left, as it is known now. */
   function fastestMs(): number {
     const endsAtMs = new Float64Array(hulls.length);
     let most = 0;
     for (const node of order) {
-      let startMs = -simplex.cost(release[node] as number);
+      let startMs = releasedAtMs[node] as number;
       for (const arc of into[node] as number[]) startMs = Math.max(startMs, endsAtMs[((arcs[arc]?.from ?? 1) - 1) / 2] as number);
-      endsAtMs[node] = ended[node] === true ? -simplex.cost(finish[node] as number) : startMs + (shares[node] as number) * (hulls[node]?.[0]?.timeMs ?? 0);
+      endsAtMs[node] = isEnded(node) ? (endedAtMs[node] as number) : startMs + (shares[node] as number) * (hulls[node]?.[0]?.timeMs ?? 0);
       most = Math.max(most, endsAtMs[node] as number);
     }
     return most;
   }
 }
 
-/** The slope to the next faster point, less what the slower ones have: together as much as a millisecond less of it would cost. */
-function capacityOf(slowFirst: readonly TradeOffPoint[], index: number): number {
-  const slope = (at: number): number => {
-    const [slow, fast] = [slowFirst[at], slowFirst[at + 1]];
-    return slow === undefined || fast === undefined ? Number.POSITIVE_INFINITY : (fast.energyJ - slow.energyJ) / (slow.timeMs - fast.timeMs);
-  };
-  return index === 0 ? slope(0) : slope(index) - slope(index - 1);
+/** The slowest point first: as much flow as a millisecond less than that costs. */
+function piecesOf(hull: readonly TradeOffPoint[]): Arc['pieces'] {
+  const slowFirst = hull.toReversed();
+  return slowFirst.map((slow, index) => {
+    const fast = slowFirst[index + 1];
+    return { cost: -slow.timeMs, upTo: fast === undefined ? Number.POSITIVE_INFINITY : (fast.energyJ - slow.energyJ) / (slow.timeMs - fast.timeMs) };
+  });
 }
 
 /**
