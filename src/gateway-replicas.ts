@@ -33,8 +33,8 @@ export interface GatewayReplicas {
   configs(): readonly ReplicaConfig[];
   /** What the scheduler was told that it can believe of each. */
   beliefs(): ReadonlyMap<ReplicaId, PerformanceModel>;
-  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
-  planned(next: Config): () => void;
+  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. `beliefs`: of the replicas that there are then. */
+  planned(next: Config): { readonly change: () => void; readonly beliefs: ReadonlyMap<ReplicaId, PerformanceModel> };
   /** The scheduler knows it no more. */
   left(replicaId: ReplicaId): void;
   /** Nobody is probed any more. */
@@ -77,7 +77,7 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
       const problems = problemsOf(next);
       if (problems.length > 0) throw new ConfigError(problems);
       const specs = specsOf({ ...next, replicas: next.replicas.filter(({ id }) => !open.has(id)) });
-      return () => {
+      const change = (): void => {
         for (const replica of next.replicas) {
           const known = open.get(replica.id);
           const spec = specs.find(({ replicaId }) => replicaId === replica.id);
@@ -92,6 +92,7 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
           joined.runtime.replicaLeaving(id);
         }
       };
+      return { change, beliefs: new Map([...[...open].map(([id, { belief }]) => [id, belief] as const), ...specs.map(({ replicaId, belief }) => [replicaId, belief] as const)]) };
     },
     left(replicaId) {
       const replica = open.get(replicaId);

@@ -30,11 +30,11 @@ export interface SlackAllotment {
   /** It began at that instant, or cannot begin before it. */
   startsAt(node: number, atMs: number): void;
   /**
-   * It has begun, and at `fromMs` this `share` of its work is left, 0 to 1: that takes as much of its times and energies, and does not begin before. May be
-   * said again and again; only the last counts. Throws `RangeError` for another share.
+   * It has begun, and at `fromMs` this `share` of its work is left: that takes as much of its times and energies, and does not begin before. Above 1 where it
+   * turns out larger than it was said to be. May be said again and again; only the last counts. Throws `RangeError` for a share that is negative or not finite.
    */
   remains(node: number, fromMs: number, share: number): void;
-  /** It has ended, sooner or later than it was allotted. */
+  /** It has ended, sooner or later than it was allotted: from then on it is told as a node that takes nothing, at that instant. */
   endedAt(node: number, atMs: number): void;
   setDeadline(deadlineMs: number): void;
   /**
@@ -114,7 +114,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
     for (const node of order) {
       let startMs = releasedAtMs[node] as number;
       for (const other of before[node] as number[]) startMs = Math.max(startMs, endsAtMs[other] as number);
-      endsAtMs[node] = startMs + (shares[node] as number) * (hulls[node]?.[0] as TradeOffPoint).timeMs;
+      endsAtMs[node] = startMs + (shares[node] as number) * ((hulls[node] as TradeOffPoint[])[0] as TradeOffPoint).timeMs;
       most = Math.max(most, endsAtMs[node] as number);
     }
     return most;
@@ -128,7 +128,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   }
 
   function remains(node: number, fromMs: number, share: number): void {
-    if (!(share >= 0 && share <= 1)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 to 1`);
+    if (!(share >= 0 && share < Number.POSITIVE_INFINITY)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 or more`);
     shares[node] = share;
     const hull = hulls[node] as TradeOffPoint[];
     simplex.setCosts(node, (piece) => -share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs);

@@ -8,6 +8,7 @@ import type { JobReport, RejectReason } from '../scheduler/events.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
 import { createEnergyMetrics, type EnergyReadings } from './energy-metrics.ts';
 import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } from './gen-ai-metrics.ts';
+import { createPowerMetrics, type PowerReadings } from './power-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
 import { createRegistry, type Registry } from './registry.ts';
 
@@ -46,9 +47,11 @@ export interface Telemetry {
   energyMeter(group: string, why: string | null): void;
   /** Why the file of accounts cannot be written; `null`: it is again. */
   energyFile(why: string | null): void;
+  /** An operator has set a power budget until then; `null`: that is over. */
+  powerOverridden(name: string, watts: number | null, until: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly power?: PowerReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
 }
 
 /** Actual minus predicted: below zero it came sooner. */
@@ -58,6 +61,7 @@ const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.0
 export function createTelemetry(log: Logger, meter: Meter | null = null, registry: Registry = createRegistry()): Telemetry {
   const genAi = createGenAiMetrics(registry, meter);
   const energy = createEnergyMetrics(registry);
+  const power = createPowerMetrics(registry);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
   const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
   const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
@@ -199,6 +203,10 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       if (why === null) log.info('the accounts of energy are written down again');
       else log.error({ why }, 'the accounts of energy cannot be written down; they are kept in memory until they can');
     },
+    powerOverridden: (name, watts, until) => {
+      if (watts === null) log.info({ budget: name }, `power budget ${name} is as configured again`);
+      else log.info({ budget: name, watts, until }, `power budget ${name} was set to ${watts} W by an operator until ${until}`);
+    },
     warning: (message) => log.warn(message),
     render: (now) => {
       for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
@@ -233,6 +241,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
       if (now.energy !== undefined) energy.update(now.energy);
+      if (now.power !== undefined) power.update(now.power);
       return registry.render();
     },
   };
