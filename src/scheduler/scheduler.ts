@@ -1,6 +1,7 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import { type EnergyPrice, waitsForPriceUntilMs } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
@@ -8,7 +9,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -146,6 +147,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const judgements = createJudgements({ affinity });
+  let prices: readonly EnergyPrice[] = [];
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -250,7 +252,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { kind: 'refused', reason: spec.infeasible === 'refuse' ? 'deadline-infeasible' : 'queue-timeout', retryAfterMs: nowMs + waitMs - lastAtMs };
   }
 
-  function queueEndAtMs({ spec, arrivedAtMs }: PendingJob): number {
+  function queueEndAtMs({ spec, arrivedAtMs }: Pick<PendingJob, 'spec' | 'arrivedAtMs'>): number {
     return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
   }
 
@@ -334,6 +336,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
+    const cheaper = mayKeep ? whyMoved(job, nowMs) : null;
+    if (cheaper !== null) return cheaper;
     const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
@@ -370,6 +374,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
     }
     return { kind: 'sent', effects };
+  }
+
+  /** It has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. */
+  function whyMoved({ spec, arrivedAtMs, latestStartAtMs, workMs }: PendingJob, nowMs: number): Kept | null {
+    const { e2eMs } = spec.slo;
+    if (prices.length === 0 || policy.kind !== 'paceline' || e2eMs === undefined) return null;
+    const untilMs = waitsForPriceUntilMs(prices, {
+      nowMs,
+      arrivedAtMs,
+      latestStartAtMs: Math.min(latestStartAtMs, queueEndAtMs({ spec, arrivedAtMs })),
+      aloneMs: arrivedAtMs + e2eMs - latestStartAtMs,
+      drainMs: (MOVING.stretch * waiting.held.countOf(spec.model) * workMs) / Math.max(1, serving.count(spec.model)),
+    });
+    return untilMs === null ? null : { kind: 'hold', lookAgainAtMs: Math.min(untilMs, nowMs + MOVING.lookMs) };
   }
 
   /** It has waited as long as it may, or would have to have been sent before now. */
@@ -816,7 +834,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
         }
         case 'power-budgets':
+          return NO_EFFECTS;
         case 'energy-prices':
+          prices = event.prices;
           return NO_EFFECTS;
         case 'learnt':
           for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
