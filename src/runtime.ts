@@ -3,14 +3,16 @@
 import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
 import type { EnergyPrice } from './core/energy-prices.ts';
 import type { LearntOf } from './core/learnt-profile.ts';
-import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
 import type { PowerBudget } from './core/power-budget.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
+import type { WorkflowSpec } from './core/workflow.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { ReplicaSpec } from './scheduler/replica.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
+import type { WorkflowAnswer, WorkflowReport, WorkflowStatus } from './scheduler/workflows.ts';
 import { unreachable } from './core/unreachable.ts';
 
 /** Whoever submits a job hears of it here: exactly one of the two, at once or later, again after it was returned, and nothing once it has ended. */
@@ -55,6 +57,11 @@ export interface Runtime {
   learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
+  /** `answered` is called once. */
+  declareWorkflow(workflow: WorkflowSpec, answered: (answer: WorkflowAnswer) => void): void;
+  /** Nothing more comes of it; one that is not open is ignored. */
+  endWorkflow(tenant: string, workflowId: WorkflowId): void;
+  workflow(tenant: string, workflowId: WorkflowId): WorkflowStatus | null;
   /** All that there are from now on. */
   powerBudgets(budgets: readonly PowerBudget[]): void;
   /** On the clock of `now`; none: nothing is known. */
@@ -74,6 +81,7 @@ export interface RuntimeOptions {
   readonly report: (report: JobReport) => void;
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
+  readonly workflowEnded?: (report: WorkflowReport) => void;
   /** A replica that was to leave is gone. */
   readonly left?: (replicaId: ReplicaId, energy: ReplicaEnergy | null) => void;
 }
@@ -81,6 +89,8 @@ export interface RuntimeOptions {
 export function createRuntime(options: RuntimeOptions): Runtime {
   const { scheduler, now } = options;
   const owners = new Map<JobId, JobOwner>();
+  /** In the order of asking, as they are answered. */
+  const declarations: ((answer: WorkflowAnswer) => void)[] = [];
   const waiting: SchedulerEvent[] = [];
   let handling = false;
 
@@ -124,6 +134,12 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       case 'settled':
         options.settled?.(effect);
         return;
+      case 'workflow-declared':
+        declarations.shift()?.(effect.answer);
+        return;
+      case 'workflow-ended':
+        options.workflowEnded?.(effect.report);
+        return;
       case 'left':
         options.left?.(effect.replicaId, effect.energy ?? null);
         return;
@@ -161,6 +177,12 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     learntOf: (replicaId) => scheduler.learntOf(replicaId),
     energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
+    declareWorkflow: (workflow, answered) => {
+      declarations.push(answered);
+      tell({ kind: 'workflow-declared', workflow });
+    },
+    endWorkflow: (tenant, workflowId) => tell({ kind: 'workflow-ended', tenant, workflowId }),
+    workflow: (tenant, workflowId) => scheduler.workflow(tenant, workflowId, now()),
     powerBudgets: (budgets) => tell({ kind: 'power-budgets', budgets }),
     energyPrices: (prices) => tell({ kind: 'energy-prices', prices }),
     snapshot: () => scheduler.snapshot(now()),

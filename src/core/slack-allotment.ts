@@ -30,8 +30,8 @@ export interface SlackAllotment {
   /** It began at that instant, or cannot begin before it. */
   startsAt(node: number, atMs: number): void;
   /**
-   * It has begun, and at `fromMs` this `share` of its work is left, 0 to 1: that takes as much of its times and energies, and does not begin before. May be
-   * said again and again; only the last counts. Throws `RangeError` for another share.
+   * It has begun, and at `fromMs` this `share` of its work is left: that takes as much of its times and energies, and does not begin before. Above 1 where it
+   * turns out larger than it was said to be. May be said again and again; only the last counts. Throws `RangeError` for a share that is negative or not finite.
    */
   remains(node: number, fromMs: number, share: number): void;
   /** It has ended, sooner or later than it was allotted. */
@@ -124,7 +124,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
     },
     startsAt,
     remains(node, fromMs, share) {
-      if (!(share >= 0 && share <= 1)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 to 1`);
+      if (!(share >= 0 && share < Number.POSITIVE_INFINITY)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 or more`);
       shares[node] = share;
       const hull = hulls[node] ?? [];
       simplex.setCosts(work[node] as number, (piece) => -share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs);

@@ -2,13 +2,15 @@
 // both speak exactly these; time is always an argument beside the event.
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { EnergyPrice } from '../core/energy-prices.ts';
-import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
 import type { PowerBudget } from '../core/power-budget.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
+import type { WorkflowSpec } from '../core/workflow.ts';
 import type { ReplicaSpec } from './replica.ts';
+import type { WorkflowAnswer, WorkflowReport } from './workflows.ts';
 
 export type SchedulerEvent =
   | { readonly kind: 'arrived'; readonly job: JobSpec }
@@ -17,6 +19,10 @@ export type SchedulerEvent =
   | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
   /** The replica it was sent to could not be reached, or has refused it unworked: another one may have it. */
   | { readonly kind: 'returned'; readonly jobId: JobId }
+  /** What will come of a workflow, and by when all of it is due; answered by an effect of the same name. */
+  | { readonly kind: 'workflow-declared'; readonly workflow: WorkflowSpec }
+  /** Nothing more will come of it. */
+  | { readonly kind: 'workflow-ended'; readonly tenant: string; readonly workflowId: WorkflowId }
   /** Every control period. */
   | { readonly kind: 'tick' }
   /** The fleet has one more from now on, `down` until its health is told. */
@@ -116,5 +122,7 @@ export type Effect =
   /** `energy`: its accounts as they ended. */
   | { readonly kind: 'left'; readonly replicaId: ReplicaId; readonly energy?: ReplicaEnergy }
   | { readonly kind: 'report'; readonly report: JobReport }
+  | { readonly kind: 'workflow-declared'; readonly tenant: string; readonly workflowId: WorkflowId; readonly answer: WorkflowAnswer }
+  | { readonly kind: 'workflow-ended'; readonly report: WorkflowReport }
   /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
   | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

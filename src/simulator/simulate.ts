@@ -1,7 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import assert from 'node:assert/strict';
-import type { JobId, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
+import type { JobId, JobSpec, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import { createLearnedModel, type LearnedModel } from '../core/learned-model.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
@@ -18,6 +18,7 @@ import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
 import type { RivalFactory } from './rivals/rival.ts';
 import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
+import { type CallTicket, type ComingCall, createWorkflowClients, type SimulatedWorkflow, type WorkflowOutcome } from './workflow-clients.ts';
 
 export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
@@ -25,6 +26,8 @@ export interface SimulationOptions {
   readonly classes: readonly { readonly name: string; readonly slo: Slo }[];
   /** Who sends each request, in the order of `requests`; default: one tenant, served best effort. */
   readonly tenants?: readonly SimulatedTenant[];
+  /** Beside the requests; of one tenant. */
+  readonly workflows?: readonly SimulatedWorkflow[];
   readonly replicas: number;
   /** What the machines do. The scheduler never sees it. */
   readonly truth: Profile;
@@ -90,6 +93,8 @@ export interface RivalPolicy {
 export interface SimulatedRun {
   readonly reports: readonly JobReport[];
   readonly rejected: number;
+  /** Where there were any, in the order of their ends. */
+  readonly workflows?: readonly WorkflowOutcome[];
   /** Of all device groups, idle included, over `durationMs`. */
   readonly energyJ: number;
   /** To the end of the last job, or to `untilMs` if that is later. */
@@ -108,6 +113,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 /** What clients ask for, unless they got more. */
 const MAX_OUTPUT_TOKENS = 4096;
+const WORKFLOW_TENANT = 'workflows';
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
 /** As often as a gateway reads them. */
@@ -139,6 +145,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   });
   const reports: JobReport[] = [];
   const energySamples: { atMs: number; energyJ: number }[] = [];
+  const clients = createWorkflowClients(options.workflows ?? [], { model: MODEL, tenant: WORKFLOW_TENANT });
+  /** Those of `requests`, and calls of workflows behind them, by the number that a job is named by. */
+  const sizes: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens' | 'prefixBlocks'>[] = [...requests];
+  const tickets = new Map<JobId, CallTicket>();
   let rejected = 0;
   let cachedPromptTokens = 0;
   let nowMs = 0;
@@ -170,15 +180,18 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   function perform(effect: Effect): void {
     switch (effect.kind) {
       case 'dispatch': {
-        const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
+        const request = sizes[indexOf(effect.jobId)] as WorkloadRequest;
         const { prefixBlocks } = request;
         const submitted = fleet.submit(effect.replicaId, { id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens), ...(prefixBlocks === undefined ? {} : { prefixBlocks }) }, nowMs);
         if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
         return;
       }
-      case 'reject':
+      case 'reject': {
         rejected += 1;
+        const ticket = ticketOf(effect.jobId);
+        if (ticket !== null) clients.refused(ticket);
         return;
+      }
       case 'demand': {
         // What the devices were told last they need not be told again. Not every first demand changes anything for the scheduler: a
         // belief's fastest point may be below the device's default clock.
@@ -188,10 +201,17 @@ export function simulate(options: SimulationOptions): SimulatedRun {
         fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null }, nowMs + controlDelayMs);
         return;
       }
-      case 'report':
+      case 'report': {
         reports.push(effect.report);
+        const ticket = ticketOf(effect.report.jobId);
+        if (ticket === null) return;
+        if (effect.report.outcome === 'finished') clients.ended(ticket, nowMs);
+        else clients.refused(ticket);
         return;
+      }
       case 'settled':
+      case 'workflow-declared':
+      case 'workflow-ended':
       case 'left':
         return;
       default:
@@ -211,7 +231,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const tokens = fleet.takeTokens(event);
     if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
     if (!finished) return;
-    const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+    const { promptTokens } = sizes[indexOf(jobId)] as WorkloadRequest;
     cachedPromptTokens += cachedTokens;
     tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
   }
@@ -226,6 +246,24 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     });
   }
 
+  function ticketOf(jobId: JobId): CallTicket | null {
+    const ticket = tickets.get(jobId);
+    tickets.delete(jobId);
+    return ticket ?? null;
+  }
+
+  function call({ workflow, workflowId, node, slo, ticket }: ComingCall): void {
+    const { promptTokens, outputTokens, stage } = node;
+    const jobId = String(sizes.push({ promptTokens, outputTokens }) - 1) as JobId;
+    tickets.set(jobId, ticket);
+    const { told, deadlineMs, name = 'workflow', sloClass } = workflow;
+    const part: Pick<JobSpec, 'workflow'> = told === 'declared' ? { workflow: { workflowId, stage } } : told === 'discovered' ? { workflow: { workflowId, stage, discovered: { deadlineMs, name } } } : {};
+    tell({
+      kind: 'arrived',
+      job: { jobId, model: MODEL, tenant: WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
+    });
+  }
+
   for (const replicaId of replicaIds) {
     tell({ kind: 'control', replicaId, controlled: true, pointId: null });
     tell({ kind: 'replica-health', replicaId, state: 'up' });
@@ -235,9 +273,9 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
   let sampleAtMs = options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
   let steps = 0;
-  while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
+  while (arriving < requests.length || reports.length + rejected < sizes.length || !clients.isDone() || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, tickAtMs, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied } = fleet.advanceTo(nowMs);
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
@@ -256,11 +294,15 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
+    for (const coming of clients.take(nowMs)) {
+      if (coming.kind === 'declare') tell({ kind: 'workflow-declared', workflow: coming.workflow });
+      else call(coming.call);
+    }
     if (++steps % PROGRESS_EVERY_STEPS === 0) options.onProgress?.(nowMs);
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens };
+  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens };
 }
 
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
