@@ -9,7 +9,7 @@ import { unreachable } from '../core/unreachable.ts';
 import type { TruthScale } from '../engine/physics.ts';
 import { createPerformanceModel, type PerformanceModel } from '../frontier/performance-model.ts';
 import type { Route, Routing } from '../core/routing.ts';
-import type { Profile } from '../frontier/profile.ts';
+import type { Profile, SleepCosts } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import type { ReplicaSpec } from '../scheduler/replica.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
@@ -54,6 +54,8 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  /** Replicas whose belief says what sleeping costs sleep while the others are enough; default: none do. What it really takes says the truth. */
+  readonly sleep?: { readonly awakeMin: number };
   /** The beliefs are starting profiles, to be learnt from; default: they are taken at their word, with corrections. */
   readonly learns?: boolean;
   /** Joules so far are kept this often, on `energySamples`. */
@@ -124,7 +126,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
-  const fleet = createSimulatedFleet(replicaIds, (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }));
+  const fleet = createSimulatedFleet(replicaIds, (index) => sleepOf(members[index] as FleetMember), (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }));
   // Replicas of one profile share its model: the scheduler takes idle ones for alike by it.
   const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, options.learns === true ? createLearnedModel(profile) : { model: createPerformanceModel(profile) }]));
   const beliefOf = (index: number): PerformanceModel => learnedBy(index).model;
@@ -132,7 +134,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
+    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...sleepBelieved(members[index] as FleetMember), ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
@@ -141,6 +143,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     bringUpToDate,
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     energyAccounts: metered,
+    ...(options.sleep === undefined ? {} : { sleep: options.sleep }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -201,6 +204,10 @@ export function simulate(options: SimulationOptions): SimulatedRun {
         fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null }, nowMs + controlDelayMs);
         return;
       }
+      case 'sleep':
+      case 'wake':
+        fleet.rest(effect.replicaId, effect.kind === 'sleep' ? 'asleep' : 'awake', nowMs);
+        return;
       case 'report': {
         reports.push(effect.report);
         const ticket = ticketOf(effect.report.jobId);
@@ -277,7 +284,8 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
     nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
-    const { brought, applied } = fleet.advanceTo(nowMs);
+    const { brought, applied, rested } = fleet.advanceTo(nowMs);
+    for (const { replicaId, state } of rested) tell({ kind: 'replica-rest', replicaId, state });
     for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
     for (const event of brought) tellBrought(event);
     if (sampleAtMs <= nowMs) {
@@ -291,7 +299,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
+      tickAtMs = ticksOnce(policy) && options.sleep === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
     for (const coming of clients.take(nowMs)) {
@@ -308,6 +316,16 @@ export function simulate(options: SimulationOptions): SimulatedRun {
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
 function ticksOnce({ kind }: PlannerPolicy): boolean {
   return kind === 'max-clock' || kind === 'static';
+}
+
+function sleepOf({ truth }: FleetMember): SleepCosts {
+  assert(truth.sleep !== undefined, `${truth.name}: a server whose sleep nothing is known of is never put to sleep`);
+  return truth.sleep;
+}
+
+/** Of a machine that has no such mode nobody believes any. */
+function sleepBelieved({ truth, belief: { sleep } }: FleetMember): { readonly sleep?: SleepCosts } {
+  return sleep === undefined || truth.sleep === undefined ? {} : { sleep };
 }
 
 /** As a gateway sees it: the blocks that the prompt fills, for of one begun nobody can say what it will be. */
