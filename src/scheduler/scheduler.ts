@@ -1,6 +1,7 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import { type EnergyPrice, waitsForPriceUntilMs } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
@@ -8,7 +9,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -154,6 +155,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const judgements = createJudgements({ affinity });
+  let prices: readonly EnergyPrice[] = [];
+  /** Nobody that is held wants to be looked at before. */
+  let heldLookAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -330,7 +334,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
     waiting.enter(job, why, nowMs);
+    keepAs(job, why);
+  }
+
+  function keepAs(job: PendingJob, why: Kept): void {
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
+    if (why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, why.lookAgainAtMs);
   }
 
   /** `part`: what it is of its workflow, if it is of one. */
@@ -423,6 +432,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
+    const cheaper = mayKeep ? whyMoved(job, nowMs) : null;
+    if (cheaper !== null) return cheaper;
     const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
@@ -460,6 +471,24 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
     }
     return { kind: 'sent', effects };
+  }
+
+  /**
+   * It has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. A call of a
+   * workflow does not: others wait for its end, and its slack is theirs as well.
+   */
+  function whyMoved(job: PendingJob, nowMs: number): Kept | null {
+    const { spec, arrivedAtMs, e2eDeadlineAtMs, latestStartAtMs, workMs } = job;
+    if (prices.length === 0 || policy.kind !== 'paceline' || e2eDeadlineAtMs === Number.POSITIVE_INFINITY || spec.workflow !== undefined) return null;
+    const untilMs = waitsForPriceUntilMs(prices, {
+      nowMs,
+      arrivedAtMs,
+      latestStartAtMs: Math.min(latestStartAtMs, queueEndAtMs(job)),
+      aloneMs: e2eDeadlineAtMs - latestStartAtMs,
+      drainMs: (MOVING.stretch * waiting.held.countOf(spec.model) * workMs) / Math.max(1, serving.count(spec.model)),
+    });
+    // Those that wait are looked through together, once a second.
+    return untilMs === null ? null : { kind: 'hold', lookAgainAtMs: Math.min(untilMs, Math.ceil((nowMs + MOVING.lookMs) / 1_000) * 1_000) };
   }
 
   /** It has waited as long as it may, or would have to have been sent before now. */
@@ -657,7 +686,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const effects: Effect[] = [];
     waiting.reorder(nowMs);
     if (waiting.queue.size() > 0) reconsider(waiting.queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
-    if (periodic && waiting.held.size() > 0) reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+    if (periodic && waiting.held.size() > 0 && nowMs >= heldLookAtMs) {
+      heldLookAtMs = Number.POSITIVE_INFINITY;
+      reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+      for (const { spec } of waiting.held.all()) {
+        const placement = placements.get(spec.jobId);
+        if (placement?.kind === 'queued' && placement.why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, placement.why.lookAgainAtMs);
+      }
+    }
     return effects;
   }
 
@@ -696,7 +732,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       waiting.waitOn(job, placement.why, sending, nowMs);
-      placements.set(jobId, { kind: 'queued', job, why: sending });
+      keepAs(job, sending);
     }
   }
 
@@ -935,7 +971,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
       }
       case 'power-budgets':
+        return NO_EFFECTS;
       case 'energy-prices':
+        prices = event.prices;
         return NO_EFFECTS;
       case 'learnt':
         for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
