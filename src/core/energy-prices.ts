@@ -52,7 +52,7 @@ export interface MovableWork {
  */
 export function waitsForPriceUntilMs(prices: readonly EnergyPrice[], { nowMs, arrivedAtMs, latestStartAtMs, aloneMs, drainMs }: MovableWork): number | null {
   const slackMs = latestStartAtMs - arrivedAtMs;
-  if (prices.length === 0 || slackMs < MOVING.slackMinMs || slackMs === Number.POSITIVE_INFINITY) return null;
+  if (prices.length === 0 || slackMs < Math.max(MOVING.slackMinMs, MOVING.slackTimes * aloneMs) || slackMs === Number.POSITIVE_INFINITY) return null;
   const workMs = MOVING.stretch * aloneMs;
   const lastAtMs = latestStartAtMs - (workMs - aloneMs) - drainMs - MOVING.marginShare * slackMs;
   const { startAtMs, nowPrice, thenPrice } = cheapestStart(prices, { nowMs, latestStartAtMs: lastAtMs, workMs });
