@@ -92,6 +92,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     queuedMax: config.limits.queuedMax,
     slowStartMs: config.health.slowStartMs,
     energyAccounts: true,
+    sleep: { awakeMin: config.planner.awakeMin },
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
@@ -121,6 +122,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       tenantLimits.reported(report);
       energy.reported(report);
       dashboard.reported(report);
+    },
+    rest: (replicaId, to) => {
+      telemetry.restAsked(replicaId, to);
+      replicas.of(replicaId).rest?.goTo(to);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);

@@ -229,7 +229,7 @@ function limitProblems({ serving, switch: change }: Profile): string[] {
 }
 
 /** A group that draws more asleep than it idles, or that takes an impossible power to wake, was measured wrong or written in other units. */
-function sleepProblems({ sleep, points, deviceGroup }: Profile): string[] {
+export function sleepProblems({ sleep, points, deviceGroup }: Pick<Profile, 'sleep' | 'points' | 'deviceGroup'>): string[] {
   if (sleep === undefined) return [];
   const problems: string[] = [];
   const idleW = Math.min(...points.map(({ idlePowerW }) => idlePowerW));

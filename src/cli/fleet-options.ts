@@ -4,11 +4,11 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { createPhysics } from '../engine/physics.ts';
 import type { Profile } from '../frontier/profile.ts';
-import { ProfileFileError, loadProfile, profileProblems, sleepSchema } from '../profile-file.ts';
+import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import type { MachineOptions } from '../simulator/machines.ts';
 import type { FleetMember } from '../simulator/simulate.ts';
 import { type OptionValues, UsageError } from './command.ts';
-import type { SleepCosts } from '../frontier/profile.ts';
+import { parseSleepCosts, withSleep } from './sleep-option.ts';
 
 const DEFAULT = { replicas: 4, truth: 'config/profiles/llama-3.1-70b.h100-tp4.json' };
 /** The package's own, from wherever the command is run. */
@@ -135,25 +135,15 @@ function sleeping(members: FleetChoice['members'], text: string): FleetChoice['m
     if (silent !== undefined) throw new UsageError(`--sleep: got 'profile', and ${silent.truth.sleep === undefined ? silent.truth.name : silent.belief.name} does not say what sleeping costs; want POWERW:SLEEPMS:WAKEMS[:WAKEJ]`);
     return members;
   }
-  const sleep = sleepOf(text);
+  const sleep = parseSleepCosts('--sleep', text);
   const known = new Map<Profile, Profile>();
-  const withSleep = (profile: Profile): Profile => {
-    const made = known.get(profile) ?? { ...profile, sleep };
+  const asleep = (profile: Profile): Profile => {
+    const made = known.get(profile) ?? withSleep(profile, sleep, '--sleep');
     known.set(profile, made);
-    const [problem] = profileProblems(made);
-    if (problem !== undefined) throw new UsageError(`--sleep: got '${text}'; ${profile.name}: ${problem}`);
     return made;
   };
-  const [first, ...others] = members.map(({ truth, belief }) => ({ truth: withSleep(truth), belief: withSleep(belief) }));
+  const [first, ...others] = members.map(({ truth, belief }) => ({ truth: asleep(truth), belief: asleep(belief) }));
   return [first as FleetMember, ...others];
-}
-
-function sleepOf(text: string): SleepCosts {
-  const numbers = text.split(':').map((part) => (/^[0-9.]+$/.test(part) ? Number(part) : Number.NaN));
-  const [powerW, sleepMs, wakeMs, wakeEnergyJ] = numbers;
-  const parsed = sleepSchema.safeParse({ powerW, sleepMs, wakeMs, ...(wakeEnergyJ === undefined ? {} : { wakeEnergyJ }) });
-  if (!parsed.success || numbers.length > 4) throw new UsageError(`--sleep: got '${text}', want POWERW:SLEEPMS:WAKEMS[:WAKEJ] such as 100:2000:5000, or 'profile'`);
-  return parsed.data;
 }
 
 function outliersOf(text: string): { share: number; latencyMs: number } {
