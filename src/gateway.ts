@@ -174,7 +174,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   let fleetLoad: FleetLoad | null = null;
   let fleetLearning: FleetLearning | null = null;
   try {
-    batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, warn: telemetry.warning, log });
+    batches = openBatches(config, { gatewayId: gatewayId(), live: () => live.config, snapshot: runtime.snapshot, prices: power.pricesFromNow, warn: telemetry.warning, log });
     fleetLoad = openFleetLoad(config, { now, runtime, telemetry, log });
     fleetLearning = openFleetLearning(config, runtime, log);
   } catch (error) {

@@ -1,7 +1,10 @@
 // paceline simulate: the gateway's own decisions on virtual time over modelled replicas. What-if questions in seconds.
+import { readFileSync } from 'node:fs';
+import type { EnergyPrice } from '../core/energy-prices.ts';
 import { createPhysics } from '../engine/physics.ts';
 import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
 import { extrapolations, fitsInto, oversized, uncapped } from '../simulator/coverage.ts';
+import { parseSeries } from '../signals/series.ts';
 import { createExplainer } from '../simulator/explanation.ts';
 import { feasibleAlone } from '../simulator/feasibility.ts';
 import { formatExplanation } from '../simulator/format-explanation.ts';
@@ -37,6 +40,7 @@ export const command = defineCommand({
     concurrency: { type: 'number', value: 'N', help: "requests on a replica at once; default: the profile's maxSequences", min: 1, max: 100_000, integer: true },
     'batch-cap': { type: 'text', value: 'HOW', help: "paceline's cap on the requests on a replica: 'plan' it from the profile, or 'learn' it from energy and deadlines; default: --concurrency alone", oneOf: ['plan', 'learn'] },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
+    prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
     json: { type: 'flag', help: 'print the runs as a JSON list and nothing else on stdout' },
   },
@@ -47,6 +51,7 @@ export const command = defineCommand({
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
     'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
+    'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
   ],
   run: async (options) => {
     const read = await readWorkload('simulate', options);
@@ -55,6 +60,7 @@ export const command = defineCommand({
     const classes = wantedClasses(read.classes, options);
     const [{ truth, belief }] = fleet.members;
     const lastAtMs = workload.requests.at(-1)?.atMs ?? 0;
+    const prices = options.prices === undefined ? [] : pricesIn(options.prices);
     const shared: Omit<SimulationOptions, 'policy'> = {
       requests: workload.requests,
       classes: drawClasses(classes, workload.requests.length, options.seed),
@@ -66,7 +72,9 @@ export const command = defineCommand({
       fleet: fleet.members,
       seed: options.seed,
       attainmentTarget: options.target,
-      untilMs: lastAtMs + WINDOW_TAIL_S * 1000,
+      // What is moved ends later: all runs go on until nothing can be left of it, so that they idle for as long.
+      untilMs: lastAtMs + WINDOW_TAIL_S * 1000 + (prices.length === 0 ? 0 : Math.max(0, ...classes.map(({ slo }) => slo.e2eMs ?? 0))),
+      prices,
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
@@ -88,21 +96,33 @@ export const command = defineCommand({
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const feasible = feasibleAlone(machines, shared.requests, shared.classes);
-    const runs = names.map((name) => {
+    const runs = names.flatMap((name) => {
       const label = { policy: name, replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
         return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), feasible) : lowerBoundReport(label, shared, feasible);
       }
       const wanted = policyOf(label.policy, fleet.members);
-      const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
-      return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name);
+      const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+      if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
+      return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
     endProgress();
     process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}; energy over ${(Math.max(...runs.map(({ durationS }) => durationS))).toFixed(0)} s${read.classes === undefined ? '; without --slo nothing is promised' : ''}\n\n${formatRuns(runs)}\n`);
     return 0;
   },
 });
+
+/** The file's first instant is the beginning of virtual time. Throws `UsageError`. */
+function pricesIn(path: string): readonly EnergyPrice[] {
+  try {
+    const { points } = parseSeries(readFileSync(path, 'utf8'));
+    const beginsAtUnixMs = points[0]?.atUnixMs ?? 0;
+    return points.map(({ atUnixMs, value }) => ({ fromMs: atUnixMs - beginsAtUnixMs, price: value }));
+  } catch (error) {
+    throw new UsageError(`--prices: ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
 
 function wantedClasses(read: readonly SloClass[] | undefined, { mix, 'slo-scale': scale }: { readonly mix?: string | undefined; readonly 'slo-scale': number }): readonly SloClass[] {
   if (read === undefined) {
