@@ -41,6 +41,8 @@ export interface Runtime {
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open'): void;
   replicaSaturated(replicaId: ReplicaId, retryAfterMs: number | null): void;
+  /** Its server sleeps, or is awake again, or has no such mode, or does not wake. */
+  replicaRest(replicaId: ReplicaId, state: 'awake' | 'asleep' | 'cannot' | 'lost'): void;
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
@@ -79,6 +81,8 @@ export interface RuntimeOptions {
   readonly now: () => number;
   readonly demand: (demand: Demand) => void;
   readonly report: (report: JobReport) => void;
+  /** A replica's server is to sleep, or to wake; what becomes of it is told by `replicaRest`. Nobody asks where no replica can. */
+  readonly rest?: (replicaId: ReplicaId, to: 'asleep' | 'awake') => void;
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
   readonly workflowEnded?: (report: WorkflowReport) => void;
@@ -128,6 +132,10 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       case 'demand':
         options.demand(effect);
         return;
+      case 'sleep':
+      case 'wake':
+        options.rest?.(effect.replicaId, effect.kind === 'sleep' ? 'asleep' : 'awake');
+        return;
       case 'report':
         options.report(effect.report);
         return;
@@ -168,6 +176,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
     replicaBreaker: (replicaId, state) => tell({ kind: 'replica-breaker', replicaId, state }),
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
+    replicaRest: (replicaId, state) => tell({ kind: 'replica-rest', replicaId, state }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     learnt: () => scheduler.learnt(),

@@ -76,10 +76,13 @@ function play(graph: Graph, frontiers: readonly TradeOffPoint[][], share: number
   for (const [index, node] of order.entries()) {
     if (solved.kind === 'infeasible') break;
     const { startAtMs, timeMs } = solved.nodes[node] as (typeof solved.nodes)[number];
-    const isTimed = index % step === step - 1;
+    if (index % step !== step - 1) {
+      allotment.endedAt(node, startAtMs + timeMs);
+      continue;
+    }
+    allotment.solve();
     const beganMs = performance.now();
-    allotment.endedAt(node, startAtMs + timeMs * (isTimed ? 0.85 + 0.25 * random() : 1));
-    if (!isTimed) continue;
+    allotment.endedAt(node, startAtMs + timeMs * (0.85 + 0.25 * random()));
     solved = allotment.solve();
     updateMs.push(performance.now() - beganMs);
   }

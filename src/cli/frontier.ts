@@ -1,5 +1,5 @@
 // `paceline frontier`: the narrow waist for people. Each action is a function below; what is computed and drawn is `frontier-view/`.
-import { readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { convertSweep, ConversionError, SOURCE_FORMATS } from '../frontier-view/convert.ts';
 import { compareProfiles } from '../frontier-view/comparison.ts';
@@ -12,11 +12,14 @@ import { createPerformanceModel, NO_PREFILL, type PerformanceModel, type PointIn
 import { frontierOf } from '../frontier/work-frontier.ts';
 import { chart } from '../plot/chart.ts';
 import { page, type Part } from '../plot/page.ts';
-import { loadProfile, parseProfile, PROFILE_BYTES_MAX, ProfileFileError } from '../profile-file.ts';
+import { loadProfile, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { defineCommand, UsageError } from './command.ts';
+import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
+import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
+import { workflow } from './frontier-workflow.ts';
 
-const ACTIONS = ['show', 'compare', 'compose', 'validate', 'convert'] as const;
+const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'validate', 'convert'] as const;
 
 export const command = defineCommand({
   name: 'frontier',
@@ -27,20 +30,34 @@ export const command = defineCommand({
     sequences: { type: 'number', value: 'N', help: 'that get a token in a decode step', default: 16, min: 1, max: 100_000, integer: true },
     context: { type: 'number', value: 'N', help: 'tokens of context of each of them', default: 1024, min: 0, max: 10_000_000, integer: true },
     'output-tokens': { type: 'number', value: 'N', help: 'compose: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
+    as: { type: 'text', value: 'HOW', help: 'compose: a prompt and then its answer; stages of a pipeline, one file each; a pool that prefills and one that decodes; replicas that share a load', oneOf: ['sequence', 'pipeline', 'pools', 'replicas'], default: 'sequence' },
+    'micro-batches': { type: 'number', value: 'N', help: 'compose --as pipeline: prompts that go through all stages', default: 8, min: 1, max: 100_000, integer: true },
+    rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas: requests a second', default: 1, min: 0, max: 1_000_000 },
+    'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools: mean time to the first token, at most', default: 500, min: 0.001 },
+    'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas: mean time from one token to the next, at most', default: 50, min: 0.001 },
+    prefill: { type: 'number', value: 'P', help: 'compose --as pools: replicas that prefill', default: 1, min: 1, max: 64, integer: true },
+    decode: { type: 'number', value: 'D', help: 'compose --as pools: replicas that decode', default: 1, min: 1, max: 64, integer: true },
+    each: { type: 'number', value: 'N', help: 'compose --as replicas: of each file', default: 1, min: 1, max: 64, integer: true },
     'within-ms': { type: 'number', value: 'MS', help: 'compose: names the cheapest way that takes no longer', min: 0.001 },
     'horizon-ms': { type: 'number', value: 'MS', help: 'show: counts the energy of idling until then; what is burnt anyway is no saving', min: 0.001 },
+    profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
+    company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
+    like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
+    'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
     from: { type: 'text', value: 'FORMAT', help: 'convert: what the file is', oneOf: Object.keys(SOURCE_FORMATS) },
     source: { type: 'text', value: 'TEXT', help: 'convert: where the table is from; kept as provenance' },
     licence: { type: 'text', value: 'TEXT', help: 'convert: its licence, e.g. Apache-2.0' },
     json: { type: 'flag', help: 'JSON on standard output' },
-    svg: { type: 'text', value: 'FILE', help: 'show, compare, compose: the plot of decode (compose: of the whole) as a file' },
-    html: { type: 'text', value: 'FILE', help: 'show, compare, compose: plots and tables as a page' },
+    svg: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: the plot of decode (compose, workflow: of the whole) as a file' },
+    html: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: plots and tables as a page' },
     out: { type: 'text', value: 'FILE', help: 'convert: where to; default: standard output' },
   },
   examples: [
     'paceline frontier show config/profiles/llama-3.1-8b.h200.json --sequences 32 --html frontier.html',
     'paceline frontier compare config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json',
     'paceline frontier compose config/profiles/llama-3.1-8b.h200.json --prompt-tokens 2000 --output-tokens 300 --within-ms 4000',
+    'paceline frontier compose config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json --as replicas --rate 3',
+    'paceline frontier workflow config/workflows/research.yaml --profile config/profiles/llama-3.1-8b.h200.json --html workflow.html',
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
   ],
@@ -48,14 +65,16 @@ export const command = defineCommand({
     if (!ACTIONS.some((known) => known === action)) throw new UsageError(`frontier: got '${action ?? ''}', want one of ${ACTIONS.join(', ')}; see: paceline frontier --help`);
     const work: ViewedWork = { promptTokens: options['prompt-tokens'], sequences: options.sequences, contextTokens: options.context };
     const outputs: Outputs = { json: options.json, svg: options.svg, html: options.html };
-    refuseOverInput(files, { svg: options.svg, html: options.html, out: options.out });
+    refuseOverInput([...files, ...options.profile.map((given) => given.slice(given.indexOf('=') + 1))], { svg: options.svg, html: options.html, out: options.out });
     switch (action) {
       case 'show':
         return show(oneOf(files, 'show'), work, options['horizon-ms'] ?? null, outputs);
       case 'compare':
         return compare(files, work, outputs);
       case 'compose':
-        return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+        return composed(files, work, options, outputs);
+      case 'workflow':
+        return workflow(oneOf(files, 'workflow'), { profiles: options.profile, company: options.company, like: options.like, deadlineMs: options['deadline-ms'] }, outputs);
       case 'validate':
         return validate(files, options.json);
       default:
@@ -64,13 +83,35 @@ export const command = defineCommand({
   },
 });
 
-interface Outputs {
-  readonly json: boolean;
-  readonly svg: string | undefined;
-  readonly html: string | undefined;
+const PHASES = ['prefill', 'decode'] as const;
+
+interface ComposeOptions {
+  readonly as: string;
+  readonly 'output-tokens': number;
+  readonly 'within-ms': number | undefined;
+  readonly 'micro-batches': number;
+  readonly rate: number;
+  readonly 'ttft-ms': number;
+  readonly 'tpot-ms': number;
+  readonly prefill: number;
+  readonly decode: number;
+  readonly each: number;
 }
 
-const PHASES = ['prefill', 'decode'] as const;
+function composed(files: readonly string[], work: ViewedWork, options: ComposeOptions, outputs: Outputs): number {
+  const request = { promptTokens: work.promptTokens, outputTokens: options['output-tokens'] };
+  const limits = { ratePerS: options.rate, ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'] };
+  switch (options.as) {
+    case 'pipeline':
+      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'] }, outputs);
+    case 'pools':
+      return composePools(files, request, { ...limits, prefill: options.prefill, decode: options.decode }, outputs);
+    case 'replicas':
+      return composeReplicas(files, request, { ...limits, each: options.each }, outputs);
+    default:
+      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+  }
+}
 
 function show(file: string, work: ViewedWork, horizonMs: number | null, outputs: Outputs): number {
   const loaded = load(file);
@@ -248,50 +289,8 @@ function load(file: string): Loaded {
   throw new UsageError(`${file}: ${issue?.path.map(String).join('.') ?? ''}: ${issue?.message ?? 'no frontiers'}`);
 }
 
-/** `text`: of the file, where it was read already. */
-function profileOf(file: string, text?: string): ViewedProfile {
-  try {
-    return { name: basename(file).replace(/\.json$/, ''), model: createPerformanceModel(text === undefined ? loadProfile(file) : parseProfile(text, file)) };
-  } catch (error) {
-    if (error instanceof ProfileFileError) throw new UsageError(error.message);
-    throw error;
-  }
-}
-
-function read(file: string): string {
-  try {
-    const bytes = readFileSync(file);
-    if (bytes.length > PROFILE_BYTES_MAX) throw new UsageError(`${file}: got ${bytes.length} bytes, at most ${PROFILE_BYTES_MAX}`);
-    return bytes.toString('utf8');
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-function write({ svg, html }: Outputs, make: { readonly svg: () => string; readonly html: () => string }): void {
-  if (svg !== undefined) writeText(svg, `${make.svg()}\n`, 'svg');
-  if (html !== undefined) writeText(html, make.html(), 'html');
-}
-
-function writeText(path: string, text: string, option: string): void {
-  try {
-    writeFileSync(path, text);
-  } catch (error) {
-    throw new UsageError(`--${option} ${path}: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-function print(value: object): void {
-  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
-}
-
 function oneOf(files: readonly string[], action: string): string {
   const [file, ...more] = files;
   if (file === undefined || more.length > 0) throw new UsageError(`frontier ${action}: got ${files.length} files, want one`);
   return file;
-}
-
-function digits(value: number): string {
-  return value >= 1000 ? value.toFixed(0) : value.toPrecision(4);
 }

@@ -39,12 +39,22 @@ export interface NetworkSimplex {
  */
 export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root, tree, tolerance }: { readonly root: number; readonly tree: readonly { readonly node: number; readonly arc: number }[]; readonly tolerance: number }): NetworkSimplex {
   const count = arcs.length;
-  const from = Int32Array.from(arcs, (arc) => arc.from);
-  const to = Int32Array.from(arcs, (arc) => arc.to);
+  const from = new Int32Array(count);
+  const to = new Int32Array(count);
   const firstPiece = new Int32Array(count + 1);
-  for (const [arc, { pieces }] of arcs.entries()) firstPiece[arc + 1] = (firstPiece[arc] as number) + pieces.length;
-  const upTo = Float64Array.from(arcs.flatMap(({ pieces }) => pieces.map((piece) => piece.upTo)));
-  const cost = Float64Array.from(arcs.flatMap(({ pieces }) => pieces.map((piece) => piece.cost)));
+  for (let arc = 0; arc < count; arc++) firstPiece[arc + 1] = (firstPiece[arc] as number) + (arcs[arc] as Arc).pieces.length;
+  const upTo = new Float64Array(firstPiece[count] as number);
+  const cost = new Float64Array(firstPiece[count] as number);
+  for (let arc = 0; arc < count; arc++) {
+    const { from: tail, to: head, pieces } = arcs[arc] as Arc;
+    from[arc] = tail;
+    to[arc] = head;
+    const first = firstPiece[arc] as number;
+    for (let piece = 0; piece < pieces.length; piece++) {
+      upTo[first + piece] = (pieces[piece] as Piece).upTo;
+      cost[first + piece] = (pieces[piece] as Piece).cost;
+    }
+  }
   const flows = new Float64Array(count);
   /** The piece that an arc's flow is in. Outside the tree a flow is always at a bend, and this is the piece behind it: maybe one past the last. */
   const at = firstPiece.slice(0, count);
@@ -57,6 +67,8 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
   const parent = new Int32Array(nodes).fill(-1);
   const parentArc = new Int32Array(nodes).fill(-1);
   const direction = new Int8Array(nodes);
+  /** What a node's potential lies below that of whom it hangs on: on a tree arc a unit more or less saves nothing. */
+  const drop = new Float64Array(nodes);
   const depth = new Int32Array(nodes);
   const firstChild = new Int32Array(nodes).fill(-1);
   const nextSibling = new Int32Array(nodes).fill(-1);
@@ -100,6 +112,7 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
     parent[node] = on;
     parentArc[node] = arc;
     direction[node] = from[arc] === node ? 1 : -1;
+    drop[node] = dropOf(node);
     const first = firstChild[on] as number;
     nextSibling[node] = first;
     previousSibling[node] = -1;
@@ -114,24 +127,27 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
     if (after >= 0) previousSibling[after] = before;
   }
 
-  /** Depth and potential of a node and all below it. */
+  function dropOf(node: number): number {
+    const arc = parentArc[node] as number;
+    return (direction[node] as number) * (cost[at[arc] as number] as number);
+  }
+
+  /** Depth and potential of a node and all below it. What most of the time is spent in. */
   function renew(top: number): void {
-    place(top);
+    if (top !== root) place(top, parent[top] as number);
     stack[0] = top;
     for (let size = 1; size > 0; ) {
-      for (let child = firstChild[stack[--size] as number] as number; child >= 0; child = nextSibling[child] as number) {
-        place(child);
+      const node = stack[--size] as number;
+      for (let child = firstChild[node] as number; child >= 0; child = nextSibling[child] as number) {
+        place(child, node);
         stack[size++] = child;
       }
     }
   }
 
-  /** On a tree arc a unit more or less saves nothing. */
-  function place(node: number): void {
-    const on = parent[node] as number;
-    if (on < 0) return;
+  function place(node: number, on: number): void {
     depth[node] = (depth[on] as number) + 1;
-    potentials[node] = (potentials[on] as number) - (direction[node] as number) * (cost[at[parentArc[node] as number] as number] as number);
+    potentials[node] = (potentials[on] as number) - (drop[node] as number);
   }
 
   /** Block search: the best of some hundred arcs, from where the last search ended. -1: none is worth it. */
@@ -186,11 +202,15 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
       return false;
     }
     push(length, bendsAt[out] as number);
-    // The first bend on either side of the arc: below it all potentials change, as they do below the arc that leaves.
-    let top = 0;
-    while (top < entered && at[cycle[top] as number] === pieceBefore[top]) top++;
-    let last = length - 1;
-    while (last > entered && at[cycle[last] as number] === pieceBefore[last]) last--;
+    // Where the first arc on either side has gone past a bend: below it all potentials change, as they do below the arc that leaves.
+    let top = entered;
+    let last = entered;
+    for (let index = 0; index < length; index++) {
+      if (index === entered || at[cycle[index] as number] === pieceBefore[index]) continue;
+      drop[below[index] as number] = dropOf(below[index] as number);
+      if (index < top) top = index;
+      if (index > last) last = index;
+    }
     const left = cycle[out] as number;
     flows[left] = sense[out] === 1 ? (upTo[at[left] as number] as number) : startOf(left, at[left] as number);
     if (sense[out] === 1) at[left] = (at[left] as number) + 1;
@@ -290,6 +310,7 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
     },
     solve() {
       if (stale) {
+        for (const { node } of tree) drop[node] = dropOf(node);
         renew(root);
         stale = false;
       }

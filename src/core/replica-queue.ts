@@ -13,6 +13,7 @@ import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, ty
 import { createRunningStreams } from './running-streams.ts';
 import type { LearnedModel } from './learned-model.ts';
 import type { Learnt } from './shared-learning.ts';
+import { createTightest } from './tightest.ts';
 import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
@@ -82,8 +83,6 @@ export interface ReplicaQueueOptions {
 
 /** A table of length quantiles is looked up again when the answer has grown by this factor: the bins it is made of are as wide. */
 const LOOK_UP_AGAIN = 1.15;
-/** How long a limit that was seen still counts for the newcomers expected. */
-const TIGHTEST_MEMORY_MS = 30_000;
 /** A stretch in which only decode ran, and alike, at one point. */
 interface Stretch {
   readonly fromMs: number;
@@ -414,21 +413,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 
 
 const DEFAULT_CLOCKS: GroupState = { appliedPoint: null, controlled: false };
-
-/** The tightest limit of those seen within the memory; `Infinity` when there was none. */
-function createTightest(): { observe(limitMs: number | undefined, nowMs: number): void; at(nowMs: number): number } {
-  let tightestMs = Number.POSITIVE_INFINITY;
-  let seenAtMs = Number.NEGATIVE_INFINITY;
-  const at = (nowMs: number): number => (nowMs - seenAtMs > TIGHTEST_MEMORY_MS ? Number.POSITIVE_INFINITY : tightestMs);
-  return {
-    at,
-    observe(limitMs = Number.POSITIVE_INFINITY, nowMs) {
-      if (limitMs > at(nowMs)) return;
-      tightestMs = limitMs;
-      seenAtMs = nowMs;
-    },
-  };
-}
 
 function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands): WaitingPrompt {
   const { slo, work, jobId, sloClass } = job.spec;

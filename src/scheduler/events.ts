@@ -32,6 +32,11 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
   /** Whether it fails what it is sent. `open` keeps jobs from it and `half-open` all but one, unless their model has nobody else. */
   | { readonly kind: 'replica-breaker'; readonly replicaId: ReplicaId; readonly state: 'closed' | 'open' | 'half-open' }
+  /**
+   * What became of its server's sleep: as it was found, or after a `sleep` or `wake`. `cannot`: it has no such mode, and is not asked again;
+   * `lost`: it was asked to wake and did not.
+   */
+  | { readonly kind: 'replica-rest'; readonly replicaId: ReplicaId; readonly state: 'awake' | 'asleep' | 'cannot' | 'lost' }
   /** It has refused a job because it has too many, which is no failure; told before that job ends or is returned. `retryAfterMs`: as it says. */
   | { readonly kind: 'replica-saturated'; readonly replicaId: ReplicaId; readonly retryAfterMs: number | null }
   /** The server's own metrics: all its traffic, ours included. */
@@ -118,6 +123,9 @@ export type Effect =
       readonly change: 'raise' | 'lower' | 'renew';
       readonly why: Explanation;
     }
+  /** Its server is to sleep, or to wake; what became of it comes as `replica-rest`. Told once; one that sleeps has no work. */
+  | { readonly kind: 'sleep'; readonly replicaId: ReplicaId }
+  | { readonly kind: 'wake'; readonly replicaId: ReplicaId }
   /** Nothing is known of it from now on. */
   /** `energy`: its accounts as they ended. */
   | { readonly kind: 'left'; readonly replicaId: ReplicaId; readonly energy?: ReplicaEnergy }

@@ -7,10 +7,12 @@ import type { LearnedRoom } from '../core/learned-room.ts';
 import { SATURATED_MS } from '../core/limits.ts';
 import type { Plan } from '../core/planner.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
 import type { ReplicaQueue } from '../core/replica-queue.ts';
 import type { Standing } from '../core/routing.ts';
 import type { TrackedJob } from '../core/tracked-job.ts';
 import type { ClockGroup } from './clock-group.ts';
+import type { Rest } from './rest.ts';
 import type { Breaker } from './serving.ts';
 
 export interface ReplicaSpec {
@@ -24,6 +26,8 @@ export interface ReplicaSpec {
   readonly concurrencyMax: number;
   /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
   readonly disaggregated?: boolean;
+  /** Its server can be put to sleep, at these costs; absent: it is always awake. */
+  readonly sleep?: SleepCosts;
 }
 
 export interface Replica {
@@ -49,6 +53,10 @@ export interface Replica {
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;
   readonly groups: readonly [ClockGroup, ...ClockGroup[]];
+  /** What its batch may be for the sake of energy and deadlines; `Infinity`: nothing speaks against what is configured. */
+  batchCap: number;
+  /** Whether its server sleeps; `null`: it cannot. */
+  rest: Rest | null;
 }
 
 /** Some of its devices follow. */
@@ -57,9 +65,9 @@ export function isControlled({ groups }: Pick<Replica, 'groups'>): boolean {
 }
 
 /** Jobs that may be on it now: every limit there is on what it is sent at once is a term of this. */
-export function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, slowStartMs: number, nowMs: number): number {
+export function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom, batchCap }: Replica, slowStartMs: number, nowMs: number): number {
   const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
-  return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room(), batchCap);
 }
 
 /** It has refused one of `load` jobs; that one counts no more: what is there without it the server could take. `retryAfterMs`: as it says. */

@@ -1,6 +1,8 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import type { CapStatus } from '../core/batch-cap-bandit.ts';
+import { type EnergyPrice, type Moving, movingOf } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
@@ -8,7 +10,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -24,6 +26,7 @@ import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/pe
 import type { Phase } from '../frontier/profile.ts';
 import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { type BatchCapRule, createBatchCaps } from './batch-caps.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import type { DeadlineQueue } from './deadline-queue.ts';
@@ -34,6 +37,7 @@ import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
+import { createResting, isUnneeded, type Rest } from './rest.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
 import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type WorkflowStatus } from './workflows.ts';
@@ -59,6 +63,10 @@ export interface SchedulerOptions {
   readonly slowStartMs?: number;
   /** Keep accounts of what jobs take of the devices' energy; default: no. */
   readonly energyAccounts?: boolean;
+  /** Those that can sleep are put to sleep while the others are enough; absent: none are. `awakeMin`: of those that could stand in for each other. */
+  readonly sleep?: { readonly awakeMin: number };
+  /** Caps on what a replica is sent at once by its batch, planned from its profile or learnt; absent: what is configured. */
+  readonly batchCap?: BatchCapRule;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -73,8 +81,12 @@ export interface FleetSnapshot {
     readonly replicaId: ReplicaId;
     readonly state: 'up' | 'draining' | 'down';
     readonly breaker: Breaker['kind'];
+    /** Of its server; absent where it cannot sleep. */
+    readonly rest?: Rest['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
+    /** Of them, as many as its batch should be; absent where that is not planned or learnt. */
+    readonly batchCap?: { readonly cap: number; readonly learnt?: readonly CapStatus[] };
     /** Of a disaggregated server: both of its groups are. */
     readonly controlled: boolean;
     /** Of a disaggregated server the decode group's, and why. */
@@ -149,6 +161,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const judgements = createJudgements({ affinity });
+  let prices: readonly EnergyPrice[] = [];
+  /** By model: those that have waited for this hour go one after the other. */
+  const spreads = new Map<string, { readonly nextAtMs: number; readonly everyMs: number }>();
+  /** Nobody that is held wants to be looked at before. */
+  let heldLookAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -193,6 +210,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
+      batchCap: Number.POSITIVE_INFINITY,
+      rest: options.sleep === undefined || spec.sleep === undefined ? null : { kind: 'awake', unneededSinceMs: null },
     };
   }
 
@@ -217,6 +236,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   });
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
+  const resting = createResting({
+    replicas,
+    fleet,
+    awakeMin: options.sleep?.awakeMin ?? 0,
+    loadOf: (replica) => loads[replica.index] as number,
+    placesWanted: waiting.placesWanted,
+    onChange: () => {
+      serving.changed();
+      fleet.changed();
+    },
+  });
   const workflows = createWorkflows({
     lengths,
     guards,
@@ -225,6 +255,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     companyOf,
     leftOf,
   });
+  const batchCaps = options.batchCap === undefined ? null : createBatchCaps({ rule: options.batchCap, replicas, fleet, attainmentTarget, placesWanted: waiting.placesWanted });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
@@ -234,7 +265,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const job = track(spec, workflows.called(spec, nowMs), nowMs);
     const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
-    return place(job, nowMs);
+    const effects = place(job, nowMs);
+    return options.sleep === undefined || isServed(job) ? effects : [...effects, ...resting.called(spec.model, nowMs)];
   }
 
   /** To a replica, or into our queue. */
@@ -265,8 +297,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
   }
 
-  function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
+  function rejection({ spec: { jobId, model } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
     refusals += 1;
+    batchCaps?.refused(model);
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
@@ -312,7 +345,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
     waiting.enter(job, why, nowMs);
+    keepAs(job, why);
+  }
+
+  function keepAs(job: PendingJob, why: Kept): void {
     placements.set(job.spec.jobId, { kind: 'queued', job, why });
+    if (why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, why.lookAgainAtMs);
   }
 
   /** `part`: what it is of its workflow, if it is of one. */
@@ -406,6 +444,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
+    const moving: Moving = mayKeep ? movingNow(job, nowMs) : { kind: 'goes' };
+    const cheaper = whyMoved(job, moving, nowMs);
+    if (cheaper !== null) return cheaper;
     const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
@@ -415,11 +456,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
       if (job.spec.infeasible === 'refuse' && !cold && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
       if (kept !== null) return kept;
+      if (moving.kind === 'may-go' && disturbs(job, route)) return { kind: 'hold', lookAgainAtMs: Math.min(moving.untilMs, nowMs + HOLD_LOOK_MS), moved: true };
     }
     waiting.contentionOf(job.spec.model).sent(job, nowMs);
     placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     fleet.sent(job, nowMs);
     const replica = route.id;
+    resting.needed(replica);
     const prediction = predictions.of(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
     affinity.sent(tracked, replica.index);
@@ -442,6 +485,42 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
     }
     return { kind: 'sent', effects };
+  }
+
+  /**
+   * Whether it has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. A call of
+   * a workflow does not: others wait for its end, and its slack is theirs as well.
+   */
+  function movingNow(job: PendingJob, nowMs: number): Moving {
+    const { spec, arrivedAtMs, e2eDeadlineAtMs, latestStartAtMs, workMs } = job;
+    if (prices.length === 0 || policy.kind !== 'paceline' || e2eDeadlineAtMs === Number.POSITIVE_INFINITY || spec.workflow !== undefined) return { kind: 'goes' };
+    const replica = replicas.find((candidate) => serving.may(candidate, job));
+    if (replica === undefined) return { kind: 'goes' };
+    const held = waiting.held.countOf(spec.model);
+    return movingOf(prices, {
+      nowMs,
+      arrivedAtMs,
+      latestStartAtMs: Math.min(latestStartAtMs, queueEndAtMs(job)),
+      aloneMs: e2eDeadlineAtMs - latestStartAtMs,
+      drainMs: (MOVING.stretch * held * workMs) / Math.max(1, serving.count(spec.model)),
+      takesJ: fleet.takesJ(replica.spec, replica.queue.corrections, { model: spec.model, waiting: held, sleeps: options.sleep !== undefined }, nowMs),
+    });
+  }
+
+  /** It waits for its hour, or in it for its turn among those that have. */
+  function whyMoved({ spec }: PendingJob, moving: Moving, nowMs: number): Kept | null {
+    // Those that wait are looked through together, once a second.
+    if (moving.kind === 'waits') return { kind: 'hold', lookAgainAtMs: Math.min(moving.untilMs, Math.ceil((nowMs + MOVING.lookMs) / 1_000) * 1_000), moved: true };
+    const placement = placements.get(spec.jobId);
+    if (moving.kind === 'goes' || placement?.kind !== 'queued' || placement.why.kind !== 'hold' || placement.why.moved !== true) return null;
+    const spread = spreads.get(spec.model);
+    spreads.set(spec.model, { nextAtMs: spread?.nextAtMs ?? nowMs, everyMs: (MOVING.spreadShare * Math.max(0, moving.untilMs - nowMs)) / waiting.held.countOf(spec.model) });
+    return spread === undefined || spread.nextAtMs <= nowMs ? null : { kind: 'hold', lookAgainAtMs: Math.min(spread.nextAtMs, nowMs + MOVING.lookMs), moved: true };
+  }
+
+  /** Sent now it would put others' deadlines at risk, or make those that run there run faster: of what has hours neither is asked. */
+  function disturbs(job: PendingJob, route: Route<Replica>): boolean {
+    return route.othersRisk > MOVING.riskShare * riskMaxOf(job) || (route.opens && (loads[route.id.index] as number) > 0);
   }
 
   /** It has waited as long as it may, or would have to have been sent before now. */
@@ -498,7 +577,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return false;
   }
 
+  /** Of those that are needed; of all that are awake where none of these has room, or deadlines would be put at risk. */
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
+    const unneeded = options.sleep !== undefined && replicas.some(isUnneeded);
+    const route = routeAmong(job, unneeded ? (replica) => !isUnneeded(replica) : () => true, nowMs);
+    return !unneeded || (route !== null && route.ownRisk + route.othersRisk <= riskMaxOf(job)) ? route : routeAmong(job, () => true, nowMs);
+  }
+
+  function routeAmong(job: PendingJob, isAsked: (replica: Replica) => boolean, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
     const holders = affinity.holders(job.spec);
@@ -517,7 +603,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
+      if (!isAsked(replica) || load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         if (idleSeen.has(replica.spec.belief)) continue;
@@ -578,9 +664,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
+    batchCaps?.tokens(replica, Math.max(0, report.outputTokens - job.tokensOut));
+    batchCaps?.ended(replica, { arrivedAtMs: job.arrivedAtMs, met: report.met });
     predictions.learn(job, raw, report);
     workflows.left(event.jobId, report, nowMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  function batchCapOf(replica: Replica): Pick<FleetSnapshot['replicas'][number], 'batchCap'> {
+    if (batchCaps === null) return {};
+    const learnt = batchCaps.statusOf(replica);
+    return { batchCap: { cap: Math.min(replica.spec.concurrencyMax, replica.batchCap), ...(learnt === null ? {} : { learnt }) } };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -602,7 +696,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
-    if (!isServed(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!isServed(again) && !serving.mayLater(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return [...settled, ...place(again, nowMs)];
   }
 
@@ -632,7 +726,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const effects: Effect[] = [];
     waiting.reorder(nowMs);
     if (waiting.queue.size() > 0) reconsider(waiting.queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
-    if (periodic && waiting.held.size() > 0) reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+    if (periodic && waiting.held.size() > 0 && nowMs >= heldLookAtMs) {
+      heldLookAtMs = Number.POSITIVE_INFINITY;
+      reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+      for (const { spec } of waiting.held.all()) {
+        const placement = placements.get(spec.jobId);
+        if (placement?.kind === 'queued' && placement.why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, placement.why.lookAgainAtMs);
+      }
+    }
     return effects;
   }
 
@@ -659,6 +760,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (!itsTurn && !impatient) continue;
       const sending = trySend(job, nowMs);
       if (sending.kind === 'sent') {
+        const spread = placement.why.kind === 'hold' && placement.why.moved === true ? spreads.get(model) : undefined;
+        // What was not sent in time is not made up for: a cheap hour begins with the first, and not with all that should have gone by now.
+        if (spread !== undefined) spreads.set(model, { ...spread, nextAtMs: Math.max(nowMs - controlPeriodMs, spread.nextAtMs) + spread.everyMs });
         waiting.leave(job, placement.why, 'sent', nowMs);
         effects.push(...sending.effects);
         continue;
@@ -671,7 +775,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       waiting.waitOn(job, placement.why, sending, nowMs);
-      placements.set(jobId, { kind: 'queued', job, why: sending });
+      keepAs(job, sending);
     }
   }
 
@@ -691,9 +795,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
+    batchCaps?.tick(nowMs);
     workflows.tick(nowMs);
     for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
-    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs)];
+    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
     if (policy.kind === 'max-clock') return effects;
     for (const replica of replicas) {
       if (!isControlled(replica)) continue;
@@ -803,10 +908,22 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.isHeard = true;
     replica.state = event.state;
     if (event.state !== 'up') replica.saturated = null;
-    if (event.state === 'down') affinity.lost(replica.index);
+    if (event.state === 'down') {
+      affinity.lost(replica.index);
+      resting.away(replica, nowMs);
+    }
     serving.changed();
     fleet.changed();
     return event.state === 'up' ? sendQueued(nowMs, true) : orphaned(nowMs);
+  }
+
+  function rested(event: Extract<SchedulerEvent, { kind: 'replica-rest' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return NO_EFFECTS;
+    resting.told(replica, event.state, nowMs);
+    // Its cache is gone with its sleep.
+    if (event.state === 'asleep') affinity.lost(replica.index);
+    return event.state === 'awake' || event.state === 'cannot' ? sendQueued(nowMs, true) : orphaned(nowMs);
   }
 
   /** Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back. */
@@ -864,6 +981,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         const placement = placements.get(event.jobId);
         if (placement?.kind !== 'sent') return NO_EFFECTS;
         const first = placement.job.firstTokenAtMs === null;
+        batchCaps?.tokens(placement.replica, event.tokens);
         placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
         return first ? sendQueued(nowMs, false) : NO_EFFECTS;
       }
@@ -882,6 +1000,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return health(event, nowMs);
       case 'replica-breaker':
         return breaker(event, nowMs);
+      case 'replica-rest':
+        return rested(event, nowMs);
       case 'replica-saturated':
         saturated(event, nowMs);
         return NO_EFFECTS;
@@ -893,10 +1013,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return NO_EFFECTS;
       case 'metered': {
         const replica = byId.get(event.replicaId);
-        return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+        if (replica === undefined) return NO_EFFECTS;
+        batchCaps?.metered(replica, event.group, event.reading);
+        return metered(replica, event, nowMs);
       }
       case 'power-budgets':
+        return NO_EFFECTS;
       case 'energy-prices':
+        prices = event.prices;
         return NO_EFFECTS;
       case 'learnt':
         for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
@@ -945,9 +1069,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return {
         replicas: replicas.map((replica) => ({
           replicaId: replica.spec.replicaId,
-          state: replica.leaving === null ? replica.state : 'draining',
+          state: replica.leaving === null ? (replica.rest?.kind === 'lost' ? 'down' : replica.state) : 'draining',
           breaker: replica.breaker.kind,
+          ...(replica.rest === null ? {} : { rest: replica.rest.kind }),
           room: roomOf(replica, slowStartMs, nowMs),
+          ...batchCapOf(replica),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),

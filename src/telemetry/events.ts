@@ -25,6 +25,10 @@ export interface Telemetry {
   /** It is out of the fleet: its series end. */
   replicaLeft(replicaId: ReplicaId): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
+  /** Its server was told to sleep, or to wake. */
+  restAsked(replicaId: ReplicaId, to: 'asleep' | 'awake'): void;
+  /** What became of that, or how it was found. */
+  replicaRest(replicaId: ReplicaId, state: 'awake' | 'asleep' | 'cannot' | 'lost', why: string): void;
   /** It has refused a request because it has too many. */
   replicaSaturated(replicaId: ReplicaId): void;
   /** Of one node's agent. */
@@ -76,6 +80,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
   const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
+  const restCalls = registry.counter({ name: 'paceline_replica_rest_calls_total', help: 'Times its server was told to sleep (asleep) or to wake (awake).', labels: ['replica', 'to'] });
   const breakerChanges = registry.counter({ name: 'paceline_replica_breaker_changes_total', help: 'Times the breaker of a replica opened, half opened or closed.', labels: ['replica', 'state'] });
   const saturations = registry.counter({ name: 'paceline_replica_saturated_total', help: 'Requests that a replica refused because it had too many (429, or 503 of an overloaded server).', labels: ['replica'] });
   const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
@@ -98,7 +103,9 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
   const replicaState = registry.gauge({ name: 'paceline_replica_state', help: '1 for the state of each replica: up, draining or down.', labels: ['replica', 'state'] });
   const replicaBreaker = registry.gauge({ name: 'paceline_replica_breaker', help: '1 for the state of its breaker: closed, open or half-open.', labels: ['replica', 'state'] });
+  const replicaRest = registry.gauge({ name: 'paceline_replica_rest', help: '1 for the state of a server that may sleep: awake, falling-asleep, asleep, waking or lost (it does not wake).', labels: ['replica', 'state'] });
   const replicaRoom = registry.gauge({ name: 'paceline_replica_room', help: 'Requests that it may have at once now: its concurrency, or less while it starts slowly or is saturated.', labels: ['replica'] });
+  const replicaBatchCap = registry.gauge({ name: 'paceline_replica_batch_cap', help: 'Requests at once that its batch should have, where that is planned or learnt.', labels: ['replica'] });
   const replicaRunning = registry.gauge({ name: 'paceline_replica_running_streams', help: 'Our requests that have their first token.', labels: ['replica'] });
   const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
   const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
@@ -163,6 +170,15 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       if (state === 'open') log.warn({ replicaId, why }, `the breaker of replica ${replicaId} is open: it gets requests only where no other serves their model`);
       else log.info({ replicaId, why }, `the breaker of replica ${replicaId} is ${state}`);
     },
+    restAsked: (replicaId, to) => {
+      restCalls.add([replicaId, to]);
+      log.info({ replicaId }, to === 'asleep' ? `replica ${replicaId} is not needed: it is put to sleep` : `replica ${replicaId} is woken`);
+    },
+    replicaRest: (replicaId, state, why) => {
+      if (state === 'cannot') log.warn({ replicaId, why }, `replica ${replicaId} cannot be put to sleep, and stays awake: ${why}. vLLM has its sleep mode with VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode`);
+      else if (state === 'lost') log.warn({ replicaId, why }, `replica ${replicaId} does not wake: ${why}. It counts as down until it does`);
+      else log.debug({ replicaId, why }, `replica ${replicaId} is ${state}`);
+    },
     replicaSaturated: (replicaId) => {
       saturations.add([replicaId]);
       log.debug({ replicaId }, `replica ${replicaId} is saturated`);
@@ -209,7 +225,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRest, replicaBatchCap, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
       for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
@@ -223,6 +239,8 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
         replicaState.set([replicaId, replica.state], 1);
         replicaBreaker.set([replicaId, replica.breaker], 1);
+        if (replica.batchCap !== undefined) replicaBatchCap.set([replicaId], replica.batchCap.cap);
+        if (replica.rest !== undefined) replicaRest.set([replicaId, replica.rest], 1);
         replicaRoom.set([replicaId], replica.room);
         replicaRunning.set([replicaId], replica.runningStreams);
         replicaWaiting.set([replicaId], replica.waitingPrompts);

@@ -38,11 +38,11 @@ describe.each(WORKFLOW_SHAPES)('%s', (shape) => {
 });
 
 test('the slack of the whole, allotted again as parts end, takes less than shares that were fixed beforehand', () => {
-  const load = workload('chain', { durationS: 240 });
+  const load = workload('chain', { slack: 3, durationS: 240 });
   const allotted = play(load, 'declared');
-  const shared = play(load, { callSlos: load.slos('proportional') });
-  expect(attainment(allotted)).toBeGreaterThanOrEqual(attainment(shared));
-  expect(allotted.energyJ).toBeLessThan(shared.energyJ);
+  const shared = play(load, { callSlos: load.slos('proportional'), byStage: true });
+  expect(attainment(allotted)).toBeGreaterThanOrEqual(attainment(shared) - 0.02);
+  expect(allotted.energyJ).toBeLessThan(0.9 * shared.energyJ);
 });
 
 test('what is not declared is learnt from the first runs', () => {
