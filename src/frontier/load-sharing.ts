@@ -66,7 +66,7 @@ export function shareLoad<Choice>(replicas: readonly (readonly RatePoint<Choice>
       const extraW = (point?.powerW ?? Number.POSITIVE_INFINITY) - (points[replica] as RatePoint<Choice>).powerW;
       if (point !== null && (best === null || extraW < best.extraW)) best = { replica, point, extraW };
     }
-    assert(best !== null, 'the rest of a load is less than the piece of a hull that it would have been taken from');
+    assert(best !== null, 'the rest of a load is less than some replica has left');
     rates[best.replica] = (rates[best.replica] as number) + perS;
     points[best.replica] = best.point;
   }
