@@ -38,6 +38,7 @@ export const command = defineCommand({
     'skip-oversized': { type: 'flag', help: 'leave out requests that no replica could ever hold; default: refuse the workload' },
     routing: { type: 'text', value: 'HOW', help: "of all policies; default: paceline's energy, the others' least-loaded", oneOf: ['energy', 'least-loaded'] },
     concurrency: { type: 'number', value: 'N', help: "requests on a replica at once; default: the profile's maxSequences", min: 1, max: 100_000, integer: true },
+    'batch-cap': { type: 'text', value: 'HOW', help: "paceline's cap on the requests on a replica: 'plan' it from the profile, or 'learn' it from energy and deadlines; default: --concurrency alone", oneOf: ['plan', 'learn'] },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
     prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
@@ -77,6 +78,10 @@ export const command = defineCommand({
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
+    const knobs: Knobs = {
+      ...(fleet.sleep === null ? {} : { sleep: fleet.sleep }),
+      ...(options['batch-cap'] === undefined ? {} : { batchCap: options['batch-cap'] === 'plan' ? 'plan' : 'learn' }),
+    };
     // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
     const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
     for (const name of names) {
@@ -86,7 +91,7 @@ export const command = defineCommand({
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
-      process.stdout.write(explained(options.explain, shared, fleet, options.json));
+      process.stdout.write(explained(options.explain, shared, knobs, options.json));
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
@@ -98,7 +103,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...sleepUnder(policy, fleet), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
@@ -154,20 +159,23 @@ function warn({ members, machines, truthScale }: FleetChoice, requests: readonly
   for (const line of lines) process.stderr.write(`warning: ${line}\n`);
 }
 
-function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, fleet: FleetChoice, json: boolean): string {
+function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, knobs: Knobs, json: boolean): string {
   const asked = shared.requests[request];
   const sloClass = shared.classes[request];
   if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
   const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
-  simulate({ ...shared, ...sleepUnder({ kind: 'paceline' }, fleet), policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  simulate({ ...shared, ...knobs, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
   endProgress();
   const explanation = explainer.explanation();
   return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;
 }
 
-/** The others stand for plain gateways, which let servers idle. */
-function sleepUnder({ kind }: SimulationOptions['policy'], { sleep }: FleetChoice): Pick<SimulationOptions, 'sleep'> {
-  return sleep === null || kind !== 'paceline' ? {} : { sleep };
+/** What else than clocks is planned under paceline. */
+type Knobs = Pick<SimulationOptions, 'sleep' | 'batchCap'>;
+
+/** The other policies stand for plain gateways, which have none. */
+function knobsUnder({ kind }: SimulationOptions['policy'], knobs: Knobs): Knobs {
+  return kind === 'paceline' ? knobs : {};
 }
 
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */

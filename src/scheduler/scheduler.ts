@@ -1,6 +1,7 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import type { CapStatus } from '../core/batch-cap-bandit.ts';
 import { type EnergyPrice, type Moving, movingOf } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
@@ -25,6 +26,7 @@ import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/pe
 import type { Phase } from '../frontier/profile.ts';
 import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { type BatchCapRule, createBatchCaps } from './batch-caps.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import type { DeadlineQueue } from './deadline-queue.ts';
@@ -63,6 +65,8 @@ export interface SchedulerOptions {
   readonly energyAccounts?: boolean;
   /** Those that can sleep are put to sleep while the others are enough; absent: none are. `awakeMin`: of those that could stand in for each other. */
   readonly sleep?: { readonly awakeMin: number };
+  /** Caps on what a replica is sent at once by its batch, planned from its profile or learnt; absent: what is configured. */
+  readonly batchCap?: BatchCapRule;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -81,6 +85,8 @@ export interface FleetSnapshot {
     readonly rest?: Rest['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
+    /** Of them, as many as its batch should be; absent where that is not planned or learnt. */
+    readonly batchCap?: { readonly cap: number; readonly learnt?: readonly CapStatus[] };
     /** Of a disaggregated server: both of its groups are. */
     readonly controlled: boolean;
     /** Of a disaggregated server the decode group's, and why. */
@@ -204,6 +210,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
+      batchCap: Number.POSITIVE_INFINITY,
       rest: options.sleep === undefined || spec.sleep === undefined ? null : { kind: 'awake', unneededSinceMs: null },
     };
   }
@@ -248,6 +255,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     companyOf,
     leftOf,
   });
+  const batchCaps = options.batchCap === undefined ? null : createBatchCaps({ rule: options.batchCap, replicas, fleet, attainmentTarget, placesWanted: waiting.placesWanted });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
@@ -289,8 +297,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
   }
 
-  function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
+  function rejection({ spec: { jobId, model } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
     refusals += 1;
+    batchCaps?.refused(model);
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
@@ -654,9 +663,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
+    batchCaps?.tokens(replica, Math.max(0, report.outputTokens - job.tokensOut));
+    batchCaps?.ended(replica, { arrivedAtMs: job.arrivedAtMs, met: report.met });
     predictions.learn(job, raw, report);
     workflows.left(event.jobId, report, nowMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  function batchCapOf(replica: Replica): Pick<FleetSnapshot['replicas'][number], 'batchCap'> {
+    if (batchCaps === null) return {};
+    const learnt = batchCaps.statusOf(replica);
+    return { batchCap: { cap: Math.min(replica.spec.concurrencyMax, replica.batchCap), ...(learnt === null ? {} : { learnt }) } };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -777,6 +794,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
+    batchCaps?.tick(nowMs);
     workflows.tick(nowMs);
     for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
@@ -962,6 +980,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         const placement = placements.get(event.jobId);
         if (placement?.kind !== 'sent') return NO_EFFECTS;
         const first = placement.job.firstTokenAtMs === null;
+        batchCaps?.tokens(placement.replica, event.tokens);
         placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
         return first ? sendQueued(nowMs, false) : NO_EFFECTS;
       }
@@ -993,7 +1012,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return NO_EFFECTS;
       case 'metered': {
         const replica = byId.get(event.replicaId);
-        return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+        if (replica === undefined) return NO_EFFECTS;
+        batchCaps?.metered(replica, event.group, event.reading);
+        return metered(replica, event, nowMs);
       }
       case 'power-budgets':
         return NO_EFFECTS;
@@ -1051,6 +1072,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           breaker: replica.breaker.kind,
           ...(replica.rest === null ? {} : { rest: replica.rest.kind }),
           room: roomOf(replica, slowStartMs, nowMs),
+          ...batchCapOf(replica),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),

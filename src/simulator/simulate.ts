@@ -14,6 +14,7 @@ import type { Profile, SleepCosts } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import type { ReplicaSpec } from '../scheduler/replica.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import { createRandom } from '../random/random.ts';
 import { PREFIX_BLOCK_TOKENS } from '../workload/prefix-block.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
@@ -66,6 +67,8 @@ export interface SimulationOptions {
   readonly sampleEnergyEveryMs?: number;
   /** The scheduler is told what the devices' counters say, as often as a gateway reads them; default: it is not. */
   readonly metered?: boolean;
+  /** As in `SchedulerOptions`; to learn, the scheduler is told what the counters say. */
+  readonly batchCap?: 'plan' | 'learn';
   readonly observer?: SimulationObserver;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
@@ -128,7 +131,7 @@ const PROGRESS_EVERY_STEPS = 512;
 const METER_EVERY_MS = 500;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = options.batchCap === 'learn' } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
@@ -150,6 +153,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     energyAccounts: metered,
     ...(options.sleep === undefined ? {} : { sleep: options.sleep }),
+    ...(options.batchCap === undefined ? {} : { batchCap: options.batchCap === 'plan' ? { kind: 'plan' } : { kind: 'learn', random: createRandom(seed, 'batch-cap') } }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -309,7 +313,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs = ticksOnce(policy) && options.sleep === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
+      tickAtMs = ticksOnce(policy) && options.sleep === undefined && options.batchCap === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
     for (const coming of clients.take(nowMs)) {
