@@ -35,11 +35,11 @@ export function serverRisk(view: ReplicaView): LossRisk {
   const fastest = costsAt(decodes, model.fastest);
   let expected = 0;
   let last = 0;
-  for (const stream of view.running) expected += stream.streams * streamRisk(fastest, stream, nowMs);
-  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard }] of prefills.waiting.entries()) {
+  for (const stream of view.running) expected += stream.streams * (stream.worth ?? 1) * streamRisk(fastest, stream, nowMs);
+  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard, worth = 1 }] of prefills.waiting.entries()) {
     const late = nowMs + (firstTokenMs[index] as number) * roomOf(guard) > Math.min(ttftDeadlineAtMs, e2eDeadlineAtMs);
     last = late ? 1 : streamRisk(fastest, decodes.running[view.running.length + index] as RunningStream, nowMs);
-    expected += last;
+    expected += worth * last;
   }
   return { expected, last };
 }

@@ -28,7 +28,7 @@ export interface Plan {
   readonly groups?: Readonly<Record<PhaseGroup, Plan>>;
 }
 
-/** Deadlines that are expected to be missed, counted; `last` is the part of the last waiting prompt. */
+/** Deadlines that are expected to be missed, each counted by its job's worth; `last`: the risk of the last waiting prompt, by itself. */
 export interface LossRisk {
   readonly expected: number;
   readonly last: number;
@@ -268,7 +268,7 @@ export function lossRisk(view: ReplicaView): LossRisk {
   let expected = 0;
   let last = 0;
   for (const stream of view.running) {
-    expected += stream.streams * streamRisk(fastest, stream, view.nowMs);
+    expected += stream.streams * (stream.worth ?? 1) * streamRisk(fastest, stream, view.nowMs);
   }
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;
@@ -276,7 +276,7 @@ export function lossRisk(view: ReplicaView): LossRisk {
     const from = fastest.firstTokenIteration[index] as number;
     const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs;
     last = late ? 1 : Math.max(e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
-    expected += last;
+    expected += (prompt.worth ?? 1) * last;
   }
   return { expected, last };
 }

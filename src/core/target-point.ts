@@ -31,26 +31,14 @@ const SETTLE_SHARE = 0.9;
  * load as that takes, and the others idle parked; where the fleet has not as many, the point is too slow. O(points).
  */
 export function targetPoint(model: PerformanceModel, load: FleetLoad): PointIndex {
-  const { arrivalsPerMs, replicas, promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs, timeScale, priced } = load;
-  const { maxSequences, kvTokens } = model.profile.serving;
+  const { arrivalsPerMs, replicas, promptTokensMean, prefillTokensMean, outputTokensMean, priced } = load;
   const contextEach = promptTokensMean + outputTokensMean / 2;
-  const placesMax = FILLED.places * Math.min(maxSequences, kvTokens / contextEach);
   const prefill = { tokens: Math.max(1, prefillTokensMean), contextTokens: promptTokensMean - prefillTokensMean };
-  const one = { sequences: 1, contextTokens: contextEach };
   const parkedW = parkedPowerW(priced);
   let best = model.fastest;
   let bestW = Number.POSITIVE_INFINITY;
   for (let point = 0; point < model.points.length; point++) {
-    const step = (sequences: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextEach } }, point) * (timeScale.decode[point] as number);
-    const perSequenceMs = (step(65) - step(1)) / 64;
-    const baseMs = step(1) - perSequenceMs;
-    // Beside decodes the pass over the weights is paid once.
-    const prefillMs = (model.iterationTimeMs({ prefill, decode: one }, point) - model.iterationTimeMs({ prefill: NO_PREFILL, decode: one }, point)) * (timeScale.prefill[point] as number);
-    const workMs = prefillMs + perSequenceMs * outputTokensMean;
-    const byTpot = tpotMs === Number.POSITIVE_INFINITY ? 1 : 1 - baseMs / Math.max(1e-9, SETTLE_SHARE * tpotMs - perSequenceMs);
-    // Places bound the batch: λ·n·s/(1 − ρ) ≤ placesMax, at s = α + β·placesMax.
-    const byPlaces = placesMax / (outputTokensMean * (baseMs + perSequenceMs * placesMax) + placesMax * prefillMs);
-    const mostPerMs = Math.min(Math.min(byTpot, FILLED.time) / workMs, byPlaces);
+    const { mostPerMs, baseMs, workMs } = sustained(model, load, point);
     if (mostPerMs <= 0) continue;
     const busy = Math.max(1, Math.ceil(arrivalsPerMs / mostPerMs));
     if (busy > replicas) continue;
@@ -67,4 +55,29 @@ export function targetPoint(model: PerformanceModel, load: FleetLoad): PointInde
     }
   }
   return best;
+}
+
+/** What arrives, as far as it decides how much of it a replica can take. */
+export type SustainedLoad = Pick<FleetLoad, 'promptTokensMean' | 'prefillTokensMean' | 'outputTokensMean' | 'tpotMs' | 'timeScale'>;
+
+/**
+ * The rate up to which a replica at a point takes arrivals, see `targetPoint`; 0 or less where a single stream is too slow. `baseMs`: a step without its
+ * sequences; `workMs`: what each arrival adds.
+ */
+export function sustained(model: PerformanceModel, { promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs, timeScale }: SustainedLoad, point: PointIndex): { readonly mostPerMs: number; readonly baseMs: number; readonly workMs: number } {
+  const { maxSequences, kvTokens } = model.profile.serving;
+  const contextEach = promptTokensMean + outputTokensMean / 2;
+  const placesMax = FILLED.places * Math.min(maxSequences, kvTokens / contextEach);
+  const prefill = { tokens: Math.max(1, prefillTokensMean), contextTokens: promptTokensMean - prefillTokensMean };
+  const one = { sequences: 1, contextTokens: contextEach };
+  const step = (sequences: number): number => model.iterationTimeMs({ prefill: NO_PREFILL, decode: { sequences, contextTokens: sequences * contextEach } }, point) * (timeScale.decode[point] as number);
+  const perSequenceMs = (step(65) - step(1)) / 64;
+  const baseMs = step(1) - perSequenceMs;
+  // Beside decodes the pass over the weights is paid once.
+  const prefillMs = (model.iterationTimeMs({ prefill, decode: one }, point) - model.iterationTimeMs({ prefill: NO_PREFILL, decode: one }, point)) * (timeScale.prefill[point] as number);
+  const workMs = prefillMs + perSequenceMs * outputTokensMean;
+  const byTpot = tpotMs === Number.POSITIVE_INFINITY ? 1 : 1 - baseMs / Math.max(1e-9, SETTLE_SHARE * tpotMs - perSequenceMs);
+  // Places bound the batch: λ·n·s/(1 − ρ) ≤ placesMax, at s = α + β·placesMax.
+  const byPlaces = placesMax / (outputTokensMean * (baseMs + perSequenceMs * placesMax) + placesMax * prefillMs);
+  return { mostPerMs: Math.min(Math.min(byTpot, FILLED.time) / workMs, byPlaces), baseMs, workMs };
 }

@@ -8,7 +8,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -30,6 +30,7 @@ import type { DeadlineQueue } from './deadline-queue.ts';
 import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
+import { type BudgetStatus, createPowerLimits } from './power-limits.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
@@ -90,6 +91,8 @@ export interface FleetSnapshot {
     readonly energy?: ReplicaEnergy;
   }[];
   readonly queued: number;
+  /** Absent where nobody has told of any. */
+  readonly budgets?: readonly BudgetStatus[];
 }
 
 export interface Scheduler {
@@ -132,6 +135,9 @@ const HOLD_ALONE_MS = 2_000;
 const LEAVES_AFTER_MS = 1_000;
 
 const NO_EFFECTS: readonly Effect[] = [];
+
+/** In so long what waits is to be sent, where watts are shared out by what arrives. */
+const BACKLOG_MS = 1_000;
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
@@ -214,12 +220,24 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   });
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
+  const power = createPowerLimits({
+    replicas,
+    demandOf: (replica, nowMs) => {
+      const { spec } = replica;
+      const demanded = fleet.powerDemandOf(spec, nowMs);
+      const waits = spec.models.reduce((sum, model) => sum + waiting.queue.countOf(model) / Math.max(1, serving.count(model)), 0);
+      return { ...demanded, perMs: demanded.perMs + waits / BACKLOG_MS };
+    },
+  });
+  /** Some job was worth more or less than others: where not all can be met, that decides. */
+  let worthsDiffer = false;
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    worthsDiffer ||= (spec.worth ?? 1) !== 1;
     const job = track(spec, nowMs);
     const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
@@ -261,6 +279,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Less what is kept for other tenants. */
   function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    if (power.isClosed(replica)) return 0;
     const room = roomOf(replica, slowStartMs, nowMs);
     return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
@@ -366,7 +385,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (policy.kind === 'paceline' && mechanisms.immediateRaise) {
       for (const group of replica.groups) {
         const plan = planOfGroup(route.plan, group.phase);
-        if (group.controlled && isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, plan.point, explain(plan), nowMs));
+        if (!group.controlled || !isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) continue;
+        const point = power.pointWithin(replica, group, plan.point, nowMs);
+        if (isFaster(replica.spec.belief, point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, point, point === plan.point ? explain(plan) : { binding: 'power' }, nowMs));
       }
     }
     return { kind: 'sent', effects };
@@ -404,6 +425,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
     if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (paced && worthsDiffer && givesWayByWorth(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -415,6 +437,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Elsewhere it would be much cheaper, once there is room.
     if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
+  }
+
+  /** What it would cost others is worth more than it is: it waits on beyond its own latest start, within the patience that best effort has. */
+  function givesWayByWorth(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
+    if (nowMs - job.arrivedAtMs >= FAIR.patienceMs || job.spec.infeasible === 'refuse') return false;
+    return othersRisk > Math.max(riskMaxOf(job), 1 - ownRisk);
   }
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
@@ -446,8 +474,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
-        if (idleSeen.has(replica.spec.belief)) continue;
-        idleSeen.add(replica.spec.belief);
+        // Under power limits those of one belief are unlike.
+        const model = replica.queue.model();
+        if (idleSeen.has(model)) continue;
+        idleSeen.add(model);
       }
       if (leastAlone) {
         candidates.length = 0;
@@ -613,16 +643,33 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function tick(nowMs: number): readonly Effect[] {
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs)];
     if (policy.kind === 'max-clock') return effects;
-    for (const replica of replicas) {
-      if (!isControlled(replica)) continue;
-      const asked = askedOf(replica, policy, nowMs);
-      for (const group of replica.groups) {
-        if (!group.controlled) continue;
-        const { point, why } = asked(group);
-        effects.push(demand(replica, group, point, why, nowMs));
-      }
-    }
+    if (limitsPower()) power.allot(nowMs);
+    for (const replica of replicas) effects.push(...demandsOf(replica, policy, nowMs));
     return effects;
+  }
+
+  function demandsOf(replica: Replica, by: Exclude<PlannerPolicy, { kind: 'max-clock' }>, nowMs: number): Effect[] {
+    if (!isControlled(replica)) return [];
+    const asked = askedOf(replica, by, nowMs);
+    return replica.groups.flatMap((group) => {
+      if (!group.controlled) return [];
+      const { point, why } = asked(group);
+      const within = limitsPower() ? power.pointWithin(replica, group, point, nowMs) : point;
+      return [demand(replica, group, within, within === point ? why : { binding: 'power' }, nowMs)];
+    });
+  }
+
+  /** The other policies are there to be compared with: they know nothing of budgets. */
+  function limitsPower(): boolean {
+    return policy.kind === 'paceline' && power.isOn();
+  }
+
+  /** A lower cap must not wait for the next control period. */
+  function budgetsAre({ budgets }: Extract<SchedulerEvent, { kind: 'power-budgets' }>, nowMs: number): readonly Effect[] {
+    power.budgetsAre(budgets);
+    if (policy.kind !== 'paceline' || !power.isOn()) return NO_EFFECTS;
+    power.allot(nowMs);
+    return replicas.flatMap((replica) => demandsOf(replica, policy, nowMs));
   }
 
   /** What a group of the replica should run at from this tick on. */
@@ -665,8 +712,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return plan;
   }
 
-  function demand({ spec }: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
-    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs });
+  function demand(replica: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
+    const { spec } = replica;
+    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs, powerLimitW: limitsPower() ? power.limitOf(replica) : undefined });
   }
 
   /** Its health is not known yet; a server that is new to us may be new altogether, and starts slowly. */
@@ -762,16 +810,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
-  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
+  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
-    if (replica === undefined) return;
+    if (replica === undefined) return NO_EFFECTS;
     for (const group of replica.groups) {
       if (event.group !== undefined && group.phase !== event.group) continue;
       const point = followed(replica.spec.belief, group, event.controlled, event.pointId);
+      if (event.controlled && event.powerLimitW !== undefined) group.limitHeldW = event.powerLimitW;
       moved(replica, group.phase, point, nowMs);
       if (group.phase === null) replica.queue.applied(point, nowMs);
       else replica.queue.groupApplied(group.phase, { appliedPoint: point, controlled: group.controlled }, nowMs);
     }
+    // What was given up here may be another one's now.
+    if (policy.kind !== 'paceline' || !power.moveOn(nowMs)) return NO_EFFECTS;
+    return replicas.flatMap((other) => (other.groups.some((group) => group.controlled && group.limitToldW !== power.limitOf(other)) ? demandsOf(other, policy, nowMs) : []));
   }
 
   return {
@@ -816,6 +868,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
         }
         case 'power-budgets':
+          return budgetsAre(event, nowMs);
         case 'energy-prices':
           return NO_EFFECTS;
         case 'learnt':
@@ -823,8 +876,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           prompts.peersLearnt(event.learning.bytesPerToken);
           return NO_EFFECTS;
         case 'control':
-          control(event, nowMs);
-          return NO_EFFECTS;
+          return control(event, nowMs);
         default:
           return unreachable(event);
       }
@@ -862,6 +914,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
+        ...(power.isOn() ? { budgets: power.status(({ energy }) => energy?.snapshot(nowMs).powerW ?? null) } : {}),
       };
     },
   };

@@ -9,6 +9,8 @@ import type { EmulatedReplica } from '../engine/replica.ts';
 export interface Setting {
   readonly clockMhz: number | null;
   readonly pointId: string | null;
+  /** Watts of the whole group, in equal parts on its devices; `null`: no limit; absent: it stays as it is. */
+  readonly powerLimitW?: number | null;
 }
 
 /** What a machine brought: a request's first token, any further one (where the engine tells of each), or its end. */
@@ -20,15 +22,24 @@ export interface Brought {
   readonly cachedTokens: number;
 }
 
+/** What a replica's devices have been set to. */
+export interface Applied {
+  readonly replicaId: ReplicaId;
+  readonly pointId: string | null;
+  readonly powerLimitW?: number | null;
+}
+
 /** Time never goes back from call to call. */
 export interface SimulatedFleet {
   /** Nothing happens by itself before this instant; `Infinity` when all is idle and settled. */
   nextAtMs(): number;
   /** Lets all that is due by then happen; it must be no later than `nextAtMs()`. */
-  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly { readonly replicaId: ReplicaId; readonly pointId: string | null }[] };
+  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly Applied[] };
   submit(replicaId: ReplicaId, request: EngineRequest<JobId>, nowMs: number): Submission;
   /** The latest demand wins over one that has not been applied yet. */
   set(replicaId: ReplicaId, setting: Setting, atMs: number): void;
+  /** At once, whatever is on its way: watts of each group. */
+  limitPower(replicaId: ReplicaId, watts: number | null, nowMs: number): void;
   /** Output tokens of streams there that were not handed out before, and when the last of them came. */
   newTokens(replicaId: ReplicaId, nowMs: number, each: (jobId: JobId, tokens: number, lastAtMs: number) => void): void;
   /** The same of one stream, of which the machine has just told; how many. */
@@ -55,10 +66,14 @@ interface FleetReplica extends HeapItem {
   seenAtMs: number;
 }
 
-/** `create` is given what to deliver to, because events must be known by their replica. */
-export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>): SimulatedFleet {
+/** `create` is given what to deliver to, because events must be known by their replica. `onPower`: told of each replica's draw whenever it may have changed. */
+export function createSimulatedFleet(
+  replicaIds: readonly ReplicaId[],
+  create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>,
+  onPower?: (replicaId: ReplicaId, powerW: number, nowMs: number) => void,
+): SimulatedFleet {
   const brought: Brought[] = [];
-  const applied: { replicaId: ReplicaId; pointId: string | null }[] = [];
+  const applied: Applied[] = [];
   const byNext = createIndexedHeap<FleetReplica>((a, b) => a.nextAtMs < b.nextAtMs || (a.nextAtMs === b.nextAtMs && a.index < b.index));
   const replicas = replicaIds.map((replicaId, index): FleetReplica => {
     const machine = create(index, (events) => {
@@ -68,6 +83,7 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (
   });
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
   for (const replica of replicas) byNext.push(replica);
+  if (onPower !== undefined) for (const { replicaId, machine } of replicas) onPower(replicaId, machine.powerW(), 0);
 
   /** Clock and load of a machine only change where something happens there, so what passed since is all alike. */
   function bringTo(replica: FleetReplica, nowMs: number): void {
@@ -91,12 +107,17 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (
     return byId.get(replicaId) as FleetReplica;
   }
 
-  function apply(replica: FleetReplica, { clockMhz, pointId }: Setting, nowMs: number): void {
+  function limit({ machine }: FleetReplica, watts: number | null, nowMs: number): void {
+    for (let device = 0; device < machine.devices; device++) machine.limitPower(device, watts === null ? null : watts / machine.devices, nowMs);
+  }
+
+  function apply(replica: FleetReplica, { clockMhz, pointId, powerLimitW }: Setting, nowMs: number): void {
     const { machine, replicaId } = replica;
     replica.pending = null;
     const lowestMhz = machine.clockListMhz[0] as number;
     for (let device = 0; device < machine.devices; device++) machine.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
-    applied.push({ replicaId, pointId });
+    if (powerLimitW !== undefined) limit(replica, powerLimitW, nowMs);
+    applied.push({ replicaId, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) });
   }
 
   return {
@@ -108,6 +129,7 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (
         bringTo(replica, nowMs);
         if (replica.pending !== null && replica.pending.atMs <= nowMs) apply(replica, replica.pending, nowMs);
         placeInOrder(replica);
+        onPower?.(replica.replicaId, replica.machine.powerW(), nowMs);
       }
       return { brought, applied };
     },
@@ -116,12 +138,22 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], create: (
       bringTo(replica, nowMs);
       const submission = replica.machine.submit(request, nowMs);
       placeInOrder(replica);
+      onPower?.(replicaId, replica.machine.powerW(), nowMs);
       return submission;
     },
     set(replicaId, setting, atMs) {
       const replica = of(replicaId);
-      replica.pending = { ...setting, atMs };
+      const { pending } = replica;
+      // A limit that is on its way is not put off by the next demand, however soon that comes.
+      replica.pending = pending?.powerLimitW === undefined ? { ...setting, atMs } : { powerLimitW: pending.powerLimitW, ...setting, atMs: Math.min(pending.atMs, atMs) };
       placeInOrder(replica);
+    },
+    limitPower(replicaId, watts, nowMs) {
+      const replica = of(replicaId);
+      bringTo(replica, nowMs);
+      limit(replica, watts, nowMs);
+      placeInOrder(replica);
+      onPower?.(replicaId, replica.machine.powerW(), nowMs);
     },
     newTokens(replicaId, nowMs, each) {
       const { handedOut, machine } = of(replicaId);
