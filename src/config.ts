@@ -12,7 +12,7 @@ import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
 import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
-import type { Profile } from './frontier/profile.ts';
+import type { Profile, SleepCosts } from './frontier/profile.ts';
 import type { SeriesPlace } from './signals/series-source.ts';
 import { powerOf, powerProblems } from './config/power-config.ts';
 import { storeOf, storeProblems } from './config/store-config.ts';
@@ -36,6 +36,8 @@ export interface ReplicaConfig {
   readonly agent: string | null;
   /** `null`: as many as the profile's engine runs at once. */
   readonly concurrencyMax: number | null;
+  /** What is said here of its sleep, which the profile completes; `null`: it never sleeps. */
+  readonly sleep: Partial<SleepCosts> | null;
   readonly apiKey: string | null;
   /** It understands `stream_options.include_usage`. */
   readonly asksUsage: boolean;
@@ -163,7 +165,7 @@ export interface Config {
   readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
   /** The file that some of the keys come from. */
   readonly keysPath: string | null;
-  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number };
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number; readonly awakeMin: number };
   readonly store: StoreConfig | null;
   /** `null`: no files and batches. */
   readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } | /** That of `store`. */ { readonly kind: 'redis' } }) | null;
@@ -254,7 +256,7 @@ export function parsePolicy(text: string): PlannerPolicy | null {
 
 function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }, keys: readonly KeyRecord[]): Config {
   const { directory, environment } = source;
-  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs } = raw.planner;
+  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin } = raw.planner;
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
@@ -270,6 +272,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       devices: replica.devices,
       agent: agentOf(replica, raw),
       concurrencyMax: replica.concurrencyMax ?? null,
+      sleep: replica.sleep === undefined ? null : sleepOf(replica.sleep),
       apiKey: replica.apiKeyEnv === undefined ? null : (environment[replica.apiKeyEnv] ?? null),
       asksUsage: replica.asksUsage,
       priority: replica.priority ?? null,
@@ -290,7 +293,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     tenantsByKeySha256: tenantsByKey(raw, keys),
     keyExpiresAtUnixMs: new Map(keys.flatMap(({ sha256, expiresAt }) => (expiresAt === undefined ? [] : [[sha256, Date.parse(expiresAt)]]))),
     keysPath: raw.keysFile === undefined ? null : resolve(directory, raw.keysFile),
-    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, ...(routing === undefined ? {} : { routing }) },
+    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin, ...(routing === undefined ? {} : { routing }) },
     store: raw.store === undefined ? null : storeOf(raw.store, source),
     limits: raw.limits,
     timeouts: raw.timeouts,
@@ -408,6 +411,10 @@ function agentOf(replica: RawConfig['replicas'][number], raw: RawConfig): string
   return replica.agent ?? (more.length === 0 ? (only?.name ?? null) : null);
 }
 
+function sleepOf({ level: _level, ...costs }: NonNullable<RawConfig['replicas'][number]['sleep']>): Partial<SleepCosts> {
+  return Object.fromEntries(Object.entries(costs).filter(([, value]) => value !== undefined));
+}
+
 function learnOf({ clocksMhz, powerLimitW, ...serving }: Exclude<RawConfig['replicas'][number]['profile'], string>['learn']): LearnConfig {
   return { clocksMhz: clocksMhz ?? null, powerLimitW: powerLimitW ?? null, serving };
 }
@@ -497,6 +504,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     // An index is a device of its node only.
     const home = agentOf(replica, raw);
     for (const { device: id, at: place } of devicesOf(replica.devices)) device([...at, 'devices', ...place], home === null || home === UNNAMED_AGENT ? id : `${id} of ${home}`);
+    if (replica.sleep !== undefined && raw.store !== undefined) problems.push(places.atKey([...at, 'sleep'], 'there is a `store`, by which other gateways may send to this replica while it sleeps; want only one of the two'));
     if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
   });
 

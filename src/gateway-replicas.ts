@@ -8,13 +8,14 @@ import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
 import { createLearners } from './gateway-learning.ts';
 import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
-import type { Profile } from './frontier/profile.ts';
-import { loadProfile, ProfileFileError } from './profile-file.ts';
+import type { Profile, SleepCosts } from './frontier/profile.ts';
+import { loadProfile, ProfileFileError, sleepProblems } from './profile-file.ts';
 import type { Runtime } from './runtime.ts';
 import type { ReplicaSpec } from './scheduler/replica.ts';
 import type { Telemetry } from './telemetry/events.ts';
 import { createReplicaClient, type ReplicaClient } from './upstream/replica-client.ts';
 import { createReplicaMonitor, type ReplicaMonitor } from './upstream/replica-monitor.ts';
+import { createReplicaRest, type ReplicaRest } from './upstream/replica-rest.ts';
 import { createReplicaWatch, type ReplicaWatch } from './upstream/replica-watch.ts';
 
 export interface OpenReplica {
@@ -23,6 +24,8 @@ export interface OpenReplica {
   readonly client: ReplicaClient;
   readonly monitor: ReplicaMonitor;
   readonly watch: ReplicaWatch;
+  /** `null`: it never sleeps. */
+  readonly rest: ReplicaRest | null;
 }
 
 export interface GatewayReplicas {
@@ -33,8 +36,8 @@ export interface GatewayReplicas {
   configs(): readonly ReplicaConfig[];
   /** What the scheduler was told that it can believe of each. */
   beliefs(): ReadonlyMap<ReplicaId, PerformanceModel>;
-  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
-  planned(next: Config): () => void;
+  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. `beliefs`: of the replicas that there are then. */
+  planned(next: Config): { readonly change: () => void; readonly beliefs: ReadonlyMap<ReplicaId, PerformanceModel> };
   /** The scheduler knows it no more. */
   left(replicaId: ReplicaId): void;
   /** Nobody is probed any more. */
@@ -50,7 +53,7 @@ interface Joined {
 
 /** `specs`: of the replicas of `config`, in its order. */
 export function openReplicas(config: Config, specs: readonly ReplicaSpec[], joined: Joined): GatewayReplicas {
-  const open = new Map(config.replicas.map((replica, index) => [replica.id, openReplica(replica, (specs[index] as ReplicaSpec).belief, config, joined)]));
+  const open = new Map(config.replicas.map((replica, index) => [replica.id, openReplica(replica, specs[index] as ReplicaSpec, config, joined)]));
   const leaving = new Set<ReplicaId>();
   const going = new Set<Promise<void>>();
 
@@ -77,13 +80,13 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
       const problems = problemsOf(next);
       if (problems.length > 0) throw new ConfigError(problems);
       const specs = specsOf({ ...next, replicas: next.replicas.filter(({ id }) => !open.has(id)) });
-      return () => {
+      const change = (): void => {
         for (const replica of next.replicas) {
           const known = open.get(replica.id);
           const spec = specs.find(({ replicaId }) => replicaId === replica.id);
           if (spec !== undefined) {
             joined.runtime.replicaJoined(spec);
-            open.set(replica.id, openReplica(replica, spec.belief, next, joined));
+            open.set(replica.id, openReplica(replica, spec, next, joined));
           } else if (known !== undefined && leaving.delete(replica.id)) joined.runtime.replicaStays(replica.id);
         }
         for (const id of open.keys()) {
@@ -92,6 +95,7 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
           joined.runtime.replicaLeaving(id);
         }
       };
+      return { change, beliefs: new Map([...[...open].map(([id, { belief }]) => [id, belief] as const), ...specs.map(({ replicaId, belief }) => [replicaId, belief] as const)]) };
     },
     left(replicaId) {
       const replica = open.get(replicaId);
@@ -100,7 +104,7 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
       leaving.delete(replicaId);
       replica.monitor.close();
       replica.watch.close();
-      const gone = replica.client.close();
+      const gone = closeReplica(replica);
       going.add(gone);
       void gone.finally(() => going.delete(gone));
     },
@@ -111,7 +115,7 @@ export function openReplicas(config: Config, specs: readonly ReplicaSpec[], join
       }
     },
     close: async () => {
-      await Promise.all([...going, ...[...open.values()].map(({ client }) => client.close())]);
+      await Promise.all([...going, ...[...open.values()].map(closeReplica)]);
     },
   };
 }
@@ -127,7 +131,7 @@ export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replica
     if (policy.kind === 'static' && !belief.points.some((point) => point.id === policy.pointId)) {
       throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${learned === null ? replica.profilePath : 'what is learnt'}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
     }
-    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices), ...(learned === null ? {} : { learned }) };
+    return { replicaId: replica.id, models: [...replica.models.keys()], belief, concurrencyMax: replica.concurrencyMax ?? belief.profile.serving.maxSequences, disaggregated: !isOneGroup(replica.devices), ...sleepCosts(replica, belief.profile), ...(learned === null ? {} : { learned }) };
   });
 }
 
@@ -140,7 +144,27 @@ function profileOf({ id, profilePath }: ReplicaConfig): Profile {
   }
 }
 
-function openReplica(replica: ReplicaConfig, belief: PerformanceModel, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
+/** Throws `ConfigError` where neither the configuration nor the profile says what sleeping costs, or they cannot be right. */
+function sleepCosts({ id, sleep }: ReplicaConfig, profile: Profile): { readonly sleep?: SleepCosts } {
+  if (sleep === null) return {};
+  const { powerW, sleepMs, wakeMs, wakeEnergyJ } = { ...profile.sleep, ...sleep };
+  if (powerW === undefined || sleepMs === undefined || wakeMs === undefined) {
+    const missing = Object.entries({ powerW, sleepMs, wakeMs }).flatMap(([key, value]) => (value === undefined ? [key] : []));
+    throw new ConfigError([`sleep of replica '${id}': ${missing.join(', ')} missing; ${profile.name} does not say what sleeping costs either (docs/knobs.md tells how to measure it)`]);
+  }
+  const costs: SleepCosts = { powerW, sleepMs, wakeMs, ...(wakeEnergyJ === undefined ? {} : { wakeEnergyJ }) };
+  const problems = sleepProblems({ ...profile, sleep: costs });
+  if (problems.length > 0) throw new ConfigError(problems.map((problem) => `replica '${id}': ${problem}`));
+  return { sleep: costs };
+}
+
+/** Nobody is left asleep who was put to sleep here. */
+async function closeReplica({ client, rest }: OpenReplica): Promise<void> {
+  await rest?.close();
+  await client.close();
+}
+
+function openReplica(replica: ReplicaConfig, { belief, sleep }: ReplicaSpec, config: Config, { now, runtime, telemetry }: Joined): OpenReplica {
   const { connectMs, firstByteMs, stallMs } = config.timeouts;
   const { silentMs, ...breaker } = config.health.breaker;
   const watch = createReplicaWatch({
@@ -160,6 +184,32 @@ function openReplica(replica: ReplicaConfig, belief: PerformanceModel, config: C
     },
   });
   const client = createReplicaClient({ origin: replica.origin, apiKey: replica.apiKey, connectMs, firstByteMs, stallMs, silentMs, now, onTrouble: () => monitor.suspect(), onEvidence: watch.told });
-  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: watch.probed, onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
-  return { config: replica, belief, client, monitor, watch };
+  const rest =
+    sleep === undefined
+      ? null
+      : createReplicaRest({
+          client,
+          ...sleep,
+          timeoutMs: config.health.timeoutMs,
+          onState: (state, why) => {
+            telemetry.replicaRest(replica.id, state, why);
+            runtime.replicaRest(replica.id, state);
+          },
+        });
+  const monitor = createReplicaMonitor({ client, ...config.health, onHealth: rest === null ? watch.probed : lookingFirst(rest, watch.probed), onLoad: (load) => runtime.replicaLoad({ replicaId: replica.id, ...load }) });
+  return { config: replica, belief, client, monitor, watch, rest };
+}
+
+/** Before it is up for anybody it is asked whether it sleeps: a server that does would keep what it is sent. */
+function lookingFirst(rest: ReplicaRest, probed: ReplicaWatch['probed']): ReplicaWatch['probed'] {
+  let changes = 0;
+  async function up(why: string, change: number): Promise<void> {
+    await rest.look();
+    if (change === changes) probed('up', why);
+  }
+  return (health, why) => {
+    changes += 1;
+    if (health === 'down') probed(health, why);
+    else void up(why, changes);
+  };
 }

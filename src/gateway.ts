@@ -13,6 +13,7 @@ import { openClocks } from './gateway-clocks.ts';
 import { openDashboard } from './gateway-dashboard.ts';
 import { askFacts } from './gateway-learning.ts';
 import { createDriftWatch } from './gateway-drift.ts';
+import { openPower } from './gateway-power.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
 import type { ReplicaId } from './core/job.ts';
 import { learntProfile } from './core/learnt-profile.ts';
@@ -91,10 +92,20 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     queuedMax: config.limits.queuedMax,
     slowStartMs: config.health.slowStartMs,
     energyAccounts: true,
+    sleep: { awakeMin: config.planner.awakeMin },
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
   const energy = openEnergy(config, { runtime: () => runtime, telemetry, now });
+  const power = openPower(config, new Map(specs.map(({ replicaId, belief }) => [replicaId, belief])), {
+    replicas: () => replicas.configs(),
+    beliefs: () => replicas.beliefs(),
+    tell: { budgets: (budgets) => runtime.powerBudgets(budgets), prices: (prices) => runtime.energyPrices(prices) },
+    uses: () => [],
+    telemetry,
+    now,
+    unixNowMs: Date.now,
+  });
   const runtime: Runtime = createRuntime({
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
@@ -111,6 +122,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       tenantLimits.reported(report);
       energy.reported(report);
       dashboard.reported(report);
+    },
+    rest: (replicaId, to) => {
+      telemetry.restAsked(replicaId, to);
+      replicas.of(replicaId).rest?.goTo(to);
     },
     settled: (settled) => {
       tenantLimits.settled(settled);
@@ -219,6 +234,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     agents = [...known.values()].filter(({ name }) => there.some(({ agent }) => agent === name));
     clocks.change({ replicas: there, agents });
     energy.change({ replicas: there, agents });
+    power.fleetChanged();
   }
   const operatorApp = createOperatorApp({
     access: config.admin.access,
@@ -227,7 +243,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), power: power.snapshot(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),
@@ -241,6 +257,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,
+    power,
     profile: (id) => {
       const learnt = runtime.learntOf(id as ReplicaId);
       return typeof learnt === 'string' ? learnt : learntProfile(learnt, new Date().toISOString());
@@ -255,7 +272,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     replicas.unwatch();
     dashboard.close();
     runtime.close();
-    await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), tenantLimits.close()]);
+    await Promise.all([clocks.close(), energy.close(), fleetLoad?.close(), fleetLearning?.close(), power.close(), tenantLimits.close()]);
     await replicas.close();
     processReader.close();
   }
@@ -268,6 +285,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
   const probePhase = (): ProbePhase => (phase === 'starting' ? 'starting' : phase !== 'open' ? 'draining' : ready() ? 'ready' : 'not ready');
   try {
     await tenantLimits.ready();
+    power.start();
     if (config.probes !== null) probes = await openProbes({ ...config.probes, phase: probePhase, onEnd: (why) => telemetry.warning(`the probes are gone: ${why}`) });
     // One after the other: where the second fails the first is there to be closed.
     listeners.push(await listen(app, { ...config.listen, key: 'listen', limits, timeouts, telemetry }, shortCut));
@@ -295,10 +313,12 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
         const bound = restartKeys(config, next);
         if (bound.length > 0) throw new ConfigError(bound.map((key) => `${key}: changed; it is taken over by a restart only`));
         next.agents.forEach(refuseWithoutToken);
-        const changeFleet = replicas.planned(next);
+        const fleet = replicas.planned(next);
+        const changePower = power.planned(next, fleet.beliefs);
         live = liveOf(next);
-        changeFleet();
+        fleet.change();
         fleetChanged();
+        changePower();
         tenantLimits.reloaded(next);
       }),
     close: async () => {

@@ -63,7 +63,7 @@ export function parseProfile(source: unknown, where: string): Profile {
 
 /** What is wrong with a profile of the right shape, each with its place; empty when it can be fitted. */
 export function profileProblems(profile: Profile): string[] {
-  return [...pointProblems(profile), ...rowProblems(profile, 'prefill'), ...rowProblems(profile, 'decode'), ...limitProblems(profile)];
+  return [...pointProblems(profile), ...rowProblems(profile, 'prefill'), ...rowProblems(profile, 'decode'), ...limitProblems(profile), ...sleepProblems(profile)];
 }
 
 // Ids and knob names end up as map keys, metric labels and file names: letters, digits and a little punctuation.
@@ -97,6 +97,14 @@ const decodeRowSchema = z.strictObject({
   ...measured,
 });
 
+/** What sleeping costs; also a key of the configuration. */
+export const sleepSchema = z.strictObject({
+  powerW: z.number().min(0).max(1e6).describe('Watts of the whole group while its server sleeps.'),
+  sleepMs: z.number().min(0).max(3_600_000).describe('Milliseconds from the call until it draws that.'),
+  wakeMs: z.number().min(0).max(3_600_000).describe('Milliseconds from the call until it serves again.'),
+  wakeEnergyJ: z.number().min(0).max(1e9).describe('Joules of the whole group for waking; default: idling at the fastest point meanwhile.').exactOptional(),
+});
+
 /** The shape of `paceline-profile/1`; the JSON Schema in `config/schemas/` is made from it. */
 export const profileSchema: z.ZodType<Profile> = z.strictObject({
   format: z.literal('paceline-profile/1'),
@@ -104,7 +112,7 @@ export const profileSchema: z.ZodType<Profile> = z.strictObject({
   model: textSchema,
   engine: z.strictObject({ name: textSchema, version: textSchema.exactOptional() }),
   deviceGroup: z.strictObject({ device: textSchema, devices: z.int().min(1).max(4096), parallelism: textSchema.exactOptional() }),
-  knobs: z.record(knobNameSchema, z.strictObject({ unit: textSchema, description: textSchema.exactOptional() })),
+  knobs: z.record(knobNameSchema, z.strictObject({ unit: textSchema, description: textSchema.exactOptional(), changes: z.enum(['running', 'restart']).describe('While it serves (default), or only by a restart of its server: then points that differ in it are of different servers.').exactOptional() })),
   points: z
     .array(
       z.strictObject({
@@ -123,6 +131,7 @@ export const profileSchema: z.ZodType<Profile> = z.strictObject({
     outlierMs: z.number().positive().max(60_000).describe('Latency of a slow switch, milliseconds.').exactOptional(),
     outlierShare: shareSchema.describe('Share of switches that are slow, 0 to 1.').exactOptional(),
   }),
+  sleep: sleepSchema.describe('What putting its server to sleep costs and spares; without it nothing is known of that.').exactOptional(),
   serving: z
     .strictObject({ maxBatchTokens: positiveCountSchema, maxSequences: positiveCountSchema, kvTokens: positiveCountSchema })
     .describe('What the engine was started with.'),
@@ -216,6 +225,18 @@ function limitProblems({ serving, switch: change }: Profile): string[] {
   if (change.outlierMs !== undefined && change.outlierMs < change.latencyMs) {
     problems.push(`switch.outlierMs: got ${change.outlierMs}, below latencyMs ${change.latencyMs}`);
   }
+  return problems;
+}
+
+/** A group that draws more asleep than it idles, or that takes an impossible power to wake, was measured wrong or written in other units. */
+export function sleepProblems({ sleep, points, deviceGroup }: Pick<Profile, 'sleep' | 'points' | 'deviceGroup'>): string[] {
+  if (sleep === undefined) return [];
+  const problems: string[] = [];
+  const idleW = Math.min(...points.map(({ idlePowerW }) => idlePowerW));
+  if (sleep.powerW > idleW) problems.push(`sleep.powerW: got ${sleep.powerW}, above the ${shown(idleW)} W that the group idles at: nothing is spared by sleeping`);
+  const { wakeEnergyJ = 0, wakeMs } = sleep;
+  const powerMaxW = DEVICE_POWER_W_MAX * deviceGroup.devices;
+  if (wakeEnergyJ * 1000 > powerMaxW * wakeMs) problems.push(`sleep.wakeEnergyJ: got ${wakeEnergyJ} J in ${wakeMs} ms; at most ${powerMaxW} W is believable (joules and milliseconds?)`);
   return problems;
 }
 

@@ -1,14 +1,18 @@
 // Drives the scheduler in real time: gives it the events with the time they happened at, and performs its effects.
 // It decides nothing; the simulator drives the same scheduler on virtual time.
 import type { JobEnergy, ReplicaEnergy } from './core/energy-ledger.ts';
+import type { EnergyPrice } from './core/energy-prices.ts';
 import type { LearntOf } from './core/learnt-profile.ts';
-import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from './core/job.ts';
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from './core/job.ts';
 import type { MeterReading } from './core/meter-window.ts';
+import type { PowerBudget } from './core/power-budget.ts';
 import type { PhaseGroup } from './core/replica-view.ts';
 import type { Learning } from './core/shared-learning.ts';
+import type { WorkflowSpec } from './core/workflow.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { ReplicaSpec } from './scheduler/replica.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
+import type { WorkflowAnswer, WorkflowReport, WorkflowStatus } from './scheduler/workflows.ts';
 import { unreachable } from './core/unreachable.ts';
 
 /** Whoever submits a job hears of it here: exactly one of the two, at once or later, again after it was returned, and nothing once it has ended. */
@@ -37,6 +41,8 @@ export interface Runtime {
   replicaHealth(replicaId: ReplicaId, state: 'up' | 'draining' | 'down'): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open'): void;
   replicaSaturated(replicaId: ReplicaId, retryAfterMs: number | null): void;
+  /** Its server sleeps, or is awake again, or has no such mode, or does not wake. */
+  replicaRest(replicaId: ReplicaId, state: 'awake' | 'asleep' | 'cannot' | 'lost'): void;
   replicaLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number; readonly kvUsage: number }): void;
   /** What other gateways have sent there. */
   peerLoad(load: { readonly replicaId: ReplicaId; readonly running: number; readonly waiting: number }): void;
@@ -53,6 +59,15 @@ export interface Runtime {
   learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** `group`: of a disaggregated server, which. */
   control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
+  /** `answered` is called once. */
+  declareWorkflow(workflow: WorkflowSpec, answered: (answer: WorkflowAnswer) => void): void;
+  /** Nothing more comes of it; one that is not open is ignored. */
+  endWorkflow(tenant: string, workflowId: WorkflowId): void;
+  workflow(tenant: string, workflowId: WorkflowId): WorkflowStatus | null;
+  /** All that there are from now on. */
+  powerBudgets(budgets: readonly PowerBudget[]): void;
+  /** On the clock of `now`; none: nothing is known. */
+  energyPrices(prices: readonly EnergyPrice[]): void;
   snapshot(): FleetSnapshot;
   /** Jobs that have been submitted and neither ended nor been rejected. */
   inFlight(): number;
@@ -66,8 +81,11 @@ export interface RuntimeOptions {
   readonly now: () => number;
   readonly demand: (demand: Demand) => void;
   readonly report: (report: JobReport) => void;
+  /** A replica's server is to sleep, or to wake; what becomes of it is told by `replicaRest`. Nobody asks where no replica can. */
+  readonly rest?: (replicaId: ReplicaId, to: 'asleep' | 'awake') => void;
   /** More, or less, is known of a job's energy than its report said. */
   readonly settled?: (settled: Settled) => void;
+  readonly workflowEnded?: (report: WorkflowReport) => void;
   /** A replica that was to leave is gone. */
   readonly left?: (replicaId: ReplicaId, energy: ReplicaEnergy | null) => void;
 }
@@ -75,6 +93,8 @@ export interface RuntimeOptions {
 export function createRuntime(options: RuntimeOptions): Runtime {
   const { scheduler, now } = options;
   const owners = new Map<JobId, JobOwner>();
+  /** In the order of asking, as they are answered. */
+  const declarations: ((answer: WorkflowAnswer) => void)[] = [];
   const waiting: SchedulerEvent[] = [];
   let handling = false;
 
@@ -112,11 +132,21 @@ export function createRuntime(options: RuntimeOptions): Runtime {
       case 'demand':
         options.demand(effect);
         return;
+      case 'sleep':
+      case 'wake':
+        options.rest?.(effect.replicaId, effect.kind === 'sleep' ? 'asleep' : 'awake');
+        return;
       case 'report':
         options.report(effect.report);
         return;
       case 'settled':
         options.settled?.(effect);
+        return;
+      case 'workflow-declared':
+        declarations.shift()?.(effect.answer);
+        return;
+      case 'workflow-ended':
+        options.workflowEnded?.(effect.report);
         return;
       case 'left':
         options.left?.(effect.replicaId, effect.energy ?? null);
@@ -146,6 +176,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     replicaHealth: (replicaId, state) => tell({ kind: 'replica-health', replicaId, state }),
     replicaBreaker: (replicaId, state) => tell({ kind: 'replica-breaker', replicaId, state }),
     replicaSaturated: (replicaId, retryAfterMs) => tell({ kind: 'replica-saturated', replicaId, retryAfterMs }),
+    replicaRest: (replicaId, state) => tell({ kind: 'replica-rest', replicaId, state }),
     replicaLoad: (load) => tell({ kind: 'replica-load', ...load }),
     peerLoad: (load) => tell({ kind: 'peer-load', ...load }),
     learnt: () => scheduler.learnt(),
@@ -155,6 +186,14 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     learntOf: (replicaId) => scheduler.learntOf(replicaId),
     energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
     control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
+    declareWorkflow: (workflow, answered) => {
+      declarations.push(answered);
+      tell({ kind: 'workflow-declared', workflow });
+    },
+    endWorkflow: (tenant, workflowId) => tell({ kind: 'workflow-ended', tenant, workflowId }),
+    workflow: (tenant, workflowId) => scheduler.workflow(tenant, workflowId, now()),
+    powerBudgets: (budgets) => tell({ kind: 'power-budgets', budgets }),
+    energyPrices: (prices) => tell({ kind: 'energy-prices', prices }),
     snapshot: () => scheduler.snapshot(now()),
     inFlight: () => owners.size,
     close: () => clearInterval(ticks),

@@ -25,6 +25,7 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
       learnt: () => ({ timeScales: new Map(), bytesPerToken: new Map() }),
       energyOf: () => null,
       hasOpenAccounts: () => false,
+      workflow: () => null,
     },
     controlPeriodMs: 1_000_000,
     now: () => 7,

@@ -152,7 +152,7 @@ test('a server with a prefill and a decode group has two targets, each from its 
   const answer = await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', headers: { 'x-slo-ttft-ms': '500', 'x-slo-tpot-ms': '5000' }, body: JSON.stringify({ ...CHAT, messages: [{ role: 'user', content: 'word '.repeat(8_000) }] }) });
   await answer.text();
   const parked = clocksOf('sim:1')[0] as number;
-  await eventually(() => clocksOf('sim:0').some((clockMhz) => clockMhz !== null && clockMhz > parked));
+  await eventually(() => clocksOf('sim:0').some((clockMhz) => clockMhz != null && clockMhz > parked));
   expect(new Set(clocksOf('sim:1'))).toEqual(new Set([parked]));
   expect(agent.puts.flatMap(({ targets }) => targets).filter(({ devices }) => devices.includes('sim:0') && devices.length > 1)).toEqual([]);
   // It has nothing to do from the next control period on.

@@ -155,3 +155,18 @@ function replace(root: Record<string, any>, path: readonly string[], value: unkn
   const parent = path.slice(0, -1).reduce<Record<string, any>>((object, key) => object[key], root);
   parent[path.at(-1) as string] = value;
 }
+
+test('a profile may say what sleeping costs, and which knobs only a restart changes', () => {
+  const profile = { ...smallProfile(), sleep: { powerW: 20, sleepMs: 1000, wakeMs: 4000, wakeEnergyJ: 300 }, knobs: { turbo: { unit: 'level', changes: 'restart' } } };
+  expect(parseProfile(profile, WHERE)).toEqual(profile);
+});
+
+test.each([
+  { sleep: { powerW: 51, sleepMs: 1000, wakeMs: 4000 }, says: 'sleep.powerW: got 51, above the 50 W that the group idles at' },
+  { sleep: { powerW: 20, sleepMs: 1000, wakeMs: 4, wakeEnergyJ: 3000 }, says: 'sleep.wakeEnergyJ: got 3000 J in 4 ms' },
+  { sleep: { powerW: 20, sleepMs: -1, wakeMs: 4 }, says: 'sleep.sleepMs: got -1' },
+  { sleep: { powerW: 20, sleepMs: 1 }, says: 'sleep.wakeMs: got nothing' },
+  { sleep: { powerW: 20, sleepMs: 1, wakeMs: 1, level: 2 }, says: 'sleep: got unknown key "level"' },
+])('a sleep that cannot be is refused: $says', ({ sleep, says }) => {
+  expect(messageOf({ ...smallProfile(), sleep })).toContain(`${WHERE}: ${says}`);
+});

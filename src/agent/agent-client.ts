@@ -13,6 +13,8 @@ const resultSchema = z.object({
   device: z.string(),
   demand_mhz: z.number().nullish(),
   target_mhz: z.number().nullish(),
+  demand_mw: z.number().nullish(),
+  clamped: z.string().nullish(),
   control: z.string().nullish(),
   status: z.string(),
 });
@@ -22,11 +24,8 @@ const problemSchema = z.object({ title: z.string().optional(), detail: z.string(
 export type AgentDevice = z.output<typeof deviceSchema>;
 export type TargetResult = z.output<typeof resultSchema>;
 
-export interface Target {
-  readonly devices: readonly string[];
-  readonly clock_mhz: number | null;
-  readonly hold_ms: number;
-}
+/** Of one control: a control that is not named keeps its demand. */
+export type Target = { readonly devices: readonly string[]; readonly hold_ms: number } & ({ readonly clock_mhz: number | null } | { readonly power_limit_mw: number | null });
 
 export interface Lease {
   readonly leaseId: string;
@@ -41,7 +40,7 @@ export interface AgentClient {
   /** Does it say that it only reads? */
   observes(): Promise<boolean>;
   /** `onLine` hears of heartbeats, `onEnd` once when the life-line ends, whoever ended it. */
-  lease(request: { readonly holder: string; readonly devices: readonly string[]; readonly ttlMs: number }, onLine: () => void, onEnd: (end: LeaseEnd) => void): Promise<Lease>;
+  lease(request: { readonly holder: string; readonly devices: readonly string[]; /** Default: the clocks. */ readonly controls?: readonly string[]; readonly ttlMs: number }, onLine: () => void, onEnd: (end: LeaseEnd) => void): Promise<Lease>;
   putTargets(lease: Lease, seq: number, targets: readonly Target[]): Promise<readonly TargetResult[]>;
   release(lease: Lease): Promise<void>;
   close(): Promise<void>;
@@ -54,7 +53,8 @@ export function createAgentClient(address: AgentAddress): AgentClient {
   const call = <Shape extends z.ZodType>(shape: Shape, method: 'GET' | 'PUT', path: string, body?: unknown): Promise<z.output<Shape>> => callFor(connection, shape, { method, path, body, isNot: 'what is not the protocol' });
 
   async function lease(request: Parameters<AgentClient['lease']>[0], onLine: () => void, onEnd: (end: LeaseEnd) => void): Promise<Lease> {
-    const body = { holder: request.holder, devices: request.devices, ttl_ms: request.ttlMs };
+    const { holder, devices, controls, ttlMs } = request;
+    const body = { holder, devices, ...(controls === undefined ? {} : { controls }), ttl_ms: ttlMs };
     const abort = new AbortController();
     const tooLate = setTimeout(() => abort.abort(new Error(`no lease within ${ANSWER_MS_MAX} ms`)), ANSWER_MS_MAX);
     try {

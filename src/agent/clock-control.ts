@@ -6,6 +6,7 @@ import { unreachable } from '../core/unreachable.ts';
 import type { AgentAddress } from './connection.ts';
 import { createLeaseControl } from './lease-control.ts';
 import type { ClockDemand, ClockGroup, NodeControl, NodeOptions, NodeState } from './node-control.ts';
+import type { PowerLimitState } from './power-limits.ts';
 import { createZeusdControl } from './zeusd-control.ts';
 
 interface NodeCommon {
@@ -27,6 +28,8 @@ export interface NodeStatus {
   readonly kind: ClockNode['kind'];
   readonly state: NodeState;
   readonly why: string;
+  /** Of the devices, beside their clocks. */
+  readonly powerLimits: PowerLimitState;
 }
 
 export interface ClockControl {
@@ -44,7 +47,7 @@ export interface ClockControl {
 
 export function createClockControl(options: ClockControlOptions): ClockControl {
   const { holder, now, onControl } = options;
-  const statuses = new Map<string, NodeStatus>();
+  const statuses = new Map<string, Omit<NodeStatus, 'powerLimits'>>();
   const byReplica = new Map<ReplicaId, NodeControl>();
   const open = new Map<string, OpenNode>();
   /** Of nodes that give their devices back; who drives the same ones anew waits for it. */
@@ -107,7 +110,7 @@ export function createClockControl(options: ClockControlOptions): ClockControl {
   return {
     demand: (demand) => byReplica.get(demand.replicaId)?.demand(demand),
     state: () => common([...statuses.values()].map(({ state }) => state)),
-    nodes: () => statuses,
+    nodes: () => new Map([...statuses].map(([name, status]) => [name, { ...status, powerLimits: open.get(name)?.control.powerLimits() ?? 'unused' }])),
     change,
     close: async () => {
       closed = true;

@@ -9,6 +9,7 @@ import type { AgentAddress } from './connection.ts';
 import { AgentError } from './connection.ts';
 import type { LeaseEnd } from './lease-stream.ts';
 import type { ClockDemand, ClockGroup, NodeControl, NodeOptions, NodeState } from './node-control.ts';
+import { createPowerLimits } from './power-limits.ts';
 
 export interface LeaseControlOptions extends NodeOptions {
   readonly address: AgentAddress;
@@ -51,6 +52,7 @@ type Hold = { readonly lease: Lease; seq: number; sending: boolean; sentAtMs: nu
 export function createLeaseControl(options: LeaseControlOptions): NodeControl {
   const { now } = options;
   const client: AgentClient = createAgentClient(options.address);
+  const limits = createPowerLimits(options);
   const groups = new Map<string, Group>();
   for (const group of options.groups) {
     groups.set(group.replicaId, { ...group, available: false, knobUnsupported: false, pending: null, inForce: null, spared: null, sparedMs: SPARED_MS.first, told: { controlled: false, pointId: null } });
@@ -183,7 +185,8 @@ export function createLeaseControl(options: LeaseControlOptions): NodeControl {
     retryMs = Math.min(RETRY_MS.max, retryMs * 2);
   }
 
-  function demand({ replicaId, point, holdMs, change }: ClockDemand): void {
+  function demand({ replicaId, point, powerLimitW, holdMs, change }: ClockDemand): void {
+    if (powerLimitW !== undefined) limits.want(replicaId, powerLimitW, holdMs);
     const group = groups.get(replicaId);
     if (group === undefined || !group.available || (hold === null && !bridging)) return;
     const clock = clockOf(point);
@@ -300,15 +303,16 @@ export function createLeaseControl(options: LeaseControlOptions): NodeControl {
     clearTimeout(retryTimer);
     for (const group of groups.values()) endSparing(group);
     hold = null;
+    const limitsClosed = limits.close();
     if (held !== null) {
       await client.release(held.lease).catch((error: unknown) => options.onWarning(`the lease was not given back (${messageOf(error)}); the agent ends it by itself`));
       held.lease.abandon();
     }
-    await client.close();
+    await Promise.all([limitsClosed, client.close()]);
   }
 
   void connect();
-  return { demand, close };
+  return { demand, powerLimits: limits.state, close };
 }
 
 function whyNot({ device, status }: TargetResult): string {

@@ -2,6 +2,7 @@
 // `zeusd-control.ts` to zeusd. Nodes know nothing of each other.
 import type { ReplicaId } from '../core/job.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
+import type { PowerLimitState } from './power-limits.ts';
 
 export interface ClockGroup {
   readonly replicaId: ReplicaId;
@@ -27,12 +28,16 @@ export interface NodeOptions {
 export interface ClockDemand {
   readonly replicaId: ReplicaId;
   readonly point: OperatingPoint | null;
+  /** Watts that the whole group may draw; `null`: no limit; absent: what was said before stays as it is. */
+  readonly powerLimitW?: number | null;
   readonly holdMs: number;
   readonly change: 'raise' | 'lower' | 'renew';
 }
 
 export interface NodeControl {
   demand(demand: ClockDemand): void;
+  /** What becomes of the power limits that it is asked for. */
+  powerLimits(): PowerLimitState;
   /** Resolves when the devices are back at default clocks, or nobody can be asked. */
   close(): Promise<void>;
 }

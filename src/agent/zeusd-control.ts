@@ -168,7 +168,9 @@ export function createZeusdControl(options: ZeusdControlOptions): NodeControl {
     if (!group.knobUnsupported) tell(group, true, null);
   }
 
-  function demand({ replicaId, point, holdMs }: ClockDemand): void {
+  function demand({ replicaId, point, powerLimitW = null, holdMs }: ClockDemand): void {
+    // zeusd can set a limit and neither tell nor restore what it was, so that nobody could put it back after us.
+    if (powerLimitW !== null) warnOnce('zeusd has no way to put a power limit back, so none is set: power budgets are kept by clocks alone on its GPUs');
     const group = groups.get(replicaId);
     if (group === undefined || !group.usable || state !== 'held') return;
     const clock = clockOf(point);
@@ -290,7 +292,7 @@ export function createZeusdControl(options: ZeusdControlOptions): NodeControl {
   }
 
   void connect();
-  return { demand, close };
+  return { demand, powerLimits: () => 'refused', close };
 }
 
 function messageOf(error: unknown): string {

@@ -7,7 +7,9 @@ import { startEmulator } from '../engine/emulator.ts';
 import { monotonicMs } from '../engine/real-time.ts';
 import type { RequestNote } from '../engine/server.ts';
 import { ProfileFileError, loadProfile } from '../profile-file.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
 import { UsageError, defineCommand } from './command.ts';
+import { parseSleepCosts, withSleep } from './sleep-option.ts';
 
 const PORT_MAX = 65_535;
 /** One process drives all of them; far more than two cores can stream. */
@@ -30,6 +32,7 @@ export const command = defineCommand({
     'time-error': { type: 'number', value: 'PCT', help: 'the truth is slower than the profile by this; negative: faster', default: 0, min: ERROR_PCT_MIN, max: ERROR_PCT_MAX },
     'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than the profile by this; negative: less', default: 0, min: ERROR_PCT_MIN, max: ERROR_PCT_MAX },
     'scheduling-policy': { type: 'text', value: 'POLICY', help: "as vLLM's: with fcfs a request's priority is refused", default: 'fcfs', oneOf: ['fcfs', 'priority'] },
+    sleep: { type: 'text', value: 'COSTS', help: "servers have vLLM's sleep mode (/sleep, /wake_up, /is_sleeping): POWERW:SLEEPMS:WAKEMS[:WAKEJ] of each device group; default: as the profile says" },
     'request-log': { type: 'text', value: 'FILE', help: 'append a JSON line whenever a request is accepted, has its first token, is finished or cancelled' },
   },
   examples: ['paceline emulate --profile config/profiles/llama-3.1-8b.h200.json --replicas 2 --device-dir /tmp/devices'],
@@ -48,6 +51,7 @@ export const command = defineCommand({
       truth: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
       priorityScheduling: options['scheduling-policy'] === 'priority',
       ...(model === undefined ? {} : { model }),
+      ...(options.sleep === undefined ? {} : { sleep: parseSleepCosts('--sleep', options.sleep) }),
       ...(log === null ? {} : { onRequest: log.write }),
     });
     const stopped = Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
@@ -76,9 +80,10 @@ function openRequestLog(path: string): { readonly write: (replica: number, note:
 }
 
 /** What the caller can set right (a bad profile, a taken port, a directory that is not ours) is told in one line, not as a crash. */
-async function started({ profilePath, ...options }: Omit<EmulatorOptions, 'profile'> & { readonly profilePath: string }): Promise<Emulator> {
+async function started({ profilePath, sleep, ...options }: Omit<EmulatorOptions, 'profile'> & { readonly profilePath: string; readonly sleep?: SleepCosts }): Promise<Emulator> {
   try {
-    return await startEmulator({ ...options, profile: loadProfile(profilePath) });
+    const profile = loadProfile(profilePath);
+    return await startEmulator({ ...options, profile: sleep === undefined ? profile : withSleep(profile, sleep, '--sleep') });
   } catch (error) {
     const callers = error instanceof ProfileFileError || error instanceof DeviceFileError || error instanceof RangeError || (error instanceof Error && 'syscall' in error);
     if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') throw new UsageError(`${error.message}: another process listens there; choose another with --port (each replica takes one, from it on)`, { cause: error });

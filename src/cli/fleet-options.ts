@@ -8,6 +8,7 @@ import { ProfileFileError, loadProfile } from '../profile-file.ts';
 import type { MachineOptions } from '../simulator/machines.ts';
 import type { FleetMember } from '../simulator/simulate.ts';
 import { type OptionValues, UsageError } from './command.ts';
+import { parseSleepCosts, withSleep } from './sleep-option.ts';
 
 const DEFAULT = { replicas: 4, truth: 'config/profiles/llama-3.1-70b.h100-tp4.json' };
 /** The package's own, from wherever the command is run. */
@@ -25,6 +26,8 @@ export const FLEET_OPTIONS = {
   'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than its profile by this; negative: less', default: 0, ...ERROR_PCT },
   noise: { type: 'number', value: 'PCT', help: 'each iteration takes a log-normal time around the truth, spread by this', default: 0, min: 0, max: 200 },
   'switch-outliers': { type: 'text', value: 'SHARE:MS', help: "share of clock switches that take up to so long; default: the truth profile's" },
+  sleep: { type: 'text', value: 'COSTS', help: "servers sleep while the others are enough: POWERW:SLEEPMS:WAKEMS[:WAKEJ] of each device group (watts asleep, times to fall asleep and to wake, joules of waking), or 'profile' for what the profiles say; default: none sleeps" },
+  'awake-min': { type: 'number', value: 'N', help: 'with --sleep: so many replicas stay awake at least', default: 1, min: 0, max: REPLICAS_MAX, integer: true },
   'power-cap': { type: 'number', value: 'W', help: 'limit of each device group; the gateway is not told', min: 1 },
 } as const;
 
@@ -32,13 +35,16 @@ export interface FleetChoice {
   readonly members: readonly [FleetMember, ...FleetMember[]];
   readonly truthScale: { readonly time: number; readonly power: number };
   readonly machines: MachineOptions;
+  /** `null`: none sleeps. */
+  readonly sleep: { readonly awakeMin: number } | null;
   /** `4 replicas of a`, `2 x a, 2 x b`. */
   readonly name: string;
 }
 
 /** Throws `UsageError` for what cannot be read or makes no sense. */
 export function readFleet(options: OptionValues<typeof FLEET_OPTIONS>): FleetChoice {
-  const members = options.fleet === undefined ? uniform(options) : mixed(options.fleet, options);
+  const awake = options.fleet === undefined ? uniform(options) : mixed(options.fleet, options);
+  const members = options.sleep === undefined ? awake : sleeping(awake, options.sleep);
   return {
     members,
     truthScale: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
@@ -47,6 +53,7 @@ export function readFleet(options: OptionValues<typeof FLEET_OPTIONS>): FleetCho
       ...(options['switch-outliers'] === undefined ? {} : { switchOutliers: outliersOf(options['switch-outliers']) }),
       ...(options['power-cap'] === undefined ? {} : { powerCapW: options['power-cap'] }),
     },
+    sleep: options.sleep === undefined ? null : { awakeMin: options['awake-min'] },
     name: nameOf(members),
   };
 }
@@ -119,6 +126,24 @@ function profileOf(option: string, path: string): Profile {
     if (error instanceof RangeError) throw new UsageError(`${option}: ${path}: ${error.message}`, { cause: error });
     throw error instanceof ProfileFileError ? new UsageError(`${option}: ${error.message}`, { cause: error }) : error;
   }
+}
+
+/** Members that share profiles still do. */
+function sleeping(members: FleetChoice['members'], text: string): FleetChoice['members'] {
+  if (text === 'profile') {
+    const silent = members.find(({ truth, belief }) => truth.sleep === undefined || belief.sleep === undefined);
+    if (silent !== undefined) throw new UsageError(`--sleep: got 'profile', and ${silent.truth.sleep === undefined ? silent.truth.name : silent.belief.name} does not say what sleeping costs; want POWERW:SLEEPMS:WAKEMS[:WAKEJ]`);
+    return members;
+  }
+  const sleep = parseSleepCosts('--sleep', text);
+  const known = new Map<Profile, Profile>();
+  const asleep = (profile: Profile): Profile => {
+    const made = known.get(profile) ?? withSleep(profile, sleep, '--sleep');
+    known.set(profile, made);
+    return made;
+  };
+  const [first, ...others] = members.map(({ truth, belief }) => ({ truth: asleep(truth), belief: asleep(belief) }));
+  return [first as FleetMember, ...others];
 }
 
 function outliersOf(text: string): { share: number; latencyMs: number } {

@@ -1,5 +1,5 @@
 // `paceline frontier`: the narrow waist for people. Each action is a function below; what is computed and drawn is `frontier-view/`.
-import { readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { convertSweep, ConversionError, SOURCE_FORMATS } from '../frontier-view/convert.ts';
 import { compareProfiles } from '../frontier-view/comparison.ts';
@@ -12,11 +12,13 @@ import { createPerformanceModel, NO_PREFILL, type PerformanceModel, type PointIn
 import { frontierOf } from '../frontier/work-frontier.ts';
 import { chart } from '../plot/chart.ts';
 import { page, type Part } from '../plot/page.ts';
-import { loadProfile, parseProfile, PROFILE_BYTES_MAX, ProfileFileError } from '../profile-file.ts';
+import { loadProfile, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { defineCommand, UsageError } from './command.ts';
+import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
+import { workflow } from './frontier-workflow.ts';
 
-const ACTIONS = ['show', 'compare', 'compose', 'validate', 'convert'] as const;
+const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'validate', 'convert'] as const;
 
 export const command = defineCommand({
   name: 'frontier',
@@ -29,18 +31,23 @@ export const command = defineCommand({
     'output-tokens': { type: 'number', value: 'N', help: 'compose: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
     'within-ms': { type: 'number', value: 'MS', help: 'compose: names the cheapest way that takes no longer', min: 0.001 },
     'horizon-ms': { type: 'number', value: 'MS', help: 'show: counts the energy of idling until then; what is burnt anyway is no saving', min: 0.001 },
+    profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
+    company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
+    like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
+    'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
     from: { type: 'text', value: 'FORMAT', help: 'convert: what the file is', oneOf: Object.keys(SOURCE_FORMATS) },
     source: { type: 'text', value: 'TEXT', help: 'convert: where the table is from; kept as provenance' },
     licence: { type: 'text', value: 'TEXT', help: 'convert: its licence, e.g. Apache-2.0' },
     json: { type: 'flag', help: 'JSON on standard output' },
-    svg: { type: 'text', value: 'FILE', help: 'show, compare, compose: the plot of decode (compose: of the whole) as a file' },
-    html: { type: 'text', value: 'FILE', help: 'show, compare, compose: plots and tables as a page' },
+    svg: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: the plot of decode (compose, workflow: of the whole) as a file' },
+    html: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: plots and tables as a page' },
     out: { type: 'text', value: 'FILE', help: 'convert: where to; default: standard output' },
   },
   examples: [
     'paceline frontier show config/profiles/llama-3.1-8b.h200.json --sequences 32 --html frontier.html',
     'paceline frontier compare config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json',
     'paceline frontier compose config/profiles/llama-3.1-8b.h200.json --prompt-tokens 2000 --output-tokens 300 --within-ms 4000',
+    'paceline frontier workflow config/workflows/research.yaml --profile config/profiles/llama-3.1-8b.h200.json --html workflow.html',
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
   ],
@@ -48,7 +55,7 @@ export const command = defineCommand({
     if (!ACTIONS.some((known) => known === action)) throw new UsageError(`frontier: got '${action ?? ''}', want one of ${ACTIONS.join(', ')}; see: paceline frontier --help`);
     const work: ViewedWork = { promptTokens: options['prompt-tokens'], sequences: options.sequences, contextTokens: options.context };
     const outputs: Outputs = { json: options.json, svg: options.svg, html: options.html };
-    refuseOverInput(files, { svg: options.svg, html: options.html, out: options.out });
+    refuseOverInput([...files, ...options.profile.map((given) => given.slice(given.indexOf('=') + 1))], { svg: options.svg, html: options.html, out: options.out });
     switch (action) {
       case 'show':
         return show(oneOf(files, 'show'), work, options['horizon-ms'] ?? null, outputs);
@@ -56,6 +63,8 @@ export const command = defineCommand({
         return compare(files, work, outputs);
       case 'compose':
         return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+      case 'workflow':
+        return workflow(oneOf(files, 'workflow'), { profiles: options.profile, company: options.company, like: options.like, deadlineMs: options['deadline-ms'] }, outputs);
       case 'validate':
         return validate(files, options.json);
       default:
@@ -63,12 +72,6 @@ export const command = defineCommand({
     }
   },
 });
-
-interface Outputs {
-  readonly json: boolean;
-  readonly svg: string | undefined;
-  readonly html: string | undefined;
-}
 
 const PHASES = ['prefill', 'decode'] as const;
 
@@ -248,50 +251,8 @@ function load(file: string): Loaded {
   throw new UsageError(`${file}: ${issue?.path.map(String).join('.') ?? ''}: ${issue?.message ?? 'no frontiers'}`);
 }
 
-/** `text`: of the file, where it was read already. */
-function profileOf(file: string, text?: string): ViewedProfile {
-  try {
-    return { name: basename(file).replace(/\.json$/, ''), model: createPerformanceModel(text === undefined ? loadProfile(file) : parseProfile(text, file)) };
-  } catch (error) {
-    if (error instanceof ProfileFileError) throw new UsageError(error.message);
-    throw error;
-  }
-}
-
-function read(file: string): string {
-  try {
-    const bytes = readFileSync(file);
-    if (bytes.length > PROFILE_BYTES_MAX) throw new UsageError(`${file}: got ${bytes.length} bytes, at most ${PROFILE_BYTES_MAX}`);
-    return bytes.toString('utf8');
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`${file}: cannot be read: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-function write({ svg, html }: Outputs, make: { readonly svg: () => string; readonly html: () => string }): void {
-  if (svg !== undefined) writeText(svg, `${make.svg()}\n`, 'svg');
-  if (html !== undefined) writeText(html, make.html(), 'html');
-}
-
-function writeText(path: string, text: string, option: string): void {
-  try {
-    writeFileSync(path, text);
-  } catch (error) {
-    throw new UsageError(`--${option} ${path}: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-function print(value: object): void {
-  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
-}
-
 function oneOf(files: readonly string[], action: string): string {
   const [file, ...more] = files;
   if (file === undefined || more.length > 0) throw new UsageError(`frontier ${action}: got ${files.length} files, want one`);
   return file;
-}
-
-function digits(value: number): string {
-  return value >= 1000 ? value.toFixed(0) : value.toPrecision(4);
 }

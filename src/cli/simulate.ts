@@ -78,7 +78,7 @@ export const command = defineCommand({
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
-      process.stdout.write(explained(options.explain, shared, options.json));
+      process.stdout.write(explained(options.explain, shared, fleet, options.json));
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
@@ -90,7 +90,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, ...sleepUnder(policy, fleet), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
       return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name);
     });
     endProgress();
@@ -134,15 +134,20 @@ function warn({ members, machines, truthScale }: FleetChoice, requests: readonly
   for (const line of lines) process.stderr.write(`warning: ${line}\n`);
 }
 
-function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, json: boolean): string {
+function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, fleet: FleetChoice, json: boolean): string {
   const asked = shared.requests[request];
   const sloClass = shared.classes[request];
   if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
   const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
-  simulate({ ...shared, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  simulate({ ...shared, ...sleepUnder({ kind: 'paceline' }, fleet), policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
   endProgress();
   const explanation = explainer.explanation();
   return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;
+}
+
+/** The others stand for plain gateways, which let servers idle. */
+function sleepUnder({ kind }: SimulationOptions['policy'], { sleep }: FleetChoice): Pick<SimulationOptions, 'sleep'> {
+  return sleep === null || kind !== 'paceline' ? {} : { sleep };
 }
 
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */

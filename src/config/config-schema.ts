@@ -58,6 +58,16 @@ const replica = z.strictObject({
     .describe("the agent's ids of the devices it runs on, which all move together; of a server that prefills on some and decodes on others, `prefill` and `decode`, each with a clock of its own"),
   agent: label.optional().describe('the name of the agent on its node; needed where there are several'),
   concurrencyMax: z.int().min(1).max(100_000).optional().describe("requests sent at once; default: the profile's maxSequences"),
+  sleep: z
+    .strictObject({
+      level: z.literal(1).default(1).describe("vLLM's: 1 keeps the weights in the host's memory; from 2 nothing comes back by itself"),
+      powerW: z.number().min(0).max(1e6).optional().describe('of all its devices together while it sleeps'),
+      sleepMs: z.number().min(0).max(3_600_000).optional().describe('from the call until they draw that'),
+      wakeMs: z.number().min(0).max(3_600_000).optional().describe('from the call until it serves again'),
+      wakeEnergyJ: z.number().min(0).max(1e9).optional().describe('of all its devices together for waking; default: idling at the fastest point meanwhile'),
+    })
+    .optional()
+    .describe("its server may be put to sleep while the others are enough (vLLM: VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode); what is not said here says the profile's `sleep`. Not with a `store`: another gateway would send to a server that sleeps"),
   apiKeyEnv: z.string().min(1).optional().describe('environment variable that holds the key the model server wants'),
   asksUsage: z
     .boolean()
@@ -254,6 +264,7 @@ export const configSchema = z.strictObject({
         .default('per-tenant')
         .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
+      awakeMin: z.int().min(0).max(10_000).default(1).describe('of the replicas of a model that may sleep, so many are awake with the others at least; 0: the first request after a silence waits for one to wake'),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })
     .prefault({}),

@@ -25,10 +25,12 @@ export function callFrontier(priced: Pricing, { promptTokens, outputTokens, comp
   const steps = Math.max(0, outputTokens - 1);
   const decode = { sequences, contextTokens: sequences * (promptTokens + outputTokens / 2) };
   const prompt = { promptTokens, prefilledTokens: 0 };
+  // Of a call whose prompt has been read.
+  const isRead = promptTokens <= 0;
   const stretch = 1 / (1 - Math.min(INTERFERENCE_MAX, Math.max(0, interference)));
   return priced.points.map((_, point) => ({
-    timeMs: priced.prefillTimeMs({ tokens: Math.max(1, promptTokens), contextTokens: 0 }, point) + steps * priced.decodeTimeMs(decode, point) * stretch,
-    energyJ: prefillChargeJ(priced, prompt, point) + stepsChargeJ(priced, decode, steps, point),
+    timeMs: priced.prefillTimeMs({ tokens: promptTokens, contextTokens: 0 }, point) + steps * priced.decodeTimeMs(decode, point) * stretch,
+    energyJ: (isRead ? 0 : prefillChargeJ(priced, prompt, point)) + stepsChargeJ(priced, decode, steps, point),
   }));
 }
 

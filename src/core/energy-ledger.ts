@@ -89,6 +89,8 @@ export interface EnergyLedger<Job extends EnergyJob> {
   known(job: Job, done: WorkDone | null): JobEnergy;
   /** A group is at another point from now on. Jobs have to be up to date. */
   moved(group: PhaseGroup | null, point: PointIndex, nowMs: number): void;
+  /** Its server sleeps, or wakes: all its devices draw so much together with nothing to do; `null`: they idle. */
+  rests(powerW: number | null, nowMs: number): void;
   /** `null`: the meter is out of sight. Jobs have to be up to date. */
   metered(group: PhaseGroup | null, reading: MeterReading | null, nowMs: number): { readonly settled: readonly Settled<Job>[]; readonly window: EnergyWindow | null };
   /** All of its devices are metered. */
@@ -329,6 +331,9 @@ export function createEnergyLedger<Job extends EnergyJob>(options: EnergyLedgerO
         if (group.meter !== null) weighAll();
         group.window.movesTo(point, nowMs);
       }
+    },
+    rests(powerW, nowMs) {
+      for (const { window } of groups) window.restsAt(powerW === null ? null : powerW / groups.length, nowMs);
     },
     metered(phase, reading, nowMs) {
       const group = groups.find((candidate) => candidate.phase === phase);

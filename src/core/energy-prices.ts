@@ -1,6 +1,8 @@
 // What energy costs, now and later, and when work that has the slack for it is cheapest. Unit free: money or carbon, for only
 // ratios count.
 
+import { MOVING } from './limits.ts';
+
 export interface EnergyPrice {
   /** On the clock of whoever asks. It holds until the next one, the last for ever. */
   readonly fromMs: number;
@@ -31,6 +33,56 @@ export function cheapestStart(prices: readonly EnergyPrice[], { nowMs, latestSta
     if (thenPrice < best.thenPrice * (1 - 1e-9)) best = { startAtMs, thenPrice };
   }
   return { ...best, nowPrice };
+}
+
+export interface MovableWork {
+  readonly nowMs: number;
+  readonly arrivedAtMs: number;
+  /** After it nothing can be in time, at the fastest with nobody else there. */
+  readonly latestStartAtMs: number;
+  /** What it then takes. */
+  readonly aloneMs: number;
+  /** What it takes to work off what waits for cheap hours already. */
+  readonly drainMs: number;
+}
+
+/**
+ * Until when work waits for cheaper energy; `null`: it does not. No longer than its latest start less a margin: a share of its slack for
+ * what is not known, its own time in company, and what is to be worked off before it.
+ */
+export function waitsForPriceUntilMs(prices: readonly EnergyPrice[], { nowMs, arrivedAtMs, latestStartAtMs, aloneMs, drainMs }: MovableWork): number | null {
+  const slackMs = latestStartAtMs - arrivedAtMs;
+  if (prices.length === 0 || slackMs < MOVING.slackMinMs || slackMs === Number.POSITIVE_INFINITY) return null;
+  const workMs = MOVING.stretch * aloneMs;
+  const lastAtMs = latestStartAtMs - (workMs - aloneMs) - drainMs - MOVING.marginShare * slackMs;
+  const { startAtMs, nowPrice, thenPrice } = cheapestStart(prices, { nowMs, latestStartAtMs: lastAtMs, workMs });
+  return startAtMs > nowMs && thenPrice <= MOVING.savingRatio * nowPrice ? startAtMs : null;
+}
+
+/**
+ * Whether work that can be done in pieces and takes so long in all should go on now: the time until its end at which energy is cheaper than
+ * now does not suffice for it. Doing so at every instant uses the cheapest of the hours there are.
+ */
+export function isAmongCheapest(prices: readonly EnergyPrice[], { nowMs, endAtMs, neededMs }: { readonly nowMs: number; readonly endAtMs: number; readonly neededMs: number }): boolean {
+  return timeBelow(prices, nowMs, endAtMs, (price, now) => price < now) < neededMs;
+}
+
+/** How long until the end energy costs no more than now. */
+export function timeAsCheapMs(prices: readonly EnergyPrice[], nowMs: number, endAtMs: number): number {
+  return prices.length === 0 ? Math.max(0, endAtMs - nowMs) : timeBelow(prices, nowMs, endAtMs, (price, now) => price <= now);
+}
+
+function timeBelow(prices: readonly EnergyPrice[], nowMs: number, endAtMs: number, counts: (price: number, now: number) => boolean): number {
+  const first = Math.max(0, placeAt(prices, nowMs));
+  const now = prices[first]?.price ?? 0;
+  let sumMs = 0;
+  for (let place = first; place < prices.length; place++) {
+    const { fromMs, price } = prices[place] as EnergyPrice;
+    if (fromMs >= endAtMs) break;
+    const untilMs = Math.min(endAtMs, prices[place + 1]?.fromMs ?? Number.POSITIVE_INFINITY);
+    if (counts(price, now)) sumMs += Math.max(0, untilMs - Math.max(nowMs, place === first ? nowMs : fromMs));
+  }
+  return sumMs;
 }
 
 /** Mean price over `[fromMs, fromMs + forMs]`; 0 without prices. */

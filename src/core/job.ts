@@ -2,6 +2,7 @@
 
 export type JobId = string & { readonly __brand: 'JobId' };
 export type ReplicaId = string & { readonly __brand: 'ReplicaId' };
+export type WorkflowId = string & { readonly __brand: 'WorkflowId' };
 
 /** Latency objectives, milliseconds, counted from arrival at the gateway; any subset. Empty = best effort. */
 export interface Slo {
@@ -51,8 +52,19 @@ export interface JobSpec {
   readonly worth?: number;
   /** What becomes of it where its deadlines cannot be met any more; default `best-effort`. */
   readonly infeasible?: 'refuse' | 'best-effort';
+  /** The workflow that it is a call of; unique together with the tenant. */
+  readonly workflow?: WorkflowCall;
   /** Longest time in our queue, from arrival. */
   readonly queueTimeoutMs?: number;
+}
+
+/** Which part of which workflow a job is. */
+export interface WorkflowCall {
+  readonly workflowId: WorkflowId;
+  /** Of a declared workflow one of its nodes; of a discovered one any name, calls of one name in turn being told apart. */
+  readonly stage: string;
+  /** Where it was not declared: when all of it is due, from its first call, and whose runs it is like. */
+  readonly discovered?: { readonly deadlineMs: number; readonly name: string };
 }
 
 /** What the server said it used, from the response's `usage`. */

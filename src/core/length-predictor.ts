@@ -17,6 +17,8 @@ export interface LengthPredictor {
   totals(key: string, tokensOut: number, maxOutputTokens: number): Float64Array;
   /** Mean output length of the key, tokens. */
   mean(key: string): number;
+  /** Answers of this key are said to have about so many tokens: what is believed until some were seen. The first word counts. */
+  expect(key: string, outputTokens: number): void;
 }
 
 /** Levels of the table of quantiles that plans are made with: fine where a short answer loses its TPOT, coarse where it is long. */
@@ -64,8 +66,12 @@ const PRIOR_WEIGHT = 6;
 /** Log-normal with a median of 150 tokens and a broad spread, about what public chat traces show (Azure 2023: median 115). */
 const PRIOR_LOG_MEDIAN = Math.log(150);
 const PRIOR_LOG_SPREAD = 1.1;
+/** Of a length that somebody said: within a factor of two, mostly. */
+const SAID_LOG_SPREAD = 0.5;
 
 interface Lengths {
+  /** Weight by bin before anything was seen. */
+  readonly prior: Float64Array;
   readonly counts: Float64Array;
   /** `tails[i]`: weight of bins ≥ i; rebuilt when read after a change. */
   readonly tails: Float64Array;
@@ -79,11 +85,11 @@ export function createLengthPredictor(): LengthPredictor {
   const byKey = new Map<string, Lengths>();
   const overflow = emptyLengths();
 
-  function lengthsOf(key: string): Lengths {
+  function lengthsOf(key: string, prior = PRIOR): Lengths {
     const known = byKey.get(key);
     if (known !== undefined) return known;
     if (byKey.size >= LEARNT_KEYS_MAX) return overflow;
-    const fresh = emptyLengths();
+    const fresh = emptyLengths(prior);
     byKey.set(key, fresh);
     return fresh;
   }
@@ -140,29 +146,34 @@ export function createLengthPredictor(): LengthPredictor {
     mean(key) {
       const lengths = lengthsOf(key);
       if (lengths.mean !== null) return lengths.mean;
-      const { counts } = lengths;
+      const { counts, prior } = lengths;
       let weight = 0;
       let sum = 0;
       for (let bin = 0; bin < BINS; bin++) {
-        const inBin = (counts[bin] as number) + (PRIOR[bin] as number);
+        const inBin = (counts[bin] as number) + (prior[bin] as number);
         weight += inBin;
         sum += inBin * Math.sqrt(lowerEdge(bin) * lowerEdge(bin + 1));
       }
       lengths.mean = sum / weight;
       return lengths.mean;
     },
+    expect(key, outputTokens) {
+      if (byKey.has(key)) return;
+      // So that the mean is what was said: that of a log-normal is above its median.
+      lengthsOf(key, priorOf(Math.log(Math.max(1, outputTokens)) - SAID_LOG_SPREAD ** 2 / 2, SAID_LOG_SPREAD));
+    },
   };
 }
 
-function emptyLengths(): Lengths {
-  return { counts: new Float64Array(BINS), tails: new Float64Array(BINS + 1), stale: true, total: 0, mean: null };
+function emptyLengths(prior = PRIOR): Lengths {
+  return { prior, counts: new Float64Array(BINS), tails: new Float64Array(BINS + 1), stale: true, total: 0, mean: null };
 }
 
 function tailsOf(lengths: Lengths): Float64Array {
   if (lengths.stale) {
     let tail = 0;
     for (let bin = BINS - 1; bin >= 0; bin--) {
-      tail += (lengths.counts[bin] as number) + (PRIOR[bin] as number);
+      tail += (lengths.counts[bin] as number) + (lengths.prior[bin] as number);
       lengths.tails[bin] = tail;
     }
     lengths.stale = false;
@@ -189,12 +200,14 @@ function lowerEdge(bin: number): number {
   return LOWER_EDGES[bin] as number;
 }
 
-/** The prior's weight by bin: a discretised normal density over log length. */
-const PRIOR = ((): Float64Array => {
+/** Weight by bin: a discretised normal density over log length. */
+function priorOf(logMedian: number, logSpread: number): Float64Array {
   const weights = Float64Array.from({ length: BINS }, (_, bin) => {
-    const distance = (Math.log(BIN_RATIO) * (bin + 0.5) - PRIOR_LOG_MEDIAN) / PRIOR_LOG_SPREAD;
+    const distance = (Math.log(BIN_RATIO) * (bin + 0.5) - logMedian) / logSpread;
     return Math.exp(-(distance ** 2) / 2);
   });
   const sum = weights.reduce((total, weight) => total + weight, 0);
   return weights.map((weight) => (weight / sum) * PRIOR_WEIGHT);
-})();
+}
+
+const PRIOR = priorOf(PRIOR_LOG_MEDIAN, PRIOR_LOG_SPREAD);

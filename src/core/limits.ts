@@ -38,6 +38,13 @@ export const LATE_PATIENCE_MS = 10_000;
 export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 
 /**
+ * Work with at least `slackMinMs` waits for an hour in which energy costs at most `savingRatio` of what it costs now, counting with
+ * `stretch` times what it takes alone, as it takes in a full batch, and never into the last `marginShare` of its slack. It is looked at
+ * again after `lookMs` at the latest: prices are told anew, and others come.
+ */
+export const MOVING = { slackMinMs: 60_000, savingRatio: 0.95, stretch: 3, marginShare: 0.1, lookMs: 30_000 };
+
+/**
  * Where all want more than there is, a tenant may have been given this much of the fleet's time more than its share before its jobs
  * give way: within it deadlines alone order the queue. A job that is late already, or has no deadline, waits while it would cost another
  * tenant's deadlines; once it has waited for `patienceMs` only if its own tenant has had its share.

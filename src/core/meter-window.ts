@@ -28,6 +28,8 @@ export interface MeterWindow {
   /** It is at another point from now on. Work that was done before it has to be added first. */
   movesTo(point: PointIndex, nowMs: number): void;
   point(): PointIndex;
+  /** With nothing to do it draws so much from now on, whatever its point is; `null`: it idles. */
+  restsAt(powerW: number | null, nowMs: number): void;
   /** What idling has cost since the last `restart`, as is believed. */
   idleCost(nowMs: number): { readonly energyJ: number; readonly fastestJ: number };
   /** It has worked so long since then. */
@@ -57,6 +59,8 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
   let sinceMs = Number.POSITIVE_INFINITY;
   let startedAtMs = Number.POSITIVE_INFINITY;
   let steady = true;
+  /** `null`: it idles when it has nothing to do. */
+  let restingW: number | null = null;
   let idleMs = 0;
   const idled = noWork();
   /** Measured over believed power of idling, by point. */
@@ -68,7 +72,7 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
     sinceMs = Math.max(sinceMs, nowMs);
     if (!idle) return;
     idleMs += lastedMs;
-    idled.energyJ += (lastedMs / 1_000) * idlePowerW(point);
+    idled.energyJ += (lastedMs / 1_000) * (restingW ?? idlePowerW(point));
     idled.fastestJ += (lastedMs / 1_000) * idlePowerW(model.fastest);
   }
 
@@ -101,6 +105,12 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
       point = next;
     },
     point: () => point,
+    restsAt(powerW, nowMs) {
+      bringUpTo(nowMs);
+      // What its counters say of a rest tells nothing of idling.
+      if (powerW !== restingW) steady = false;
+      restingW = powerW;
+    },
     idleCost(nowMs) {
       bringUpTo(nowMs);
       return idled;
@@ -133,7 +143,7 @@ export function createMeterWindow(model: PerformanceModel, startPoint: PointInde
       Object.assign(idled, noWork());
       idleMs = 0;
       startedAtMs = nowMs;
-      steady = true;
+      steady = restingW === null;
     },
   };
 }

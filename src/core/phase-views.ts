@@ -81,6 +81,7 @@ function streamToCome(prompt: WaitingPrompt, firstTokenMs: number, lost: boolean
     bankMs: 0,
     bankMeanMs: 0,
     e2eDeadlineAtMs: lost ? Number.POSITIVE_INFINITY : prompt.e2eDeadlineAtMs - firstTokenMs,
+    e2eMoves: prompt.e2eMoves,
     tokensOut: 1,
     remainingLow: Math.max(1, low),
     remainingMiddle: Math.max(1, middle),

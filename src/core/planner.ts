@@ -289,16 +289,17 @@ export function streamRisk(fastest: PointCosts, stream: RunningStream, nowMs: nu
 /**
  * Probability that an answer is longer than what can be had of it in `leftMs` at the fastest point: a token per iteration, the
  * first of which prefill as well. The longest in a hundred count as if they were in time: nobody knows how long they get. What
- * is rather lost than not is taken for lost.
+ * is rather lost than not is taken for lost; what is not, and moves, is no risk at all: others can make it good.
  */
-function e2eRisk(fastest: PointCosts, { totals }: RunningStream | WaitingPrompt, leftMs: number, tokensOut: number, from: number): number {
+function e2eRisk(fastest: PointCosts, { totals, e2eMoves: moves }: RunningStream | WaitingPrompt, leftMs: number, tokensOut: number, from: number): number {
   if (leftMs === Number.POSITIVE_INFINITY) return 0;
   if (leftMs <= 0) return 1;
   const iterations = Math.max(0, fastest.prefillIterations - from);
   const iterationMs = fastest.prefillIterations > 0 ? fastest.prefillMs / fastest.prefillIterations : fastest.stepMs;
   const tokens = leftMs < iterations * iterationMs ? leftMs / iterationMs : iterations + (leftMs - iterations * iterationMs) / fastest.stepMs;
   const risk = shareLonger(totals, tokensOut, tokensOut + tokens);
-  return risk >= RATHER_LOST ? 1 : risk;
+  if (risk >= RATHER_LOST) return 1;
+  return moves ? 0 : risk;
 }
 
 const RATHER_LOST = 0.5;

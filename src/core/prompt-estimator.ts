@@ -7,6 +7,8 @@ import { blended, BYTES_PER_TOKEN_BOUNDS, NOTHING_LEARNT, together } from './sha
 export interface PromptEstimator {
   observe(key: string, promptBytes: number, promptTokens: number): void;
   tokens(key: string, promptBytes: number): number;
+  /** Of the prompts of a key; `null`: none was seen. */
+  meanTokens(key: string): number | null;
   /** By model, all its tenants together. */
   learnt(): ReadonlyMap<string, Learnt>;
   /** By model, what other gateways have learnt: instead of what they said before. */
@@ -19,7 +21,7 @@ const BYTES_PER_TOKEN_PRIOR = 3.6;
 const LEARNING_RATE = 0.02;
 
 export function createPromptEstimator(): PromptEstimator {
-  const ratios = new Map<string, { bytesPerToken: number; seen: number }>();
+  const ratios = new Map<string, { bytesPerToken: number; tokensMean: number; seen: number }>();
   let others: ReadonlyMap<string, Learnt> = new Map();
   return {
     observe(key, promptBytes, promptTokens) {
@@ -28,18 +30,21 @@ export function createPromptEstimator(): PromptEstimator {
       const known = ratios.get(key);
       if (known === undefined) {
         if (ratios.size >= LEARNT_KEYS_MAX) return;
-        ratios.set(key, { bytesPerToken: observed, seen: 1 });
+        ratios.set(key, { bytesPerToken: observed, tokensMean: promptTokens, seen: 1 });
         return;
       }
       // A plain mean first, exponentially weighted once that forgets faster.
       known.seen += 1;
-      known.bytesPerToken += (observed - known.bytesPerToken) * Math.max(LEARNING_RATE, 1 / known.seen);
+      const rate = Math.max(LEARNING_RATE, 1 / known.seen);
+      known.bytesPerToken += (observed - known.bytesPerToken) * rate;
+      known.tokensMean += (promptTokens - known.tokensMean) * rate;
     },
     tokens(key, promptBytes) {
       const { bytesPerToken, seen } = ratios.get(key) ?? { bytesPerToken: BYTES_PER_TOKEN_PRIOR, seen: 0 };
       const ratio = others.size === 0 ? bytesPerToken : blended({ value: bytesPerToken, samples: seen }, others.get(modelOf(key)) ?? NOTHING_LEARNT);
       return Math.max(1, Math.ceil(promptBytes / ratio));
     },
+    meanTokens: (key) => ratios.get(key)?.tokensMean ?? null,
     learnt() {
       const byModel = Map.groupBy(ratios, ([key]) => modelOf(key));
       return new Map([...byModel].map(([model, known]) => [model, together(known.map(([, { bytesPerToken, seen }]) => ({ value: bytesPerToken, samples: seen })))]));

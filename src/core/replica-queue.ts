@@ -14,7 +14,8 @@ import { type FleetShare, type GroupState, type PhaseGroup, type ReplicaView, ty
 import { createRunningStreams } from './running-streams.ts';
 import type { LearnedModel } from './learned-model.ts';
 import type { Learnt } from './shared-learning.ts';
-import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
+import { createTightest } from './tightest.ts';
+import { isOfWorkflow, maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
   /** As it is now: under a power limit the model is the limited one. */
@@ -32,6 +33,8 @@ export interface ReplicaQueue {
   add(job: TrackedJob, nowMs: number): void;
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
+  /** All of it is due at another instant from now on. */
+  deadlineMoved(job: TrackedJob, atMs: number): void;
   /** Its jobs (or this one) show what they have probably done by now. */
   bringUpToDate(nowMs: number, job?: TrackedJob): void;
   /** What the server says of a job that has ended: so much of its prompt it had not to read. */
@@ -84,8 +87,6 @@ export interface ReplicaQueueOptions {
 
 /** A table of length quantiles is looked up again when the answer has grown by this factor: the bins it is made of are as wide. */
 const LOOK_UP_AGAIN = 1.15;
-/** How long a limit that was seen still counts for the newcomers expected. */
-const TIGHTEST_MEMORY_MS = 30_000;
 /** A stretch in which only decode ran, and alike, at one point. */
 interface Stretch {
   readonly fromMs: number;
@@ -244,8 +245,8 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     if (job.totals === null || job.tokensOut > LOOK_UP_AGAIN * job.totalsAtTokens + 1) {
       job.totalsAtTokens = Math.floor(job.tokensOut);
       job.totals = mechanisms.lengthQuantiles
-        ? lengths.totals(job.key, job.totalsAtTokens, maxOutputOf(job))
-        : new Float64Array(LENGTH_LEVELS.length).fill(Math.min(maxOutputOf(job), Math.max(job.totalsAtTokens + 1, lengths.mean(job.key))));
+        ? lengths.totals(job.lengthKey, job.totalsAtTokens, maxOutputOf(job))
+        : new Float64Array(LENGTH_LEVELS.length).fill(Math.min(maxOutputOf(job), Math.max(job.totalsAtTokens + 1, lengths.mean(job.lengthKey))));
     }
     return job.totals;
   }
@@ -284,7 +285,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       if (waiting.length === 0) headSinceMs = nowMs;
       waiting.push(job);
       forecast.observe(job.promptTokens, nowMs, job.promptTokens - job.cachedTokens);
-      const expected = job.spec.work === 'embed' ? 1 : Math.min(maxOutputOf(job), lengths.mean(job.key));
+      const expected = job.spec.work === 'embed' ? 1 : Math.min(maxOutputOf(job), lengths.mean(job.lengthKey));
       outputTokensMean = outputTokensMean === 0 ? expected : outputTokensMean + 0.05 * (expected - outputTokensMean);
       tightestTtft.observe(job.spec.slo.ttftMs, nowMs);
       // A limit that one stream alone cannot keep at the fastest point is nothing to plan newcomers by.
@@ -318,6 +319,12 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       progressTo(nowMs);
       endStretch();
       if (!running.delete(job)) leaveQueue(job, nowMs);
+    },
+    deadlineMoved(job, atMs) {
+      version += 1;
+      structure += 1;
+      job.e2eDeadlineAtMs = atMs;
+      running.deadlineMoved(job);
     },
     bringUpToDate(nowMs, job) {
       progressTo(nowMs);
@@ -424,21 +431,6 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 
 const DEFAULT_CLOCKS: GroupState = { appliedPoint: null, controlled: false };
 
-/** The tightest limit of those seen within the memory; `Infinity` when there was none. */
-function createTightest(): { observe(limitMs: number | undefined, nowMs: number): void; at(nowMs: number): number } {
-  let tightestMs = Number.POSITIVE_INFINITY;
-  let seenAtMs = Number.NEGATIVE_INFINITY;
-  const at = (nowMs: number): number => (nowMs - seenAtMs > TIGHTEST_MEMORY_MS ? Number.POSITIVE_INFINITY : tightestMs);
-  return {
-    at,
-    observe(limitMs = Number.POSITIVE_INFINITY, nowMs) {
-      if (limitMs > at(nowMs)) return;
-      tightestMs = limitMs;
-      seenAtMs = nowMs;
-    },
-  };
-}
-
 function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands): WaitingPrompt {
   const { slo, work, jobId, sloClass, worth } = job.spec;
   return {
@@ -446,7 +438,8 @@ function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands
     promptTokens: job.promptTokens,
     prefilledTokens: Math.floor(job.prefilledTokens),
     ttftDeadlineAtMs: job.arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY),
-    e2eDeadlineAtMs: job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
+    e2eDeadlineAtMs: job.e2eDeadlineAtMs,
+    e2eMoves: isOfWorkflow(job),
     tpotLimitMs: tpotLimitOf(job),
     outputTokensMiddle: work === 'embed' ? 1 : (totals[LEVEL.middle] as number),
     outputTokensHigh: work === 'embed' ? 1 : (totals[LEVEL.high] as number),

@@ -14,6 +14,8 @@ export interface WaitingPrompt {
   /** Instants; `Infinity` where there is no such SLO. */
   readonly ttftDeadlineAtMs: number;
   readonly e2eDeadlineAtMs: number;
+  /** That deadline is its workflow's to move: what exceeds it, others make good, so that nobody is kept waiting for its sake. */
+  readonly e2eMoves: boolean;
   /** `Infinity` where there is none. */
   readonly tpotLimitMs: number;
   /** Quantiles of the answer's length, each ≥ 1. */
@@ -38,6 +40,8 @@ export interface RunningStream {
   /** The mean of those it stands for. */
   readonly bankMeanMs: number;
   readonly e2eDeadlineAtMs: number;
+  /** As of a prompt; of several: of all. */
+  readonly e2eMoves: boolean;
   /** Of several the mean. */
   readonly tokensOut: number;
   /** Quantiles of the tokens still to come, each ≥ 1. */

@@ -5,7 +5,7 @@ import type { GuardBands } from './guard-band.ts';
 import { LEVEL } from './length-predictor.ts';
 import { STREAMS } from './limits.ts';
 import type { RunningStream, StreamRecord } from './replica-view.ts';
-import { maxOutputOf, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
+import { isOfWorkflow, maxOutputOf, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface RunningStreams {
   count(): number;
@@ -16,6 +16,8 @@ export interface RunningStreams {
   /** False where it was not here. */
   delete(job: TrackedJob): boolean;
   tokens(job: TrackedJob, tokens: number): void;
+  /** Its end-to-end deadline is another one now. */
+  deadlineMoved(job: TrackedJob): void;
   /** What a job has had that does not show it, as far as is believed. */
   bringUpToDate(job?: TrackedJob): void;
   /** So many decode steps are over: a token each for those whose tokens are not seen. */
@@ -128,6 +130,11 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
       job.tokensOut += tokens;
       contextTokens += tokens;
     },
+    deadlineMoved(job) {
+      if (job.seenAs === null) return;
+      job.seenAs.e2eDeadlineAtMs = job.e2eDeadlineAtMs;
+      surveyedAtMs = Number.NEGATIVE_INFINITY;
+    },
     steps(steps) {
       stepsOver += steps;
       contextTokens += unseen * steps;
@@ -161,12 +168,12 @@ const WIDEST = 64;
 
 /** Streams with one key are near each other in limit, bank, tokens to come and deadline: each within a factor that grows with `width`. */
 function groupKey(stream: RunningStream, nowMs: number, width: number): number {
-  const { tpotLimitMs, e2eDeadlineAtMs, bankMs, remainingLow } = stream;
+  const { tpotLimitMs, e2eDeadlineAtMs, e2eMoves, bankMs, remainingLow } = stream;
   const limit = tpotLimitMs === Number.POSITIVE_INFINITY ? 0 : 1 + Math.min(62, Math.floor((4 * Math.log2(1 + tpotLimitMs)) / width));
   const deadline = e2eDeadlineAtMs === Number.POSITIVE_INFINITY ? 0 : 1 + bin(Math.max(0, e2eDeadlineAtMs - nowMs), 2 / width, 62);
   if (limit === 0 && deadline === 0) return 0;
   const bank = limit === 0 ? 0 : 32 + Math.sign(bankMs) * bin(Math.abs(bankMs) / tpotLimitMs, 1 / width, 31);
-  return ((limit * 64 + deadline) * 64 + bank) * 64 + bin(remainingLow, 1 / width, 63);
+  return (((Number(e2eMoves) * 64 + limit) * 64 + deadline) * 64 + bank) * 64 + bin(remainingLow, 1 / width, 63);
 }
 
 function bin(value: number, perDoubling: number, max: number): number {
@@ -184,6 +191,7 @@ function join(group: StreamRecord, stream: RunningStream): void {
   group.tokensOut += (stream.tokensOut - group.tokensOut) / streams;
   group.tpotLimitMs = Math.min(group.tpotLimitMs, stream.tpotLimitMs);
   group.e2eDeadlineAtMs = Math.min(group.e2eDeadlineAtMs, stream.e2eDeadlineAtMs);
+  group.e2eMoves &&= stream.e2eMoves;
   group.remainingLow = Math.min(group.remainingLow, stream.remainingLow);
   group.remainingMiddle = Math.max(group.remainingMiddle, stream.remainingMiddle);
   group.remainingHigh = Math.max(group.remainingHigh, stream.remainingHigh);
@@ -208,7 +216,9 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       jobId,
       streams: 1,
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
-      e2eDeadlineAtMs: missed ? Number.POSITIVE_INFINITY : job.arrivedAtMs + (slo.e2eMs ?? Number.POSITIVE_INFINITY),
+      // What is left of a workflow is due all the same.
+      e2eDeadlineAtMs: missed && !isOfWorkflow(job) ? Number.POSITIVE_INFINITY : job.e2eDeadlineAtMs,
+      e2eMoves: isOfWorkflow(job),
       bankMs: 0,
       bankMeanMs: 0,
       tokensOut,

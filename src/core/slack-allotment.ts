@@ -3,7 +3,7 @@
 // 1977; for training pipelines: Chung et al., Perseus, SOSP 2024).
 // It is the dual of a minimum-cost circulation (Fulkerson, 1961): flow through a node is the energy that a millisecond more for it would save, a unit that
 // goes round is worth the length of its path, and coming back costs the deadline. Potentials are instants.
-import { createNetworkSimplex, type NetworkSimplex } from './network-simplex.ts';
+import { type Arc, createNetworkSimplex, type NetworkSimplex } from './network-simplex.ts';
 
 export interface TradeOffPoint {
   readonly timeMs: number;
@@ -30,11 +30,11 @@ export interface SlackAllotment {
   /** It began at that instant, or cannot begin before it. */
   startsAt(node: number, atMs: number): void;
   /**
-   * It has begun, and at `fromMs` this `share` of its work is left, 0 to 1: that takes as much of its times and energies, and does not begin before. May be
-   * said again and again; only the last counts. Throws `RangeError` for another share.
+   * It has begun, and at `fromMs` this `share` of its work is left: that takes as much of its times and energies, and does not begin before. Above 1 where it
+   * turns out larger than it was said to be. May be said again and again; only the last counts. Throws `RangeError` for a share that is negative or not finite.
    */
   remains(node: number, fromMs: number, share: number): void;
-  /** It has ended, sooner or later than it was allotted. */
+  /** It has ended, sooner or later than it was allotted: from then on it is told as a node that takes nothing, at that instant. */
   endedAt(node: number, atMs: number): void;
   setDeadline(deadlineMs: number): void;
   /**
@@ -55,103 +55,142 @@ const SAME_TIME_MS = 1e-6;
  * `frontiers`: of each node, in any order, at least one point; one of 0 ms and 0 J is a node that only joins. `edges`: from a node to one that needs its
  * end. Throws `RangeError` where the graph has a cycle, an edge names no node, or a node has no point. Exact on the lower convex hulls (times between two points are
  * had by spending a part of the work at each); integer times of points and deadline give integer allotments. Solving again after a change goes on from the
- * last solution: with a thousand nodes of twelve points each a change takes some tenths of a millisecond, the first solution 10 to 700 ms.
+ * last solution: `npm run bench:workflow-solver` says how long either takes.
  */
 export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonly frontiers: readonly (readonly TradeOffPoint[])[]; readonly edges: readonly (readonly [before: number, after: number])[]; readonly deadlineMs: number }): SlackAllotment {
+  const count = frontiers.length;
   const hulls = frontiers.map((points, node) => {
     if (points.length === 0) throw new RangeError(`node ${node}: has no point in its frontier`);
     return lowerHull(points);
   });
-  const order = topologicalOrder(hulls.length, edges);
-  const [source, sink] = [2 * hulls.length, 2 * hulls.length + 1];
-  const arcs: { from: number; to: number; capacity: number; cost: number }[] = [];
-  const add = (from: number, to: number, capacity: number, cost: number): number => arcs.push({ from, to, capacity, cost }) - 1;
+  const order = topologicalOrder(count, edges);
+  const before = neededBefore(order, edges);
+  const [source, sink] = [2 * count, 2 * count + 1];
   const [begin, end] = [(node: number): number => 2 * node, (node: number): number => 2 * node + 1];
-  /** Of each node, the slowest point first: so much may flow while it takes that long. */
-  const segments = hulls.map((hull, node) => hull.toReversed().map((point, index, slowFirst) => ({ arc: add(begin(node), end(node), capacityOf(slowFirst, index), -point.timeMs), point })));
-  const release = hulls.map((_, node) => add(source, begin(node), Number.POSITIVE_INFINITY, 0));
-  const finish = hulls.map((_, node) => add(source, end(node), Number.POSITIVE_INFINITY, 0));
-  const into: number[][] = hulls.map(() => []);
-  for (const [before, after] of edges) into[after]?.push(add(end(before), begin(after), Number.POSITIVE_INFINITY, 0));
-  const leave = hulls.map((_, node) => add(end(node), sink, Number.POSITIVE_INFINITY, 0));
-  const back = add(sink, source, Number.POSITIVE_INFINITY, deadlineMs);
-  const simplex: NetworkSimplex = createNetworkSimplex(2 * hulls.length + 2, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
-  const ended = hulls.map(() => false);
-  const shares = new Float64Array(hulls.length).fill(1);
+  // Arcs of work first, then the releases: both are found by their node.
+  const arcs: Arc[] = hulls.map((hull, node) => ({ from: begin(node), to: end(node), pieces: piecesOf(hull) }));
+  const add = (from: number, to: number, cost = 0): number => arcs.push({ from, to, pieces: [{ upTo: Number.POSITIVE_INFINITY, cost }] }) - 1;
+  const release = (node: number): number => count + node;
+  for (let node = 0; node < count; node++) add(source, begin(node));
+  const isNeeded = new Uint8Array(count);
+  const into = before.map((nodes, after) =>
+    nodes.map((node) => {
+      isNeeded[node] = 1;
+      return add(end(node), begin(after));
+    }),
+  );
+  const leave = new Map(order.filter((node) => isNeeded[node] === 0).map((node) => [node, add(end(node), sink)]));
+  const back = add(sink, source, deadlineMs);
+  const simplex: NetworkSimplex = createNetworkSimplex(2 * count + 2, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
+  const releasedAtMs = new Float64Array(count);
+  const shares = new Float64Array(count).fill(1);
 
   /** Where all take as long as they like: each node hangs on what it would wait for longest. */
   function slowestTree(): { node: number; arc: number }[] {
-    const endsAtMs = new Float64Array(hulls.length);
+    const endsAtMs = new Float64Array(count);
     const tree: { node: number; arc: number }[] = [];
-    let last = { atMs: -1, arc: leave[0] as number };
+    let [lastAtMs, lastArc] = [-1, back];
     for (const node of order) {
-      let latest = { atMs: 0, arc: release[node] as number };
-      for (const arc of into[node] as number[]) {
-        const atMs = endsAtMs[((arcs[arc]?.from ?? 1) - 1) / 2] as number;
-        if (atMs > latest.atMs) latest = { atMs, arc };
+      const nodes = before[node] as number[];
+      let [startMs, arc] = [0, release(node)];
+      for (let index = 0; index < nodes.length; index++) {
+        const endMs = endsAtMs[nodes[index] as number] as number;
+        if (endMs > startMs) [startMs, arc] = [endMs, (into[node] as number[])[index] as number];
       }
-      endsAtMs[node] = latest.atMs + (hulls[node]?.at(-1)?.timeMs ?? 0);
-      tree.push({ node: begin(node), arc: latest.arc }, { node: end(node), arc: segments[node]?.[0]?.arc ?? 0 });
-      if ((endsAtMs[node] as number) > last.atMs) last = { atMs: endsAtMs[node] as number, arc: leave[node] as number };
+      const endMs = startMs + ((hulls[node] as TradeOffPoint[]).at(-1) as TradeOffPoint).timeMs;
+      endsAtMs[node] = endMs;
+      tree.push({ node: begin(node), arc }, { node: end(node), arc: node });
+      const leaves = leave.get(node);
+      if (leaves !== undefined && endMs > lastAtMs) [lastAtMs, lastArc] = [endMs, leaves];
     }
-    if (hulls.length > 0) tree.push({ node: sink, arc: last.arc });
+    if (count > 0) tree.push({ node: sink, arc: lastArc });
     return tree;
+  }
+
+  /** Of what is left, as it is known now. */
+  function fastestMs(): number {
+    const endsAtMs = new Float64Array(count);
+    let most = 0;
+    for (const node of order) {
+      let startMs = releasedAtMs[node] as number;
+      for (const other of before[node] as number[]) startMs = Math.max(startMs, endsAtMs[other] as number);
+      endsAtMs[node] = startMs + (shares[node] as number) * ((hulls[node] as TradeOffPoint[])[0] as TradeOffPoint).timeMs;
+      most = Math.max(most, endsAtMs[node] as number);
+    }
+    return most;
   }
 
   const instantOf = (node: number): number => simplex.potential(source) - simplex.potential(node);
 
+  function startsAt(node: number, atMs: number): void {
+    releasedAtMs[node] = atMs;
+    simplex.setCosts(release(node), () => -atMs);
+  }
+
+  function remains(node: number, fromMs: number, share: number): void {
+    if (!(share >= 0 && share < Number.POSITIVE_INFINITY)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 or more`);
+    shares[node] = share;
+    const hull = hulls[node] as TradeOffPoint[];
+    simplex.setCosts(node, (piece) => -share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs);
+    startsAt(node, fromMs);
+  }
+
   return {
     solve() {
-      if (hulls.length === 0) return { kind: 'meets', nodes: [], energyJ: 0 };
+      if (count === 0) return { kind: 'meets', nodes: [], energyJ: 0 };
       if (simplex.solve() === 'unbounded') return { kind: 'infeasible', fastestMs: fastestMs() };
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(begin(node));
         const share = shares[node] as number;
-        const timeMs = ended[node] === true ? instantOf(end(node)) - startAtMs : Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
-        const nodeJ = ended[node] === true || share === 0 ? 0 : share * energyAt(hull, timeMs / share);
+        const timeMs = Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
+        const nodeJ = share === 0 ? 0 : share * energyAt(hull, timeMs / share);
         energyJ += nodeJ;
         return { startAtMs, timeMs, deadlineAtMs: startAtMs + timeMs, energyJ: nodeJ };
       });
       return { kind: 'meets', nodes, energyJ };
     },
-    startsAt: (node, atMs) => simplex.setCost(release[node] as number, -atMs),
-    remains(node, fromMs, share) {
-      if (!(share >= 0 && share <= 1)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 to 1`);
-      shares[node] = share;
-      for (const { arc, point } of segments[node] ?? []) simplex.setCost(arc, -share * point.timeMs);
-      simplex.setCost(release[node] as number, -fromMs);
-    },
-    endedAt(node, atMs) {
-      ended[node] = true;
-      for (const { arc } of segments[node] ?? []) simplex.setCost(arc, 0);
-      simplex.setCost(finish[node] as number, -atMs);
-    },
-    setDeadline: (laterMs) => simplex.setCost(back, laterMs),
+    startsAt,
+    remains,
+    endedAt: (node, atMs) => remains(node, atMs, 0),
+    setDeadline: (laterMs) => simplex.setCosts(back, () => laterMs),
     marginalJPerMs: () => simplex.flow(back),
   };
-
-  /** Of what is left, as it is known now: releases and ends are told by costs, so they are asked for there. */
-  function fastestMs(): number {
-    const endsAtMs = new Float64Array(hulls.length);
-    let most = 0;
-    for (const node of order) {
-      let startMs = -simplex.cost(release[node] as number);
-      for (const arc of into[node] as number[]) startMs = Math.max(startMs, endsAtMs[((arcs[arc]?.from ?? 1) - 1) / 2] as number);
-      endsAtMs[node] = ended[node] === true ? -simplex.cost(finish[node] as number) : startMs + (shares[node] as number) * (hulls[node]?.[0]?.timeMs ?? 0);
-      most = Math.max(most, endsAtMs[node] as number);
-    }
-    return most;
-  }
 }
 
-/** The slope to the next faster point, less what the slower ones have: together as much as a millisecond less of it would cost. */
-function capacityOf(slowFirst: readonly TradeOffPoint[], index: number): number {
-  const slope = (at: number): number => {
-    const [slow, fast] = [slowFirst[at], slowFirst[at + 1]];
-    return slow === undefined || fast === undefined ? Number.POSITIVE_INFINITY : (fast.energyJ - slow.energyJ) / (slow.timeMs - fast.timeMs);
-  };
-  return index === 0 ? slope(0) : slope(index) - slope(index - 1);
+/**
+ * Of each node those it needs, but for those that others of them need already: they ask nothing of their own, however long anything takes. Ancestors
+ * as bits, so a thousand nodes and twenty thousand edges are soon done.
+ */
+function neededBefore(order: readonly number[], edges: readonly (readonly [before: number, after: number])[]): number[][] {
+  const words = (order.length + 31) >> 5;
+  const ancestors = new Int32Array(order.length * words);
+  const position = new Int32Array(order.length);
+  for (let index = 0; index < order.length; index++) position[order[index] as number] = index;
+  const needs: number[][] = order.map(() => []);
+  for (const [before, after] of edges) (needs[after] as number[]).push(before);
+  for (const node of order) {
+    const kept: number[] = [];
+    // The last in order first: nothing that comes before it can need it.
+    for (const before of (needs[node] as number[]).sort((a, b) => (position[b] as number) - (position[a] as number))) {
+      const [mine, bit] = [node * words + (before >> 5), 1 << (before & 31)];
+      if (((ancestors[mine] as number) & bit) !== 0) continue;
+      kept.push(before);
+      for (let word = 0; word < words; word++) ancestors[node * words + word] = (ancestors[node * words + word] as number) | (ancestors[before * words + word] as number);
+      ancestors[mine] = (ancestors[mine] as number) | bit;
+    }
+    needs[node] = kept;
+  }
+  return needs;
+}
+
+/** The slowest point first: as much flow as a millisecond less than that costs. */
+function piecesOf(hull: readonly TradeOffPoint[]): Arc['pieces'] {
+  return hull.map((_, index) => {
+    const place = hull.length - 1 - index;
+    const [slow, fast] = [hull[place] as TradeOffPoint, hull[place - 1]];
+    return { cost: -slow.timeMs, upTo: fast === undefined ? Number.POSITIVE_INFINITY : (fast.energyJ - slow.energyJ) / (slow.timeMs - fast.timeMs) };
+  });
 }
 
 /**
@@ -187,16 +226,18 @@ export function energyAt(hull: readonly TradeOffPoint[], timeMs: number): number
 
 /** Each node behind all that it needs. Throws `RangeError` with a cycle's nodes, or an edge that names none. */
 export function topologicalOrder(nodes: number, edges: readonly (readonly [number, number])[]): number[] {
+  const isNode = (node: number): boolean => Number.isInteger(node) && node >= 0 && node < nodes;
   const waitsFor = new Int32Array(nodes);
   const after: number[][] = Array.from({ length: nodes }, () => []);
   for (const [before, behind] of edges) {
-    for (const node of [before, behind]) if (!Number.isInteger(node) || node < 0 || node >= nodes) throw new RangeError(`edge ${before} to ${behind}: there is no node ${node}; there are 0 to ${nodes - 1}`);
+    if (!isNode(before) || !isNode(behind)) throw new RangeError(`edge ${before} to ${behind}: there is no node ${isNode(before) ? behind : before}; there are 0 to ${nodes - 1}`);
     waitsFor[behind] = (waitsFor[behind] as number) + 1;
-    after[before]?.push(behind);
+    (after[before] as number[]).push(behind);
   }
-  const order = Array.from({ length: nodes }, (_, node) => node).filter((node) => waitsFor[node] === 0);
+  const order: number[] = [];
+  for (let node = 0; node < nodes; node++) if (waitsFor[node] === 0) order.push(node);
   for (let next = 0; next < order.length; next++) {
-    for (const behind of after[order[next] as number] ?? []) {
+    for (const behind of after[order[next] as number] as number[]) {
       waitsFor[behind] = (waitsFor[behind] as number) - 1;
       if (waitsFor[behind] === 0) order.push(behind);
     }

@@ -8,9 +8,13 @@ export interface PendingJob {
   readonly spec: JobSpec;
   /** Key of what is learnt from it: model and tenant. */
   readonly key: string;
+  /** Key of how long its answer gets: the same, and the stage where it is a call of a workflow with a name. */
+  readonly lengthKey: string;
   /** Estimated, unless the client sent token ids. */
   readonly promptTokens: number;
   readonly arrivedAtMs: number;
+  /** When all of it is due: by its own end-to-end limit, or earlier as its workflow allots it. `Infinity`: never. */
+  readonly e2eDeadlineAtMs: number;
   /** The earliest instant by which something is due; `Infinity` without SLO. Orders the queue. */
   readonly firstDeadlineAtMs: number;
   /** After it nothing can be in time: it would have to have the fastest replica to itself by then. `Infinity` without a deadline. */
@@ -29,6 +33,8 @@ export interface PrefillSeen {
 
 /** A job on a replica. Its last fields change: one object per job, touched for each batch of tokens. */
 export interface TrackedJob extends PendingJob {
+  /** Moves where the slack of its workflow does. */
+  e2eDeadlineAtMs: number;
   readonly dispatchedAtMs: number;
   /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
   readonly feasible: boolean;
@@ -53,6 +59,11 @@ export interface TrackedJob extends PendingJob {
 
 export function sent(job: PendingJob, feasible: boolean, nowMs: number): TrackedJob {
   return { ...job, dispatchedAtMs: nowMs, feasible, prefixHits: 0, cachedTokens: 0, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, prefillSeen: null, seenAs: null };
+}
+
+/** What its end-to-end deadline is can be told only with the whole. */
+export function isOfWorkflow({ spec }: PendingJob): boolean {
+  return spec.workflow !== undefined;
 }
 
 export function maxOutputOf({ spec }: PendingJob): number {

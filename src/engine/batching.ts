@@ -95,6 +95,8 @@ export interface BatchingEngine<Id> {
   skipIterations(iterations: number): readonly EngineEvent<Id>[];
   /** Output tokens of a request so far, or after so many decode steps more; `undefined` where it is not here. */
   outputTokensOf(id: Id, stepsAhead?: number): number | undefined;
+  /** Its prefix cache is empty from now on, but for what runs. */
+  forgetPrefixes(): void;
   stats(): EngineStats;
 }
 
@@ -349,6 +351,8 @@ export function createBatchingEngine<Id extends string | number>(limits: EngineL
       // The step under way is counted already, but its tokens are not there yet.
       return decoding.outputTokensOf(sequence) - (inFlight === 'decode' ? 1 : 0) + stepsAhead;
     },
+
+    forgetPrefixes: kv.forget,
 
     stats: () => ({
       ...count,

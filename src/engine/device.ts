@@ -47,6 +47,8 @@ export interface EmulatedGroup {
   clockMhz(): number;
   /** Locks one member's clock, or with `null` lets it go. Latest wins; it settles after the switch latency. */
   lock(device: number, lock: ClockLock | null, nowMs: number): void;
+  /** With nothing to do the whole group draws so much from now on, whatever its clocks are; `null`: it idles. */
+  restAt(powerW: number | null, nowMs: number): void;
   /** Watts of one member; `null` for no limit. Work then runs at the highest clock that keeps within. */
   limitPower(device: number, limitW: number | null, nowMs: number): void;
   /** Starts work of `repeats` equal iterations (of mean size `work`; not whole where they take longer or shorter), `doneShare` of it being done already. */
@@ -126,6 +128,7 @@ export function createEmulatedGroup({ physics, seed, startMs, initial = [] }: Gr
   let doneShareAtMs = startMs;
   let endsAtMs = Infinity;
   let capped = false;
+  let restingW: number | null = null;
 
   function busyPowerW(atMhz: number): number {
     return physics.iterationPowerW(work, atMhz) / members.length;
@@ -159,7 +162,7 @@ export function createEmulatedGroup({ physics, seed, startMs, initial = [] }: Gr
       // A member with a higher clock waits in each collective for the slowest, but waits spinning, at its own power.
       if (runsAtMhz !== powerAtMhz) {
         powerAtMhz = runsAtMhz;
-        powerW = busy ? busyPowerW(runsAtMhz) : physics.idlePowerW(runsAtMhz) / members.length;
+        powerW = busy ? busyPowerW(runsAtMhz) : (restingW ?? physics.idlePowerW(runsAtMhz)) / members.length;
       }
       member.powerW = powerW;
       clockMhz = Math.min(clockMhz, runsAtMhz);
@@ -218,6 +221,11 @@ export function createEmulatedGroup({ physics, seed, startMs, initial = [] }: Gr
       if (member.settlingMhz !== null) member.nextMhz = targetMhz === member.settlingMhz ? null : targetMhz;
       else if (targetMhz !== member.clockMhz) startSettling(member, targetMhz);
       settlesAtMs = Math.min(settlesAtMs, member.settlesAtMs);
+    },
+    restAt: (powerW, atMs) => {
+      advance(atMs);
+      restingW = powerW;
+      replan();
     },
     limitPower: (device, limitW, atMs) => {
       advance(atMs);

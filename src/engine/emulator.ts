@@ -100,7 +100,7 @@ export async function startEmulator(options: EmulatorOptions): Promise<Emulator>
         obey(device);
         writeTelemetry(device);
       });
-      const server = createReplicaServer({ replica, index, served: { model, priorityScheduling }, limits, seed: replicaSeed, ...(onRequest === undefined ? {} : { onRequest: (note) => onRequest(index, note) }) });
+      const server = createReplicaServer({ replica, index, served: { model, priorityScheduling }, limits, seed: replicaSeed, ...(profile.sleep === undefined ? {} : { sleep: profile.sleep }), ...(onRequest === undefined ? {} : { onRequest: (note) => onRequest(index, note) }) });
       servers.push(server);
       server.listen(port === 0 ? 0 : port + index, host);
       await once(server, 'listening');

@@ -28,6 +28,8 @@ export interface KvCache {
   /** Turns `blocksPerEntry` private blocks of the caller into an entry it holds; where there is one already, they are given back. */
   share(hash: number): void;
   letGo(hash: number): void;
+  /** Prefixes that nobody holds are gone. */
+  forget(): void;
 }
 
 interface Entry {
@@ -129,6 +131,13 @@ export function createKvCache({ kvTokens, entryTokens }: { readonly kvTokens: nu
       if (entry.holders > 0) return;
       usedBlocks -= blocksPerEntry;
       addIdle(entry);
+    },
+    forget: () => {
+      while (oldestIdle !== null) {
+        const entry: Entry = oldestIdle;
+        removeIdle(entry);
+        entries.delete(entry.hash);
+      }
     },
   };
 }

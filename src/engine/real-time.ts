@@ -18,6 +18,9 @@ export interface RealTimeReplica {
   cancel(id: number): boolean;
   lock(device: number, lock: ClockLock | null): void;
   limitPower(device: number, limitW: number | null): void;
+  /** As of an emulated replica. */
+  rest(powerW: number | null): void;
+  idlePowerW(clockMhz: number): number;
   stats(): EngineStats;
   clockMhz(): number;
   powerW(): number;
@@ -91,6 +94,8 @@ export function createRealTimeReplica(options: RealTimeOptions): RealTimeReplica
     },
     lock: (device, lock) => armed(replica.lock(device, lock, monotonicMs())),
     limitPower: (device, limitW) => armed(replica.limitPower(device, limitW, monotonicMs())),
+    rest: (powerW) => armed(replica.rest(powerW, monotonicMs())),
+    idlePowerW: replica.idlePowerW,
     stats: replica.stats,
     clockMhz: replica.clockMhz,
     powerW: replica.powerW,

@@ -33,6 +33,8 @@ export interface EmulatedReplica<Id> {
   /** Locks one device of the group, or with `null` sets it back to default clocks. */
   lock(device: number, lock: ClockLock | null, nowMs: number): void;
   limitPower(device: number, limitW: number | null, nowMs: number): void;
+  /** Its server is out of work and draws so much from now on, its cache forgotten; `null`: it is back. Nothing may be submitted in between. */
+  rest(powerW: number | null, nowMs: number): void;
   advanceTo(nowMs: number): void;
   /** Nothing happens by itself before this instant; `Infinity` when idle and settled. */
   nextEventAtMs(): number;
@@ -40,6 +42,8 @@ export interface EmulatedReplica<Id> {
   outputTokensOf(id: Id): number | undefined;
   /** When the last decode step that is over ended: all that decode got their latest token then. As of the last `advanceTo`. */
   lastStepAtMs(): number;
+  /** Of the whole group, at a clock, with nothing to do. */
+  idlePowerW(clockMhz: number): number;
   /** Whether there is work on the devices. */
   busy(): boolean;
   stats(): EngineStats;
@@ -67,6 +71,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
   /** Times the modelled time, of the work under way. */
   let noise = 1;
   let busy = false;
+  let resting = false;
   /** End of the last iteration that the engine was told of. */
   let steppedAtMs = options.startMs;
   /** Steps of the run under way that were over at `overAtMs`; `NaN` until somebody asks. */
@@ -162,6 +167,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
     devices: group.devices,
     clockListMhz: group.clockListMhz,
     submit: (request, atMs) => {
+      assert(!resting, 'a server that sleeps takes nothing');
       advanceTo(atMs);
       cutRun();
       const submission = engine.submit(request);
@@ -182,6 +188,13 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
       cutRun();
       group.limitPower(device, limitW, nowMs);
     },
+    rest: (powerW, atMs) => {
+      advanceTo(atMs);
+      assert(!busy, 'a server sleeps when it has nothing to do');
+      resting = powerW !== null;
+      if (resting) engine.forgetPrefixes();
+      group.restAt(powerW, nowMs);
+    },
     advanceTo,
     nextEventAtMs: () => Math.min(group.endsAtMs(), group.settlesAtMs()),
     outputTokensOf: (id) => engine.outputTokensOf(id, wholeStepsOver()),
@@ -189,6 +202,7 @@ export function createEmulatedReplica<Id extends string | number>(options: Repli
       const steps = wholeStepsOver();
       return steps === 0 ? steppedAtMs : Math.min(nowMs, runFromMs + stepsMs(steps));
     },
+    idlePowerW: physics.idlePowerW,
     busy: () => busy,
     stats: () => {
       cutRun();

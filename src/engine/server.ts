@@ -3,7 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
-import type { EngineLimits } from './batching.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
+import { type EngineLimits, WAITING_MAX } from './batching.ts';
 import type { EngineMetrics } from './engine-metrics.ts';
 import { createEngineMetrics } from './engine-metrics.ts';
 import { KV_BLOCK_TOKENS } from './kv-cache.ts';
@@ -15,6 +16,7 @@ import { outputLength } from './output-length.ts';
 import { createRandom } from '../random/random.ts';
 import type { RealTimeReplica } from './real-time.ts';
 import { monotonicMs } from './real-time.ts';
+import { createSleepMode, type SleepMode } from './sleep-mode.ts';
 import { answerText, answerToken } from './text.ts';
 
 /** A prompt of 400 000 short words is about 2.4 MB; twice that as JSON is more than any KV memory here holds. */
@@ -29,6 +31,8 @@ export interface ReplicaServerOptions {
   readonly served: ServedModel;
   readonly limits: EngineLimits;
   readonly seed: number;
+  /** What its sleep mode takes; without it there is none, as in a vLLM that was started without. */
+  readonly sleep?: SleepCosts;
   /** Told what becomes of every generation, at once. */
   readonly onRequest?: (note: RequestNote) => void;
 }
@@ -41,7 +45,7 @@ export interface RequestNote {
 
 type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
-export function createReplicaServer({ replica, index, served, limits, seed, onRequest = () => {} }: ReplicaServerOptions): Server {
+export function createReplicaServer({ replica, index, served, limits, seed, sleep, onRequest = () => {} }: ReplicaServerOptions): Server {
   const { model } = served;
   const random = createRandom(seed, 'server');
   const roomTokens = Math.floor(limits.kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS;
@@ -49,6 +53,8 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
   const startedAtS = Math.floor(Date.now() / 1000);
   const processId = randomUUID().replaceAll('-', '').slice(0, 12);
   let requests = 0;
+  const answers = new Set<ServerResponse>();
+  const sleepMode: SleepMode | null = sleep === undefined ? null : createSleepMode({ replica, costs: sleep, parkedMax: limits.waitingMax ?? WAITING_MAX, abortAll: () => answers.forEach((answer) => answer.destroy()) });
 
   const routes: Readonly<Record<string, Readonly<Record<string, Route>>>> = {
     '/v1/chat/completions': { POST: (request, response) => generate('chat', request, response) },
@@ -63,6 +69,7 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
     '/metrics': {
       GET: (_, response) => void response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }).end(metrics.text(replica.stats())),
     },
+    ...(sleepMode === null ? {} : sleepRoutes(sleepMode)),
     '/emulator/state': {
       GET: (_, response) => sendJson(response, 200, JSON.stringify({ ...replica.stats(), energyJ: replica.energyJ(), powerW: replica.powerW(), clockMhz: replica.clockMhz() })),
     },
@@ -94,6 +101,8 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
     // The client is gone already: nobody is left to answer or to cancel it.
     if (request.socket.destroyed) return;
     checkPrompt(asked.prompt, 1);
+    await parkedUntilAwake();
+    if (request.socket.destroyed) return;
     const id = ++requests;
     const requestId = String(response.getHeader('x-request-id'));
     const note = (kind: RequestNote['kind']): void => onRequest({ requestId, kind });
@@ -101,12 +110,18 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
     const submission = replica.submit({ id, promptTokens: asked.prompt.tokens, outputTokens: answer.outputTokens, prefixBlocks: asked.prompt.prefixBlocks, priority: asked.priority }, answer.hear);
     if (submission.kind === 'rejected') throw queueFull();
     note('accepted');
+    answers.add(response);
     answer.start();
     response.on('close', () => {
+      answers.delete(response);
       if (!replica.cancel(id)) return;
       note('cancelled');
       metrics.ended('abort', monotonicMs() - answer.arrivedAtMs);
     });
+  }
+
+  async function parkedUntilAwake(): Promise<void> {
+    if (sleepMode !== null && !(await sleepMode.awake())) throw queueFull();
   }
 
   /** What becomes of one generation: hears the engine's events and writes them to the client. */
@@ -156,6 +171,8 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
     const { inputs, encoding, dimensions } = readEmbeddingRequest(await readJson(request), served);
     if (request.socket.destroyed) return;
     for (const input of inputs) checkPrompt(input, 0);
+    await parkedUntilAwake();
+    if (request.socket.destroyed) return;
     const ids: number[] = [];
     let left = inputs.length;
     const cancelAll = (): void => {
@@ -187,6 +204,28 @@ export function createReplicaServer({ replica, index, served, limits, seed, onRe
     });
   });
   return server;
+}
+
+/** As vLLM's in its development mode. */
+function sleepRoutes(mode: SleepMode): Readonly<Record<string, Readonly<Record<string, Route>>>> {
+  return {
+    '/sleep': {
+      POST: async (request, response) => {
+        const asked = new URL(request.url ?? '/', 'http://server').searchParams;
+        const level = asked.get('level') ?? '1';
+        if (level !== '1') throw new RequestError(`level: got ${level}, this server knows 1: weights to the host, cache discarded`, { param: 'level' });
+        await mode.sleep(asked.get('mode') === 'wait' ? 'wait' : 'abort');
+        response.writeHead(200).end();
+      },
+    },
+    '/wake_up': {
+      POST: async (_, response) => {
+        await mode.wake();
+        response.writeHead(200).end();
+      },
+    },
+    '/is_sleeping': { GET: (_, response) => sendJson(response, 200, JSON.stringify({ is_sleeping: mode.isSleeping() })) },
+  };
 }
 
 const ID_PREFIXES: Readonly<Record<Endpoint, string>> = { chat: 'chatcmpl-', completion: 'cmpl-', response: 'resp_' };

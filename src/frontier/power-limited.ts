@@ -14,7 +14,7 @@ export interface PowerLimitedModel extends PerformanceModel {
 }
 
 /** Times and energies of each point under the limit; idle power stays as it is. Nothing is kept but the model, so that a model which is learnt stays live. */
-export function powerLimited(model: PerformanceModel, limitW: number): PowerLimitedModel {
+export function limitedModel(model: PerformanceModel, limitW: number): PowerLimitedModel {
   const slower = model.bySlowness.toReversed();
   const probe = { prefill: NO_PREFILL, decode: NO_DECODE };
 

@@ -53,6 +53,23 @@ export interface DecodeRow extends DecodeWork {
 export interface Knob {
   readonly unit: string;
   readonly description?: string;
+  /**
+   * Whether a group that serves can be moved along it (default), or only a restart of its server changes it, as with its tensor-parallel
+   * degree or its chunk size. Points that differ in the latter are points of different servers (`configurations.ts`).
+   */
+  readonly changes?: 'running' | 'restart';
+}
+
+/** What it takes to put a group's server to sleep, and what that spares. All of the whole group. */
+export interface SleepCosts {
+  /** Asleep. */
+  readonly powerW: number;
+  /** From the call to that power; it serves nothing meanwhile. */
+  readonly sleepMs: number;
+  /** From the call to the first request that it serves again. */
+  readonly wakeMs: number;
+  /** Taken by waking; default: as idling at its fastest point for `wakeMs`. */
+  readonly wakeEnergyJ?: number;
 }
 
 export interface Provenance {
@@ -83,6 +100,8 @@ export interface Profile {
     readonly outlierMs?: number;
     readonly outlierShare?: number;
   };
+  /** Absent: nothing is known of its sleep, and it is never put to sleep by this profile's word. */
+  readonly sleep?: SleepCosts;
   /** What the engine was started with; the queue model needs the same numbers. */
   readonly serving: { readonly maxBatchTokens: number; readonly maxSequences: number; readonly kvTokens: number };
   readonly provenance: Provenance;

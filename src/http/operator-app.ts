@@ -7,6 +7,7 @@ import { refusalResponse } from './error-response.ts';
 import { requestIdOf } from './headers.ts';
 import type { OperatorAccess } from './operator-access.ts';
 import { mayOperate } from './operator-access.ts';
+import { addPowerRoutes, type PowerRoutes } from './power-routes.ts';
 
 export interface OperatorAppOptions {
   readonly access: OperatorAccess;
@@ -17,6 +18,8 @@ export interface OperatorAppOptions {
   readonly status: () => unknown;
   /** The accounts of energy; plain data. */
   readonly energy?: () => object;
+  /** Power budgets and energy prices. */
+  readonly power?: PowerRoutes;
   /** The page at `/paceline/dashboard`. */
   readonly dashboard?: DashboardPage;
   /** Drains a replica, or ends that; what it is then, with the jobs still there, and `null` where there is no such replica. Draining is forgotten at restart. */
@@ -57,7 +60,8 @@ export function createOperatorApp(options: OperatorAppOptions): App {
     if (profile === 'unknown') return context.json({ error: `no replica '${id}'; /paceline/status lists those that there are` }, 404);
     return profile === 'cold' ? context.json({ error: `too little was seen of replica '${id}' yet; ask again when it has served some dozens of requests` }, 409) : context.json(profile);
   });
+  if (options.power !== undefined) addPowerRoutes(app, options.power);
   if (options.dashboard !== undefined) addDashboardRoutes(app, options.dashboard);
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
+  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/power, PUT and DELETE /paceline/power/budgets/{name}, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
   return app;
 }

@@ -2,13 +2,15 @@
 // both speak exactly these; time is always an argument beside the event.
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { EnergyPrice } from '../core/energy-prices.ts';
-import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { JobId, JobOutcome, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
 import type { PowerBudget } from '../core/power-budget.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { Learning } from '../core/shared-learning.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
+import type { WorkflowSpec } from '../core/workflow.ts';
 import type { ReplicaSpec } from './replica.ts';
+import type { WorkflowAnswer, WorkflowReport } from './workflows.ts';
 
 export type SchedulerEvent =
   | { readonly kind: 'arrived'; readonly job: JobSpec }
@@ -17,6 +19,10 @@ export type SchedulerEvent =
   | { readonly kind: 'ended'; readonly jobId: JobId; readonly outcome: JobOutcome; readonly usage?: Usage }
   /** The replica it was sent to could not be reached, or has refused it unworked: another one may have it. */
   | { readonly kind: 'returned'; readonly jobId: JobId }
+  /** What will come of a workflow, and by when all of it is due; answered by an effect of the same name. */
+  | { readonly kind: 'workflow-declared'; readonly workflow: WorkflowSpec }
+  /** Nothing more will come of it. */
+  | { readonly kind: 'workflow-ended'; readonly tenant: string; readonly workflowId: WorkflowId }
   /** Every control period. */
   | { readonly kind: 'tick' }
   /** The fleet has one more from now on, `down` until its health is told. */
@@ -26,6 +32,11 @@ export type SchedulerEvent =
   | { readonly kind: 'replica-health'; readonly replicaId: ReplicaId; readonly state: 'up' | 'draining' | 'down' }
   /** Whether it fails what it is sent. `open` keeps jobs from it and `half-open` all but one, unless their model has nobody else. */
   | { readonly kind: 'replica-breaker'; readonly replicaId: ReplicaId; readonly state: 'closed' | 'open' | 'half-open' }
+  /**
+   * What became of its server's sleep: as it was found, or after a `sleep` or `wake`. `cannot`: it has no such mode, and is not asked again;
+   * `lost`: it was asked to wake and did not.
+   */
+  | { readonly kind: 'replica-rest'; readonly replicaId: ReplicaId; readonly state: 'awake' | 'asleep' | 'cannot' | 'lost' }
   /** It has refused a job because it has too many, which is no failure; told before that job ends or is returned. `retryAfterMs`: as it says. */
   | { readonly kind: 'replica-saturated'; readonly replicaId: ReplicaId; readonly retryAfterMs: number | null }
   /** The server's own metrics: all its traffic, ours included. */
@@ -115,9 +126,14 @@ export type Effect =
       readonly change: 'raise' | 'lower' | 'renew';
       readonly why: Explanation;
     }
+  /** Its server is to sleep, or to wake; what became of it comes as `replica-rest`. Told once; one that sleeps has no work. */
+  | { readonly kind: 'sleep'; readonly replicaId: ReplicaId }
+  | { readonly kind: 'wake'; readonly replicaId: ReplicaId }
   /** Nothing is known of it from now on. */
   /** `energy`: its accounts as they ended. */
   | { readonly kind: 'left'; readonly replicaId: ReplicaId; readonly energy?: ReplicaEnergy }
   | { readonly kind: 'report'; readonly report: JobReport }
+  | { readonly kind: 'workflow-declared'; readonly tenant: string; readonly workflowId: WorkflowId; readonly answer: WorkflowAnswer }
+  | { readonly kind: 'workflow-ended'; readonly report: WorkflowReport }
   /** More, or less, is known of the energy of a job: after its report, or of a replica that it was sent to in vain. */
   | { readonly kind: 'settled'; readonly jobId: JobId; readonly tenant: string; readonly model: string; readonly sloClass: string; readonly more: JobEnergy };

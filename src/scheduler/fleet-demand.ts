@@ -1,10 +1,12 @@
 // What is asked of the fleet as a whole, by model: what arrives, what is sent on, how large it is, and what of it falls to one
 // replica. The planner provides for a replica's part of this and not for what routing happened to send there lately.
 import { type ArrivalForecast, createArrivalForecast } from '../core/arrival-forecast.ts';
+import type { AwakeLoad } from '../core/awake-plan.ts';
 import type { Corrections } from '../core/corrections.ts';
 import type { JobSpec } from '../core/job.ts';
 import type { FleetShare } from '../core/replica-view.ts';
 import { targetPoint } from '../core/target-point.ts';
+import { createTightest, type Tightest } from '../core/tightest.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { PowerDemand } from './power-limits.ts';
@@ -22,6 +24,8 @@ export interface FleetDemand {
   targetOf(spec: ReplicaSpec, learnt: Pick<Corrections, 'time' | 'priced'>, job: PendingJob, nowMs: number): PointIndex;
   /** What falls to a replica in the same way, with what an output token may take on average and what a job is worth. */
   powerDemandOf(spec: ReplicaSpec, nowMs: number): PowerDemand;
+  /** All that arrives for these models, and what there must be room for so long from now. */
+  loadOf(models: readonly string[], horizonMs: number, nowMs: number): AwakeLoad;
   /** Some replica came, went, or has another breaker. */
   changed(): void;
 }
@@ -31,6 +35,7 @@ interface ArrivalSizes {
   outputTokensMean: number;
   perTpotMean: number;
   worthMean: number;
+  readonly tightestTtft: Tightest;
 }
 
 /** How old what was looked up for many jobs may get. */
@@ -38,6 +43,12 @@ export const TARGET_EVERY_MS = 1_000;
 
 /** The fleet's rate and sizes move over seconds. */
 const SHARE_EVERY_MS = 250;
+
+/** Arrivals in a stretch are about Poisson: this many standard deviations above their mean come in one of twenty. */
+const PEAK_DEVIATIONS = 1.645;
+
+/** No peak is looked for in less time than this; a server queues for as long without harm. */
+const PEAK_MS_MIN = 5_000;
 
 /** Of each job in the means of sizes: about the last fifty of a model count. */
 const SIZE_WEIGHT = 0.02;
@@ -50,15 +61,18 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
 
-  function observeSizes({ work, slo, model, worth = 1 }: JobSpec, outputTokens: number): void {
+  function observeSizes({ work, slo, model, worth = 1 }: JobSpec, outputTokens: number, nowMs: number): void {
     const perTpot = work === 'embed' || slo.tpotMs === undefined ? 0 : 1 / slo.tpotMs;
-    const known = sizes.get(model);
-    if (known === undefined) sizes.set(model, { outputTokensMean: outputTokens, perTpotMean: perTpot, worthMean: worth });
-    else {
+    let known = sizes.get(model);
+    if (known === undefined) {
+      known = { outputTokensMean: outputTokens, perTpotMean: perTpot, worthMean: worth, tightestTtft: createTightest() };
+      sizes.set(model, known);
+    } else {
       known.outputTokensMean += SIZE_WEIGHT * (outputTokens - known.outputTokensMean);
       known.perTpotMean += SIZE_WEIGHT * (perTpot - known.perTpotMean);
       known.worthMean += SIZE_WEIGHT * (worth - known.worthMean);
     }
+    known.tightestTtft.observe(slo.ttftMs, nowMs);
   }
 
   function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
@@ -87,7 +101,7 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
   return {
     arrived(job, { prefillTokens, outputTokens }, nowMs) {
       forecastOf(arrivals, job.spec.model).observe(job.promptTokens, nowMs, prefillTokens);
-      observeSizes(job.spec, outputTokens);
+      observeSizes(job.spec, outputTokens, nowMs);
     },
     sent: (job, nowMs) => forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs),
     sentWithin: (model, ms, nowMs) => forecastOf(departures, model).expectedWithin(ms, nowMs),
@@ -130,6 +144,35 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
       });
       byModel.set(key, { atMs: nowMs, point });
       return point;
+    },
+    loadOf(models, horizonMs, nowMs) {
+      const sums = { perMs: 0, upperPerMs: 0, promptTokens: 0, prefillTokens: 0, outputTokens: 0, perTpot: 0 };
+      let ttftMs = Number.POSITIVE_INFINITY;
+      for (const model of models) {
+        const own = arrivals.get(model);
+        const size = sizes.get(model);
+        // Of a model that has gone silent nothing is left to be ready for.
+        if (own === undefined || size === undefined || own.expectedWithin(horizonMs + PEAK_MS_MIN, nowMs) === 0) continue;
+        const forecast = own.at(nowMs);
+        sums.perMs += forecast.perMs;
+        sums.upperPerMs += forecast.upperPerMs;
+        sums.promptTokens += forecast.perMs * forecast.promptTokensMean;
+        sums.prefillTokens += forecast.perMs * forecast.prefillTokensMean;
+        sums.outputTokens += forecast.perMs * size.outputTokensMean;
+        sums.perTpot += forecast.perMs * size.perTpotMean;
+        ttftMs = Math.min(ttftMs, size.tightestTtft.at(nowMs));
+      }
+      const mean = (ofAll: number): number => (sums.perMs > 0 ? ofAll / sums.perMs : 0);
+      const stretchMs = Math.max(PEAK_MS_MIN, horizonMs);
+      return {
+        arrivalsPerMs: sums.perMs,
+        peakPerMs: sums.upperPerMs + PEAK_DEVIATIONS * Math.sqrt(sums.upperPerMs / stretchMs),
+        promptTokensMean: mean(sums.promptTokens),
+        prefillTokensMean: mean(sums.prefillTokens),
+        outputTokensMean: Math.max(1, mean(sums.outputTokens)),
+        tpotMs: sums.perTpot > 0 ? sums.perMs / sums.perTpot : Number.POSITIVE_INFINITY,
+        ttftMs,
+      };
     },
     changed: () => targets.clear(),
   };

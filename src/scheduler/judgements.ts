@@ -50,6 +50,8 @@ export function createJudgements({ affinity }: { readonly affinity: Pick<PrefixA
         spec.slo.ttftMs === slo.ttftMs &&
         spec.slo.tpotMs === slo.tpotMs &&
         spec.slo.e2eMs === slo.e2eMs &&
+        spec.workflow === undefined &&
+        job.spec.workflow === undefined &&
         spec.sloClass === sloClass &&
         spec.work === work &&
         spec.streaming === streaming;

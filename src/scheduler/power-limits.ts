@@ -1,18 +1,17 @@
 // Power budgets over the fleet as it stands: which replica has which limit, told so that no budget is exceeded while limits move, and the slower machine
 // that each is under its limit. How watts are shared out is `core/power-budget.ts`.
-import { planServer, serverRisk } from '../core/group-plan.ts';
+import { planOfGroup, planServer, serverRisk } from '../core/group-plan.ts';
 import { pricedUnder } from '../core/corrections.ts';
 import { allotPower, limitsOnTheWay, type LossAtLimit, type PowerBudget, type PowerClaim } from '../core/power-budget.ts';
 import type { Plan } from '../core/planner.ts';
 import type { ReplicaView } from '../core/replica-view.ts';
-import { sustained, type SustainedLoad } from '../core/target-point.ts';
-import { planOfGroup } from '../core/group-plan.ts';
+import { type LoadShape, pointRate } from '../core/point-rate.ts';
 import { NO_DECODE, NO_PREFILL, type IterationWork, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
-import { type PowerLimitedModel, powerLimited, powerRange, type PowerRange } from '../frontier/power-limited.ts';
+import { type PowerLimitedModel, limitedModel, powerRange, type PowerRange } from '../frontier/power-limited.ts';
 import { isControlled, type Replica } from './replica.ts';
 
 /** What falls to a replica of what arrives and waits, for telling what it is worth to it to be fast. */
-export interface PowerDemand extends Omit<SustainedLoad, 'timeScale'> {
+export interface PowerDemand extends LoadShape {
   readonly perMs: number;
   readonly worthMean: number;
 }
@@ -109,7 +108,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     }
     let model = byLimit.get(groupLimitW);
     if (model === undefined) {
-      model = powerLimited(belief, groupLimitW);
+      model = limitedModel(belief, groupLimitW);
       byLimit.set(groupLimitW, model);
     }
     return model;
@@ -160,11 +159,11 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     const view = viewWithout(replica, nowMs);
     const { corrections } = replica.queue;
     const demand = demandOf(replica, nowMs);
-    const load: SustainedLoad = { ...demand, timeScale: corrections.time };
+    const learnt = { timeScale: corrections.time, priced: corrections.priced, parkedW: 0 };
     const arrivesWorth = demand.perMs * HORIZON_MS * demand.worthMean;
     const levels = levelsOf(rangeOf(replica), floorW).map((groupW): LossAtLimit => {
       const model = modelUnder(belief, stepped(replica, groupW));
-      const { mostPerMs } = sustained(model, load, belief.fastest);
+      const { mostPerMs } = pointRate(model, belief.fastest, demand, learnt);
       const beyond = demand.perMs <= 0 ? 0 : Math.max(0, 1 - Math.max(0, mostPerMs) / demand.perMs);
       const { expected } = serverRisk({ ...view, model, priced: pricedUnder(corrections.priced, model) });
       return { limitW: groups * groupW, loss: expected + arrivesWorth * beyond };

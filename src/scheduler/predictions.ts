@@ -22,9 +22,9 @@ export function createPredictions({ lengths }: { readonly lengths: Pick<LengthPr
   return {
     of(job, route, nowMs) {
       const { slo, sloClass, work, maxOutputTokens } = job.spec;
-      const { ttftMs, tpotMs, e2eMs } = slo;
+      const { ttftMs, tpotMs } = slo;
       const waitedMs = nowMs - job.arrivedAtMs;
-      const outputTokens = work === 'embed' ? 1 : lengths.remaining(job.key, 0, 0.5, maxOutputTokens ?? Number.POSITIVE_INFINITY);
+      const outputTokens = work === 'embed' ? 1 : lengths.remaining(job.lengthKey, 0, 0.5, maxOutputTokens ?? Number.POSITIVE_INFINITY);
       const first = firstTokenErrors.corrected(sloClass, route.ttftMs);
       const perToken = perTokenErrors.corrected(sloClass, route.tpotMs);
       const predictedTtftMs = waitedMs + first.medianMs;
@@ -32,7 +32,7 @@ export function createPredictions({ lengths }: { readonly lengths: Pick<LengthPr
       const slackMs = Math.min(
         ttftMs === undefined ? Number.POSITIVE_INFINITY : ttftMs - predictedTtftMs,
         tpotMs === undefined ? Number.POSITIVE_INFINITY : (tpotMs - perToken.medianMs) * Math.max(1, outputTokens - 1),
-        e2eMs === undefined ? Number.POSITIVE_INFINITY : e2eMs - predictedE2eMs,
+        job.e2eDeadlineAtMs - job.arrivedAtMs - predictedE2eMs,
       );
       return {
         ttftMs: predictedTtftMs,

@@ -7,10 +7,12 @@ import type { LearnedRoom } from '../core/learned-room.ts';
 import { SATURATED_MS } from '../core/limits.ts';
 import type { Plan } from '../core/planner.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
 import type { ReplicaQueue } from '../core/replica-queue.ts';
 import type { Standing } from '../core/routing.ts';
 import type { TrackedJob } from '../core/tracked-job.ts';
 import type { ClockGroup } from './clock-group.ts';
+import type { Rest } from './rest.ts';
 import type { Breaker } from './serving.ts';
 
 export interface ReplicaSpec {
@@ -24,6 +26,8 @@ export interface ReplicaSpec {
   readonly concurrencyMax: number;
   /** It prefills on some of its devices and decodes on the others: two groups of devices, each with a point of its own. */
   readonly disaggregated?: boolean;
+  /** Its server can be put to sleep, at these costs; absent: it is always awake. */
+  readonly sleep?: SleepCosts;
 }
 
 export interface Replica {
@@ -49,6 +53,8 @@ export interface Replica {
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;
   readonly groups: readonly [ClockGroup, ...ClockGroup[]];
+  /** Whether its server sleeps; `null`: it cannot. */
+  rest: Rest | null;
 }
 
 /** Some of its devices follow. */

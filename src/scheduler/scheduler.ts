@@ -1,14 +1,15 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import { type EnergyPrice, waitsForPriceUntilMs } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
-import type { JobId, JobSpec, ReplicaId, Usage } from '../core/job.ts';
+import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -22,7 +23,7 @@ import type { PhaseGroup, ReplicaView } from '../core/replica-view.ts';
 import { chooseRoute, type Route, type RouteCandidate, type Routing, type Standing, standingOf } from '../core/routing.ts';
 import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/performance-model.ts';
 import type { Phase } from '../frontier/profile.ts';
-import { type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
+import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
@@ -35,8 +36,10 @@ import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
 import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from './events.ts';
+import { createResting, isUnneeded, type Rest } from './rest.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
+import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type WorkflowStatus } from './workflows.ts';
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
 export type PlannerPolicy =
@@ -59,6 +62,8 @@ export interface SchedulerOptions {
   readonly slowStartMs?: number;
   /** Keep accounts of what jobs take of the devices' energy; default: no. */
   readonly energyAccounts?: boolean;
+  /** Those that can sleep are put to sleep while the others are enough; absent: none are. `awakeMin`: of those that could stand in for each other. */
+  readonly sleep?: { readonly awakeMin: number };
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -73,6 +78,8 @@ export interface FleetSnapshot {
     readonly replicaId: ReplicaId;
     readonly state: 'up' | 'draining' | 'down';
     readonly breaker: Breaker['kind'];
+    /** Of its server; absent where it cannot sleep. */
+    readonly rest?: Rest['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
     /** Of a disaggregated server: both of its groups are. */
@@ -109,6 +116,8 @@ export interface Scheduler {
   learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
   /** What was learnt here, for the other gateways of the fleet. */
   learnt(): Learning;
+  /** How a workflow stands; `null`: it is not open. */
+  workflow(tenant: string, workflowId: WorkflowId, nowMs: number): WorkflowStatus | null;
 }
 
 /** Where a job is. */
@@ -152,6 +161,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const guards = createGuardBands(attainmentTarget, mechanisms.guardBands);
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const judgements = createJudgements({ affinity });
+  let prices: readonly EnergyPrice[] = [];
+  /** Nobody that is held wants to be looked at before. */
+  let heldLookAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
   let refusals = 0;
   /** Of looking over the queue; sets who behind the first is looked at. */
@@ -196,6 +208,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
+      rest: options.sleep === undefined || spec.sleep === undefined ? null : { kind: 'awake', unneededSinceMs: null },
     };
   }
 
@@ -231,6 +244,25 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   });
   /** Some job was worth more or less than others: where not all can be met, that decides. */
   let worthsDiffer = false;
+  const resting = createResting({
+    replicas,
+    fleet,
+    awakeMin: options.sleep?.awakeMin ?? 0,
+    loadOf: (replica) => loads[replica.index] as number,
+    placesWanted: waiting.placesWanted,
+    onChange: () => {
+      serving.changed();
+      fleet.changed();
+    },
+  });
+  const workflows = createWorkflows({
+    lengths,
+    guards,
+    promptTokensOf: (key) => prompts.meanTokens(key),
+    replicasOf: (model) => replicas.filter(({ spec }) => spec.models.includes(model)).map(({ queue }) => queue.corrections.priced),
+    companyOf,
+    leftOf,
+  });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
@@ -238,10 +270,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     worthsDiffer ||= (spec.worth ?? 1) !== 1;
-    const job = track(spec, nowMs);
-    const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const job = track(spec, workflows.called(spec, nowMs), nowMs);
+    const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
-    return place(job, nowMs);
+    const effects = place(job, nowMs);
+    return options.sleep === undefined || isServed(job) ? effects : [...effects, ...resting.called(spec.model, nowMs)];
   }
 
   /** To a replica, or into our queue. */
@@ -320,26 +353,91 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   function enqueue(job: PendingJob, why: Kept, nowMs: number): void {
     waiting.enter(job, why, nowMs);
-    placements.set(job.spec.jobId, { kind: 'queued', job, why });
+    keepAs(job, why);
   }
 
-  function track(spec: JobSpec, nowMs: number): PendingJob {
+  function keepAs(job: PendingJob, why: Kept): void {
+    placements.set(job.spec.jobId, { kind: 'queued', job, why });
+    if (why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, why.lookAgainAtMs);
+  }
+
+  /** `part`: what it is of its workflow, if it is of one. */
+  function track(asked: JobSpec, part: CalledPart | null, nowMs: number): PendingJob {
+    // What is refused is the whole, when it is declared; a part of it that is late may be made good by the others.
+    const spec: JobSpec = part === null ? asked : { ...asked, infeasible: 'best-effort' };
     const key = `${spec.model}\n${spec.tenant}`;
-    const { ttftMs, tpotMs, e2eMs } = spec.slo;
+    const lengthKey = part?.lengthKey ?? key;
+    const { ttftMs, tpotMs } = spec.slo;
+    const e2eDeadlineAtMs = dueAtMs(spec, nowMs, part?.dueAtMs);
     const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
     const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
-    const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(key), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+    const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     const belief = beliefOf(spec.model);
     const cachedTokens = affinity.mostCachedTokens({ spec, promptTokens });
     return {
       spec,
       key,
+      lengthKey,
       promptTokens,
       arrivedAtMs: nowMs,
-      firstDeadlineAtMs: nowMs + Math.min(ttftMs ?? byTpot, e2eMs ?? Number.POSITIVE_INFINITY),
-      latestStartAtMs: nowMs + Math.min((ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), (e2eMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
+      e2eDeadlineAtMs,
+      firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
+      latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
     };
+  }
+
+  /** Streams that a call of the model will share its steps with, itself included: as many as one that runs has, on average; and what prompts take of them. */
+  function companyOf(model: string, nowMs: number): { readonly company: number; readonly interference: number } {
+    let [streams, squares, interference, count] = [0, 0, 0, 0];
+    for (const { spec, index, queue } of replicas) {
+      if (!spec.models.includes(model)) continue;
+      const load = (loads[index] as number) + queue.foreignCount();
+      streams += load;
+      squares += load * load;
+      const { perMs, promptTokensMean, prefillTokensMean } = fleet.shareOf(spec, nowMs);
+      if (perMs > 0) interference += perMs * spec.belief.prefillTimeMs({ tokens: prefillTokensMean, contextTokens: promptTokensMean - prefillTokensMean }, spec.belief.fastest);
+      count += 1;
+    }
+    return { company: Math.max(1, streams === 0 ? 1 : squares / streams), interference: count === 0 ? 0 : interference / count };
+  }
+
+  /** What a call has yet to read and to write. */
+  function leftOf(jobId: JobId): CallSize | null {
+    const placement = placements.get(jobId);
+    if (placement === undefined) return null;
+    const { job } = placement;
+    if (job.spec.work === 'embed') return { promptTokens: job.promptTokens, outputTokens: 1, outputTokensHigh: 1 };
+    const most = job.spec.maxOutputTokens ?? Number.POSITIVE_INFINITY;
+    const isRead = placement.kind === 'sent' && placement.job.firstTokenAtMs !== null;
+    const tokensOut = isRead ? placement.job.tokensOut : 0;
+    const left = (quantile: number): number => lengths.remaining(job.lengthKey, tokensOut, quantile, most);
+    const outputTokens = isRead ? 1 + left(0.5) : Math.min(most, lengths.mean(job.lengthKey));
+    return { promptTokens: isRead ? 0 : job.promptTokens, outputTokens, outputTokensHigh: Math.max(outputTokens, left(HIGH)) };
+  }
+
+  function moveDeadline({ jobId, dueAtMs: allottedAtMs }: MovedDeadline, nowMs: number): void {
+    const placement = placements.get(jobId);
+    if (placement === undefined) return;
+    const { job } = placement;
+    const atMs = dueAtMs(job.spec, job.arrivedAtMs, allottedAtMs);
+    if (placement.kind === 'sent') {
+      placement.replica.queue.deadlineMoved(placement.job, atMs);
+      return;
+    }
+    const { ttftMs = Number.POSITIVE_INFINITY } = job.spec.slo;
+    const moved: PendingJob = { ...job, e2eDeadlineAtMs: atMs, firstDeadlineAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs), latestStartAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs) - (Math.min(job.arrivedAtMs + ttftMs, job.e2eDeadlineAtMs) - job.latestStartAtMs) };
+    waiting.leave(job, placement.why, 'otherwise', nowMs);
+    enqueue(moved, placement.why, nowMs);
+  }
+
+  /** What the workflows of jobs that came, went or were refused make of the others; and which of them are over. */
+  function settleWorkflows(effects: readonly Effect[], nowMs: number): readonly Effect[] {
+    if (workflows.isEmpty()) return effects;
+    for (const effect of effects) if (effect.kind === 'reject') workflows.left(effect.jobId, null, nowMs);
+    for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
+    const over = workflows.takeEnded();
+    return over.length === 0 ? effects : [...effects, ...over.map((report): Effect => ({ kind: 'workflow-ended', report }))];
   }
 
   /** Of the first replica that serves a model: a measure for all of them, where they are unlike. */
@@ -353,6 +451,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
+    const cheaper = mayKeep ? whyMoved(job, nowMs) : null;
+    if (cheaper !== null) return cheaper;
     const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
@@ -367,6 +467,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
     fleet.sent(job, nowMs);
     const replica = route.id;
+    resting.needed(replica);
     const prediction = predictions.of(job, route, nowMs);
     const tracked = sent(job, route.feasible, nowMs);
     affinity.sent(tracked, replica.index);
@@ -391,6 +492,24 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
     }
     return { kind: 'sent', effects };
+  }
+
+  /**
+   * It has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. A call of a
+   * workflow does not: others wait for its end, and its slack is theirs as well.
+   */
+  function whyMoved(job: PendingJob, nowMs: number): Kept | null {
+    const { spec, arrivedAtMs, e2eDeadlineAtMs, latestStartAtMs, workMs } = job;
+    if (prices.length === 0 || policy.kind !== 'paceline' || e2eDeadlineAtMs === Number.POSITIVE_INFINITY || spec.workflow !== undefined) return null;
+    const untilMs = waitsForPriceUntilMs(prices, {
+      nowMs,
+      arrivedAtMs,
+      latestStartAtMs: Math.min(latestStartAtMs, queueEndAtMs(job)),
+      aloneMs: e2eDeadlineAtMs - latestStartAtMs,
+      drainMs: (MOVING.stretch * waiting.held.countOf(spec.model) * workMs) / Math.max(1, serving.count(spec.model)),
+    });
+    // Those that wait are looked through together, once a second.
+    return untilMs === null ? null : { kind: 'hold', lookAgainAtMs: Math.min(untilMs, Math.ceil((nowMs + MOVING.lookMs) / 1_000) * 1_000) };
   }
 
   /** It has waited as long as it may, or would have to have been sent before now. */
@@ -422,10 +541,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
     const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
-    if (paced && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
+    // The deadline of a workflow's call moves with the whole, whose slack is for running slowly and not for waiting.
+    const mayPace = paced && !isOfWorkflow(job);
+    if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (paced && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
-    if (paced && worthsDiffer && givesWayByWorth(job, route, nowMs)) return { kind: 'pace' };
+    if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && worthsDiffer && givesWayByWorth(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -452,7 +573,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return false;
   }
 
+  /** Of those that are needed; of all that are awake where none of these has room, or deadlines would be put at risk. */
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
+    const unneeded = options.sleep !== undefined && replicas.some(isUnneeded);
+    const route = routeAmong(job, unneeded ? (replica) => !isUnneeded(replica) : () => true, nowMs);
+    return !unneeded || (route !== null && route.ownRisk + route.othersRisk <= riskMaxOf(job)) ? route : routeAmong(job, () => true, nowMs);
+  }
+
+  function routeAmong(job: PendingJob, isAsked: (replica: Replica) => boolean, nowMs: number): Route<Replica> | null {
     const candidates: RouteCandidate<Replica>[] = [];
     const candidate = sent(job, true, nowMs);
     const holders = affinity.holders(job.spec);
@@ -471,7 +599,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const load = loads[index] as number;
       if (load >= below) continue;
       const replica = replicas[index] as Replica;
-      if (load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
+      if (!isAsked(replica) || load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
         // Under power limits those of one belief are unlike.
@@ -521,7 +649,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(event.jobId);
     if (placement.kind === 'queued') {
       waiting.leave(placement.job, placement.why, 'otherwise', nowMs);
-      return [{ kind: 'report', report: reportOf(placement.job, null, event, nowMs, null) }];
+      const report = reportOf(placement.job, null, event, nowMs, null);
+      workflows.left(event.jobId, report, nowMs);
+      return [{ kind: 'report', report }];
     }
     const { job, replica, prediction, raw, company } = placement;
     const energy = energyAtEnd(replica, job, { sent: company, ended: companyOn(replica, 0) }, event, nowMs);
@@ -533,6 +663,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
     predictions.learn(job, raw, report);
+    workflows.left(event.jobId, report, nowMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
   }
 
@@ -551,11 +682,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
-    const again: PendingJob = { spec, key, promptTokens, arrivedAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
+    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
-    if (!isServed(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    if (!isServed(again) && !serving.mayLater(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
     return [...settled, ...place(again, nowMs)];
   }
 
@@ -570,7 +701,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function learnFrom(job: TrackedJob, report: JobReport, event: Extract<SchedulerEvent, { kind: 'ended' }>): void {
     if (event.usage !== undefined && event.usage.promptTokens > 0) prompts.observe(job.key, job.spec.promptBytes, event.usage.promptTokens);
     if (event.outcome !== 'finished') return;
-    if (job.spec.work === 'generate' && report.outputTokens > 0) lengths.observe(job.key, report.outputTokens);
+    if (job.spec.work === 'generate' && report.outputTokens > 0) {
+      lengths.observe(job.key, report.outputTokens);
+      if (job.lengthKey !== job.key) lengths.observe(job.lengthKey, report.outputTokens);
+    }
     if (report.met !== null && job.feasible) guards.observe(job.spec.sloClass, report.met);
   }
 
@@ -582,7 +716,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const effects: Effect[] = [];
     waiting.reorder(nowMs);
     if (waiting.queue.size() > 0) reconsider(waiting.queue, periodic ? RECONSIDERED_MAX.perPeriod : RECONSIDERED_MAX.perEvent, nowMs, effects);
-    if (periodic && waiting.held.size() > 0) reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+    if (periodic && waiting.held.size() > 0 && nowMs >= heldLookAtMs) {
+      heldLookAtMs = Number.POSITIVE_INFINITY;
+      reconsider(waiting.held, RECONSIDERED_MAX.perPeriod, nowMs, effects);
+      for (const { spec } of waiting.held.all()) {
+        const placement = placements.get(spec.jobId);
+        if (placement?.kind === 'queued' && placement.why.kind === 'hold') heldLookAtMs = Math.min(heldLookAtMs, placement.why.lookAgainAtMs);
+      }
+    }
     return effects;
   }
 
@@ -621,7 +762,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (sending.kind === 'place') full.add(placesOf(model).keptFrom(job.spec.tenant, 2, nowMs) > 0 ? job.key : model);
       else unwilling.set(model, looked + 1);
       waiting.waitOn(job, placement.why, sending, nowMs);
-      placements.set(jobId, { kind: 'queued', job, why: sending });
+      keepAs(job, sending);
     }
   }
 
@@ -641,7 +782,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
-    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs)];
+    workflows.tick(nowMs);
+    for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
+    const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
     if (policy.kind === 'max-clock') return effects;
     if (limitsPower()) power.allot(nowMs);
     for (const replica of replicas) effects.push(...demandsOf(replica, policy, nowMs));
@@ -769,10 +912,22 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.isHeard = true;
     replica.state = event.state;
     if (event.state !== 'up') replica.saturated = null;
-    if (event.state === 'down') affinity.lost(replica.index);
+    if (event.state === 'down') {
+      affinity.lost(replica.index);
+      resting.away(replica, nowMs);
+    }
     serving.changed();
     fleet.changed();
     return event.state === 'up' ? sendQueued(nowMs, true) : orphaned(nowMs);
+  }
+
+  function rested(event: Extract<SchedulerEvent, { kind: 'replica-rest' }>, nowMs: number): readonly Effect[] {
+    const replica = byId.get(event.replicaId);
+    if (replica === undefined) return NO_EFFECTS;
+    resting.told(replica, event.state, nowMs);
+    // Its cache is gone with its sleep.
+    if (event.state === 'asleep') affinity.lost(replica.index);
+    return event.state === 'awake' || event.state === 'cannot' ? sendQueued(nowMs, true) : orphaned(nowMs);
   }
 
   /** Jobs of a model that nobody serves any more are told at once; waiting would not bring the server back. */
@@ -826,61 +981,76 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return replicas.flatMap((other) => (other.groups.some((group) => group.controlled && group.limitToldW !== power.limitOf(other)) ? demandsOf(other, policy, nowMs) : []));
   }
 
+  function handle(event: SchedulerEvent, nowMs: number): readonly Effect[] {
+    switch (event.kind) {
+      case 'arrived':
+        return arrived(event.job, nowMs);
+      case 'tokens': {
+        const placement = placements.get(event.jobId);
+        if (placement?.kind !== 'sent') return NO_EFFECTS;
+        const first = placement.job.firstTokenAtMs === null;
+        placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
+        return first ? sendQueued(nowMs, false) : NO_EFFECTS;
+      }
+      case 'ended':
+        return ended(event, nowMs);
+      case 'returned':
+        return returned(event.jobId, nowMs);
+      case 'tick':
+        return tick(nowMs);
+      case 'replica-joined':
+        joined(event.replica);
+        return NO_EFFECTS;
+      case 'replica-leaving':
+        return leaving(event, nowMs);
+      case 'replica-health':
+        return health(event, nowMs);
+      case 'replica-breaker':
+        return breaker(event, nowMs);
+      case 'replica-rest':
+        return rested(event, nowMs);
+      case 'replica-saturated':
+        saturated(event, nowMs);
+        return NO_EFFECTS;
+      case 'replica-load':
+        loaded(event);
+        return NO_EFFECTS;
+      case 'peer-load':
+        byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
+        return NO_EFFECTS;
+      case 'metered': {
+        const replica = byId.get(event.replicaId);
+        return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+      }
+      case 'power-budgets':
+        return budgetsAre(event, nowMs);
+      case 'energy-prices':
+        prices = event.prices;
+        return NO_EFFECTS;
+      case 'learnt':
+        for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
+        prompts.peersLearnt(event.learning.bytesPerToken);
+        return NO_EFFECTS;
+      case 'control':
+        return control(event, nowMs);
+      case 'workflow-declared': {
+        const { workflow } = event;
+        return [{ kind: 'workflow-declared', tenant: workflow.tenant, workflowId: workflow.workflowId, answer: workflows.declare(workflow, nowMs) }];
+      }
+      case 'workflow-ended':
+        workflows.end(event.tenant, event.workflowId, nowMs);
+        return NO_EFFECTS;
+      default:
+        return unreachable(event);
+    }
+  }
+
   return {
     handle(event, nowMs) {
       if (policy.kind === 'rival') policy.clocks.observe?.(event, nowMs);
-      switch (event.kind) {
-        case 'arrived':
-          return arrived(event.job, nowMs);
-        case 'tokens': {
-          const placement = placements.get(event.jobId);
-          if (placement?.kind !== 'sent') return NO_EFFECTS;
-          const first = placement.job.firstTokenAtMs === null;
-          placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
-          return first ? sendQueued(nowMs, false) : NO_EFFECTS;
-        }
-        case 'ended':
-          return ended(event, nowMs);
-        case 'returned':
-          return returned(event.jobId, nowMs);
-        case 'tick':
-          return tick(nowMs);
-        case 'replica-joined':
-          joined(event.replica);
-          return NO_EFFECTS;
-        case 'replica-leaving':
-          return leaving(event, nowMs);
-        case 'replica-health':
-          return health(event, nowMs);
-        case 'replica-breaker':
-          return breaker(event, nowMs);
-        case 'replica-saturated':
-          saturated(event, nowMs);
-          return NO_EFFECTS;
-        case 'replica-load':
-          loaded(event);
-          return NO_EFFECTS;
-        case 'peer-load':
-          byId.get(event.replicaId)?.queue.peerLoad(event.running + event.waiting);
-          return NO_EFFECTS;
-        case 'metered': {
-          const replica = byId.get(event.replicaId);
-          return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
-        }
-        case 'power-budgets':
-          return budgetsAre(event, nowMs);
-        case 'energy-prices':
-          return NO_EFFECTS;
-        case 'learnt':
-          for (const [replicaId, scales] of event.learning.timeScales) byId.get(replicaId)?.queue.peersLearnt(scales);
-          prompts.peersLearnt(event.learning.bytesPerToken);
-          return NO_EFFECTS;
-        case 'control':
-          return control(event, nowMs);
-        default:
-          return unreachable(event);
-      }
+      return settleWorkflows(handle(event, nowMs), nowMs);
     },
+    workflow: (tenant, workflowId, nowMs) => workflows.status(tenant, workflowId, nowMs),
     hasOther(jobId) {
       const placement = placements.get(jobId);
       return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });
@@ -903,8 +1073,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return {
         replicas: replicas.map((replica) => ({
           replicaId: replica.spec.replicaId,
-          state: replica.leaving === null ? replica.state : 'draining',
+          state: replica.leaving === null ? (replica.rest?.kind === 'lost' ? 'down' : replica.state) : 'draining',
           breaker: replica.breaker.kind,
+          ...(replica.rest === null ? {} : { rest: replica.rest.kind }),
           room: roomOf(replica, slowStartMs, nowMs),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
@@ -934,6 +1105,11 @@ const PHASES = ['prefill', 'decode'] as const;
 function aloneMs(belief: PerformanceModel, promptTokens: number, cachedTokens: number, outputTokens: number): number {
   const decode = { sequences: 1, contextTokens: promptTokens + outputTokens / 2 };
   return belief.prefillTimeMs({ tokens: promptTokens - cachedTokens, contextTokens: cachedTokens }, belief.fastest) + (outputTokens > 1 ? (outputTokens - 1) * belief.decodeTimeMs(decode, belief.fastest) : 0);
+}
+
+/** Its own limit, or what its workflow allots it. */
+function dueAtMs({ slo: { e2eMs } }: JobSpec, arrivedAtMs: number, allottedAtMs = Number.POSITIVE_INFINITY): number {
+  return Math.min(arrivedAtMs + (e2eMs ?? Number.POSITIVE_INFINITY), allottedAtMs);
 }
 
 /** Not all at the same moment, and neither at once nor never: a client that is told a time comes then. */

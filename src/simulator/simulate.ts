@@ -1,7 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import assert from 'node:assert/strict';
-import type { JobId, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
+import type { JobId, JobSpec, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import { createLearnedModel, type LearnedModel } from '../core/learned-model.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
@@ -11,7 +11,7 @@ import type { TruthScale } from '../engine/physics.ts';
 import { createPerformanceModel, type PerformanceModel } from '../frontier/performance-model.ts';
 import type { Route, Routing } from '../core/routing.ts';
 import { powerRange } from '../frontier/power-limited.ts';
-import type { Profile } from '../frontier/profile.ts';
+import type { Profile, SleepCosts } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import type { ReplicaSpec } from '../scheduler/replica.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
@@ -21,6 +21,7 @@ import { createMachineFactory, type MachineOptions } from './machines.ts';
 import { type BudgetHeld, createPowerMeter } from './power-meter.ts';
 import type { RivalFactory } from './rivals/rival.ts';
 import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
+import { type CallTicket, type ComingCall, createWorkflowClients, type SimulatedWorkflow, type WorkflowOutcome } from './workflow-clients.ts';
 
 export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
@@ -30,6 +31,8 @@ export interface SimulationOptions {
   readonly models?: readonly string[];
   /** Who sends each request, in the order of `requests`; default: one tenant, served best effort. */
   readonly tenants?: readonly SimulatedTenant[];
+  /** Beside the requests; of one tenant. */
+  readonly workflows?: readonly SimulatedWorkflow[];
   readonly replicas: number;
   /** What the machines do. The scheduler never sees it. */
   readonly truth: Profile;
@@ -56,6 +59,8 @@ export interface SimulationOptions {
   /** From a demand to the agent's call having been made; the device's own settling comes on top. */
   readonly controlDelayMs?: number;
   readonly mechanisms?: Mechanisms;
+  /** Replicas whose belief says what sleeping costs sleep while the others are enough; default: none do. What it really takes says the truth. */
+  readonly sleep?: { readonly awakeMin: number };
   /** The beliefs are starting profiles, to be learnt from; default: they are taken at their word, with corrections. */
   readonly learns?: boolean;
   /** Joules so far are kept this often, on `energySamples`. */
@@ -109,6 +114,8 @@ export interface RivalPolicy {
 export interface SimulatedRun {
   readonly reports: readonly JobReport[];
   readonly rejected: number;
+  /** Where there were any, in the order of their ends. */
+  readonly workflows?: readonly WorkflowOutcome[];
   /** Of all device groups, idle included, over `durationMs`. */
   readonly energyJ: number;
   /** To the end of the last job, or to `untilMs` if that is later. */
@@ -129,6 +136,7 @@ const BYTES_PER_TOKEN = 4;
 const MODEL = 'model';
 /** What clients ask for, unless they got more. */
 const MAX_OUTPUT_TOKENS = 4096;
+const WORKFLOW_TENANT = 'workflows';
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
 /** As often as a gateway reads them. */
@@ -141,7 +149,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const { power } = options;
   const meter = createPowerMeter();
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
-  const fleet = createSimulatedFleet(replicaIds, (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }), power === undefined ? undefined : (replicaId, powerW, atMs) => meter.draws(replicaId, powerW, atMs));
+  const fleet = createSimulatedFleet(replicaIds, (index) => sleepOf(members[index] as FleetMember), (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }), power === undefined ? undefined : (replicaId, powerW, atMs) => meter.draws(replicaId, powerW, atMs));
   // Replicas of one profile share its model: the scheduler takes idle ones for alike by it.
   const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, options.learns === true ? createLearnedModel(profile) : { model: createPerformanceModel(profile) }]));
   const beliefOf = (index: number): PerformanceModel => learnedBy(index).model;
@@ -149,7 +157,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: members[index]?.models ?? [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
+    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: members[index]?.models ?? [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...sleepBelieved(members[index] as FleetMember), ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
@@ -158,10 +166,15 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     bringUpToDate,
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     energyAccounts: metered,
+    ...(options.sleep === undefined ? {} : { sleep: options.sleep }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
   const energySamples: { atMs: number; energyJ: number }[] = [];
+  const clients = createWorkflowClients(options.workflows ?? [], { model: MODEL, tenant: WORKFLOW_TENANT });
+  /** Those of `requests`, and calls of workflows behind them, by the number that a job is named by. */
+  const sizes: Pick<WorkloadRequest, 'promptTokens' | 'outputTokens' | 'prefixBlocks'>[] = [...requests];
+  const tickets = new Map<JobId, CallTicket>();
   let rejected = 0;
   let cachedPromptTokens = 0;
   let nowMs = 0;
@@ -207,15 +220,18 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   function perform(effect: Effect): void {
     switch (effect.kind) {
       case 'dispatch': {
-        const request = requests[indexOf(effect.jobId)] as WorkloadRequest;
+        const request = sizes[indexOf(effect.jobId)] as WorkloadRequest;
         const { prefixBlocks } = request;
         const submitted = fleet.submit(effect.replicaId, { id: effect.jobId, promptTokens: Math.max(1, request.promptTokens), outputTokens: Math.max(1, request.outputTokens), ...(prefixBlocks === undefined ? {} : { prefixBlocks }) }, nowMs);
         if (submitted.kind === 'rejected') tell({ kind: 'ended', jobId: effect.jobId, outcome: 'failed' });
         return;
       }
-      case 'reject':
+      case 'reject': {
         rejected += 1;
+        const ticket = ticketOf(effect.jobId);
+        if (ticket !== null) clients.refused(ticket);
         return;
+      }
       case 'demand': {
         // What the devices were told last they need not be told again. Not every first demand changes anything for the scheduler: a
         // belief's fastest point may be below the device's default clock.
@@ -227,10 +243,21 @@ export function simulate(options: SimulationOptions): SimulatedRun {
         fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null, ...(powerLimitW === undefined ? {} : { powerLimitW }) }, nowMs + controlDelayMs);
         return;
       }
-      case 'report':
-        reports.push(effect.report);
+      case 'sleep':
+      case 'wake':
+        fleet.rest(effect.replicaId, effect.kind === 'sleep' ? 'asleep' : 'awake', nowMs);
         return;
+      case 'report': {
+        reports.push(effect.report);
+        const ticket = ticketOf(effect.report.jobId);
+        if (ticket === null) return;
+        if (effect.report.outcome === 'finished') clients.ended(ticket, nowMs);
+        else clients.refused(ticket);
+        return;
+      }
       case 'settled':
+      case 'workflow-declared':
+      case 'workflow-ended':
       case 'left':
         return;
       default:
@@ -250,7 +277,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const tokens = fleet.takeTokens(event);
     if (streaming && tokens > 0) tell({ kind: 'tokens', jobId, tokens });
     if (!finished) return;
-    const { promptTokens } = requests[indexOf(jobId)] as WorkloadRequest;
+    const { promptTokens } = sizes[indexOf(jobId)] as WorkloadRequest;
     cachedPromptTokens += cachedTokens;
     tell({ kind: 'ended', jobId, outcome: 'finished', usage: { promptTokens, cachedTokens, outputTokens } });
   }
@@ -265,6 +292,24 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     });
   }
 
+  function ticketOf(jobId: JobId): CallTicket | null {
+    const ticket = tickets.get(jobId);
+    tickets.delete(jobId);
+    return ticket ?? null;
+  }
+
+  function call({ workflow, workflowId, node, slo, ticket }: ComingCall): void {
+    const { promptTokens, outputTokens, stage } = node;
+    const jobId = String(sizes.push({ promptTokens, outputTokens }) - 1) as JobId;
+    tickets.set(jobId, ticket);
+    const { told, deadlineMs, name = 'workflow', sloClass } = workflow;
+    const part: Pick<JobSpec, 'workflow'> = told === 'declared' ? { workflow: { workflowId, stage } } : told === 'discovered' ? { workflow: { workflowId, stage, discovered: { deadlineMs, name } } } : {};
+    tell({
+      kind: 'arrived',
+      job: { jobId, model: MODEL, tenant: WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
+    });
+  }
+
   for (const replicaId of replicaIds) {
     tell({ kind: 'control', replicaId, controlled: true, pointId: null });
     tell({ kind: 'replica-health', replicaId, state: 'up' });
@@ -275,11 +320,12 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
   let sampleAtMs = options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
   let steps = 0;
-  while (arriving < requests.length || reports.length + rejected < requests.length || nowMs < untilMs) {
+  while (arriving < requests.length || reports.length + rejected < sizes.length || !clients.isDone() || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
-    const { brought, applied } = fleet.advanceTo(nowMs);
+    const { brought, applied, rested } = fleet.advanceTo(nowMs);
+    for (const { replicaId, state } of rested) tell({ kind: 'replica-rest', replicaId, state });
     for (const { replicaId, pointId, powerLimitW } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) });
     for (const event of brought) tellBrought(event);
     for (let next = power?.schedule[nextBudgets]; next !== undefined && next.atMs <= nowMs; next = power?.schedule[nextBudgets]) {
@@ -297,14 +343,18 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs = ticksOnce(policy) ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
+      tickAtMs = ticksOnce(policy) && options.sleep === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
+    for (const coming of clients.take(nowMs)) {
+      if (coming.kind === 'declare') tell({ kind: 'workflow-declared', workflow: coming.workflow });
+      else call(coming.call);
+    }
     if (++steps % PROGRESS_EVERY_STEPS === 0) options.onProgress?.(nowMs);
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
+  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
 }
 
 /** In one word, to tell whether devices were told it before. */
@@ -315,6 +365,16 @@ function settingOf({ point, powerLimitW }: Extract<Effect, { kind: 'demand' }>):
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */
 function ticksOnce({ kind }: PlannerPolicy): boolean {
   return kind === 'max-clock' || kind === 'static';
+}
+
+function sleepOf({ truth }: FleetMember): SleepCosts {
+  assert(truth.sleep !== undefined, `${truth.name}: a server whose sleep nothing is known of is never put to sleep`);
+  return truth.sleep;
+}
+
+/** Of a machine that has no such mode nobody believes any. */
+function sleepBelieved({ truth, belief: { sleep } }: FleetMember): { readonly sleep?: SleepCosts } {
+  return sleep === undefined || truth.sleep === undefined ? {} : { sleep };
 }
 
 /** As a gateway sees it: the blocks that the prompt fills, for of one begun nobody can say what it will be. */

@@ -4,6 +4,8 @@ import type { JobId, ReplicaId } from '../core/job.ts';
 import type { EngineEvent, EngineRequest, Submission } from '../engine/batching.ts';
 import { createIndexedHeap, type HeapItem } from '../engine/indexed-heap.ts';
 import type { EmulatedReplica } from '../engine/replica.ts';
+import { wakePowerW } from '../core/sleep-worth.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
 
 /** What the devices of a replica are to be set to; `null`: default clocks. */
 export interface Setting {
@@ -29,15 +31,23 @@ export interface Applied {
   readonly powerLimitW?: number | null;
 }
 
+/** A server that fell asleep, or woke. */
+export interface Rested {
+  readonly replicaId: ReplicaId;
+  readonly state: 'asleep' | 'awake';
+}
+
 /** Time never goes back from call to call. */
 export interface SimulatedFleet {
   /** Nothing happens by itself before this instant; `Infinity` when all is idle and settled. */
   nextAtMs(): number;
   /** Lets all that is due by then happen; it must be no later than `nextAtMs()`. */
-  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly Applied[] };
+  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly Applied[]; readonly rested: readonly Rested[] };
   submit(replicaId: ReplicaId, request: EngineRequest<JobId>, nowMs: number): Submission;
   /** The latest demand wins over one that has not been applied yet. */
   set(replicaId: ReplicaId, setting: Setting, atMs: number): void;
+  /** Its server is put to sleep, or woken, as its profile says that this goes; when it has gone so, `advanceTo` tells. */
+  rest(replicaId: ReplicaId, to: 'asleep' | 'awake', nowMs: number): void;
   /** At once, whatever is on its way: watts of each group. */
   limitPower(replicaId: ReplicaId, watts: number | null, nowMs: number): void;
   /** Output tokens of streams there that were not handed out before, and when the last of them came. */
@@ -57,6 +67,8 @@ interface FleetReplica extends HeapItem {
   readonly machine: EmulatedReplica<JobId>;
   /** A setting on its way to the devices. */
   pending: (Setting & { readonly atMs: number }) | null;
+  /** Its server is on its way to sleep, or to wake. */
+  resting: { readonly to: 'asleep' | 'awake'; readonly atMs: number } | null;
   /** When something next happens here. */
   nextAtMs: number;
   /** Tokens handed out of each request that has its first. */
@@ -66,20 +78,22 @@ interface FleetReplica extends HeapItem {
   seenAtMs: number;
 }
 
-/** `create` is given what to deliver to, because events must be known by their replica. `onPower`: told of each replica's draw whenever it may have changed. */
+/** `create` is given what to deliver to, because events must be known by their replica. `sleepOf`: what sleeping takes there, in truth. `onPower`: told of each replica's draw whenever it may have changed. */
 export function createSimulatedFleet(
   replicaIds: readonly ReplicaId[],
+  sleepOf: (index: number) => SleepCosts,
   create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>,
   onPower?: (replicaId: ReplicaId, powerW: number, nowMs: number) => void,
 ): SimulatedFleet {
   const brought: Brought[] = [];
   const applied: Applied[] = [];
+  const rested: Rested[] = [];
   const byNext = createIndexedHeap<FleetReplica>((a, b) => a.nextAtMs < b.nextAtMs || (a.nextAtMs === b.nextAtMs && a.index < b.index));
   const replicas = replicaIds.map((replicaId, index): FleetReplica => {
     const machine = create(index, (events) => {
       for (const { kind, id, outputTokens, cachedTokens } of events) brought.push({ replicaId, jobId: id, finished: kind === 'finished', outputTokens, cachedTokens });
     });
-    return { index, replicaId, machine, pending: null, nextAtMs: machine.nextEventAtMs(), handedOut: new Map(), clockMhzMs: 0, busyMs: 0, seenAtMs: 0, heapSlot: -1 };
+    return { index, replicaId, machine, pending: null, resting: null, nextAtMs: machine.nextEventAtMs(), handedOut: new Map(), clockMhzMs: 0, busyMs: 0, seenAtMs: 0, heapSlot: -1 };
   });
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
   for (const replica of replicas) byNext.push(replica);
@@ -97,7 +111,7 @@ export function createSimulatedFleet(
     machine.advanceTo(nowMs);
   }
   function placeInOrder(replica: FleetReplica): void {
-    const nextAtMs = Math.min(replica.machine.nextEventAtMs(), replica.pending?.atMs ?? Number.POSITIVE_INFINITY);
+    const nextAtMs = Math.min(replica.machine.nextEventAtMs(), replica.pending?.atMs ?? Number.POSITIVE_INFINITY, replica.resting?.atMs ?? Number.POSITIVE_INFINITY);
     if (nextAtMs === replica.nextAtMs) return;
     byNext.remove(replica);
     replica.nextAtMs = nextAtMs;
@@ -120,18 +134,27 @@ export function createSimulatedFleet(
     applied.push({ replicaId, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) });
   }
 
+  /** Asleep it draws what its profile says; awake it idles again. */
+  function settle(replica: FleetReplica, to: 'asleep' | 'awake', nowMs: number): void {
+    replica.resting = null;
+    replica.machine.rest(to === 'asleep' ? sleepOf(replica.index).powerW : null, nowMs);
+    rested.push({ replicaId: replica.replicaId, state: to });
+  }
+
   return {
     nextAtMs: () => byNext.first()?.nextAtMs ?? Number.POSITIVE_INFINITY,
     advanceTo(nowMs) {
       brought.length = 0;
       applied.length = 0;
+      rested.length = 0;
       for (let replica = byNext.first(); replica !== undefined && replica.nextAtMs <= nowMs; replica = byNext.first()) {
         bringTo(replica, nowMs);
         if (replica.pending !== null && replica.pending.atMs <= nowMs) apply(replica, replica.pending, nowMs);
+        if (replica.resting !== null && replica.resting.atMs <= nowMs) settle(replica, replica.resting.to, nowMs);
         placeInOrder(replica);
         onPower?.(replica.replicaId, replica.machine.powerW(), nowMs);
       }
-      return { brought, applied };
+      return { brought, applied, rested };
     },
     submit(replicaId, request, nowMs) {
       const replica = of(replicaId);
@@ -154,6 +177,17 @@ export function createSimulatedFleet(
       limit(replica, watts, nowMs);
       placeInOrder(replica);
       onPower?.(replicaId, replica.machine.powerW(), nowMs);
+    },
+    rest(replicaId, to, nowMs) {
+      const replica = of(replicaId);
+      const { machine } = replica;
+      const sleep = sleepOf(replica.index);
+      bringTo(replica, nowMs);
+      // Falling asleep it idles still; loading, it draws what that takes.
+      if (to === 'awake') machine.rest(wakePowerW(sleep, machine.idlePowerW(machine.clockListMhz.at(-1) as number)), nowMs);
+      replica.resting = { to, atMs: nowMs + (to === 'awake' ? sleep.wakeMs : sleep.sleepMs) };
+      placeInOrder(replica);
+      onPower?.(replicaId, machine.powerW(), nowMs);
     },
     newTokens(replicaId, nowMs, each) {
       const { handedOut, machine } = of(replicaId);

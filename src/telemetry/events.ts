@@ -8,6 +8,7 @@ import type { JobReport, RejectReason } from '../scheduler/events.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
 import { createEnergyMetrics, type EnergyReadings } from './energy-metrics.ts';
 import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } from './gen-ai-metrics.ts';
+import { createPowerMetrics, type PowerReadings } from './power-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
 import { createRegistry, type Registry } from './registry.ts';
 
@@ -24,6 +25,10 @@ export interface Telemetry {
   /** It is out of the fleet: its series end. */
   replicaLeft(replicaId: ReplicaId): void;
   replicaBreaker(replicaId: ReplicaId, state: 'closed' | 'open' | 'half-open', why: string): void;
+  /** Its server was told to sleep, or to wake. */
+  restAsked(replicaId: ReplicaId, to: 'asleep' | 'awake'): void;
+  /** What became of that, or how it was found. */
+  replicaRest(replicaId: ReplicaId, state: 'awake' | 'asleep' | 'cannot' | 'lost', why: string): void;
   /** It has refused a request because it has too many. */
   replicaSaturated(replicaId: ReplicaId): void;
   /** Of one node's agent. */
@@ -46,9 +51,11 @@ export interface Telemetry {
   energyMeter(group: string, why: string | null): void;
   /** Why the file of accounts cannot be written; `null`: it is again. */
   energyFile(why: string | null): void;
+  /** An operator has set a power budget until then; `null`: that is over. */
+  powerOverridden(name: string, watts: number | null, until: string | null): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly power?: PowerReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
 }
 
 /** Actual minus predicted: below zero it came sooner. */
@@ -58,6 +65,7 @@ const ERROR_BOUNDS_S = [-2.5, -1, -0.5, -0.25, -0.1, -0.05, -0.02, -0.01, 0, 0.0
 export function createTelemetry(log: Logger, meter: Meter | null = null, registry: Registry = createRegistry()): Telemetry {
   const genAi = createGenAiMetrics(registry, meter);
   const energy = createEnergyMetrics(registry);
+  const power = createPowerMetrics(registry);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
   const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
   const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
@@ -72,6 +80,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const retries = registry.counter({ name: 'paceline_upstream_retries_total', help: 'Requests that a replica refused (429, 503) and another was asked for.', labels: ['replica'] });
   const fallbacks = registry.counter({ name: 'paceline_model_fallbacks_total', help: 'Requests for a model without a replica that went on to another model.', labels: ['from', 'to'] });
   const healthChanges = registry.counter({ name: 'paceline_replica_health_changes_total', help: 'Times a replica came up or went down.', labels: ['replica', 'state'] });
+  const restCalls = registry.counter({ name: 'paceline_replica_rest_calls_total', help: 'Times its server was told to sleep (asleep) or to wake (awake).', labels: ['replica', 'to'] });
   const breakerChanges = registry.counter({ name: 'paceline_replica_breaker_changes_total', help: 'Times the breaker of a replica opened, half opened or closed.', labels: ['replica', 'state'] });
   const saturations = registry.counter({ name: 'paceline_replica_saturated_total', help: 'Requests that a replica refused because it had too many (429, or 503 of an overloaded server).', labels: ['replica'] });
   const controlLosses = registry.counter({ name: 'paceline_clock_control_losses_total', help: 'Times the agent or its lease was lost.' });
@@ -94,6 +103,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const replicaUp = registry.gauge({ name: 'paceline_replica_up', help: '1 when the replica takes requests.', labels: ['replica'] });
   const replicaState = registry.gauge({ name: 'paceline_replica_state', help: '1 for the state of each replica: up, draining or down.', labels: ['replica', 'state'] });
   const replicaBreaker = registry.gauge({ name: 'paceline_replica_breaker', help: '1 for the state of its breaker: closed, open or half-open.', labels: ['replica', 'state'] });
+  const replicaRest = registry.gauge({ name: 'paceline_replica_rest', help: '1 for the state of a server that may sleep: awake, falling-asleep, asleep, waking or lost (it does not wake).', labels: ['replica', 'state'] });
   const replicaRoom = registry.gauge({ name: 'paceline_replica_room', help: 'Requests that it may have at once now: its concurrency, or less while it starts slowly or is saturated.', labels: ['replica'] });
   const replicaRunning = registry.gauge({ name: 'paceline_replica_running_streams', help: 'Our requests that have their first token.', labels: ['replica'] });
   const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
@@ -159,6 +169,15 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       if (state === 'open') log.warn({ replicaId, why }, `the breaker of replica ${replicaId} is open: it gets requests only where no other serves their model`);
       else log.info({ replicaId, why }, `the breaker of replica ${replicaId} is ${state}`);
     },
+    restAsked: (replicaId, to) => {
+      restCalls.add([replicaId, to]);
+      log.info({ replicaId }, to === 'asleep' ? `replica ${replicaId} is not needed: it is put to sleep` : `replica ${replicaId} is woken`);
+    },
+    replicaRest: (replicaId, state, why) => {
+      if (state === 'cannot') log.warn({ replicaId, why }, `replica ${replicaId} cannot be put to sleep, and stays awake: ${why}. vLLM has its sleep mode with VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode`);
+      else if (state === 'lost') log.warn({ replicaId, why }, `replica ${replicaId} does not wake: ${why}. It counts as down until it does`);
+      else log.debug({ replicaId, why }, `replica ${replicaId} is ${state}`);
+    },
     replicaSaturated: (replicaId) => {
       saturations.add([replicaId]);
       log.debug({ replicaId }, `replica ${replicaId} is saturated`);
@@ -199,9 +218,13 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       if (why === null) log.info('the accounts of energy are written down again');
       else log.error({ why }, 'the accounts of energy cannot be written down; they are kept in memory until they can');
     },
+    powerOverridden: (name, watts, until) => {
+      if (watts === null) log.info({ budget: name }, `power budget ${name} is as configured again`);
+      else log.info({ budget: name, watts, until }, `power budget ${name} was set to ${watts} W by an operator until ${until}`);
+    },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRest, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
       for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
@@ -215,6 +238,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
         replicaState.set([replicaId, replica.state], 1);
         replicaBreaker.set([replicaId, replica.breaker], 1);
+        if (replica.rest !== undefined) replicaRest.set([replicaId, replica.rest], 1);
         replicaRoom.set([replicaId], replica.room);
         replicaRunning.set([replicaId], replica.runningStreams);
         replicaWaiting.set([replicaId], replica.waitingPrompts);
@@ -233,6 +257,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       memory.set([], now.process.residentBytes);
       cpu.total([], now.process.cpuS);
       if (now.energy !== undefined) energy.update(now.energy);
+      if (now.power !== undefined) power.update(now.power);
       return registry.render();
     },
   };

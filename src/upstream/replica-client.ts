@@ -63,8 +63,10 @@ export interface Call {
 
 export interface ReplicaClient {
   send(request: OutgoingRequest, sink: AnswerSink): Call;
-  /** For probes and metrics; resolves with the status and at most `bytesMax` of the body. */
+  /** For probes, metrics and calls to the server itself; resolves with the status and at most `bytesMax` of the body. */
   get(path: string, options: { readonly timeoutMs: number; readonly bytesMax: number }): Promise<{ readonly statusCode: number; readonly body: Buffer }>;
+  /** The same, without a body of its own. */
+  post(path: string, options: { readonly timeoutMs: number; readonly bytesMax: number }): Promise<{ readonly statusCode: number; readonly body: Buffer }>;
   close(): Promise<void>;
 }
 
@@ -268,8 +270,8 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
     };
   }
 
-  async function get(path: string, { timeoutMs, bytesMax }: { readonly timeoutMs: number; readonly bytesMax: number }): Promise<{ statusCode: number; body: Buffer }> {
-    const answer = await probes.request({ path, method: 'GET', headers: authorization, signal: AbortSignal.timeout(timeoutMs) });
+  async function ask(method: 'GET' | 'POST', path: string, { timeoutMs, bytesMax }: { readonly timeoutMs: number; readonly bytesMax: number }): Promise<{ statusCode: number; body: Buffer }> {
+    const answer = await probes.request({ path, method, headers: authorization, signal: AbortSignal.timeout(timeoutMs) });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
@@ -282,7 +284,8 @@ export function createReplicaClient(options: ReplicaClientOptions): ReplicaClien
 
   return {
     send,
-    get,
+    get: (path, limits) => ask('GET', path, limits),
+    post: (path, limits) => ask('POST', path, limits),
     close: async () => {
       clearInterval(sweep);
       await Promise.all([probes.destroy(), connections.close()]);

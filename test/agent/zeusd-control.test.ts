@@ -71,6 +71,17 @@ function demand(clockMhz: number | null, options: { replicaId?: ReplicaId; holdM
 }
 
 const held = (watched: Watched) => eventually(() => watched.state() === 'held');
+test('a power limit is not set, for nobody could put it back, which is said once; the clocks of the same demand are', async () => {
+  const stub = await zeusd();
+  const watched = control(stub);
+  await held(watched);
+  for (const powerLimitW of [700, 600, null]) watched.demand({ ...demand(900), powerLimitW });
+  await eventually(() => watched.told.at(-1)?.pointId === 'c900');
+  expect(watched.warnings.filter((warning) => warning.includes('power limit'))).toHaveLength(1);
+  expect(watched.powerLimits()).toBe('refused');
+  expect(new Set(stub.commands.map(({ what }) => what))).toEqual(new Set(['reset', 'lock']));
+});
+
 const locks = ({ commands }: StubZeusd) => commands.filter(({ what }) => what === 'lock');
 
 test('warns once of what it means that there are no leases, and first resets what an earlier gateway left', async () => {

@@ -15,7 +15,7 @@ const [fast, slow] = (['fast', 'slow'] as const).map((name) => {
   return path;
 }) as [string, string];
 
-const NONE = { replicas: undefined, truth: undefined, belief: undefined, fleet: undefined, 'time-error': 0, 'power-error': 0, noise: 0, 'switch-outliers': undefined, 'power-cap': undefined };
+const NONE = { replicas: undefined, truth: undefined, belief: undefined, fleet: undefined, 'time-error': 0, 'power-error': 0, noise: 0, 'switch-outliers': undefined, 'power-cap': undefined, sleep: undefined, 'awake-min': 1 };
 
 function names(fleet: string): string[] {
   return readFleet({ ...NONE, fleet }).members.map(({ truth, belief }) => `${truth.name} believed ${belief.name}`);
@@ -51,4 +51,26 @@ test('without a fleet there are four replicas, and a belief of their own if one 
   const { members, name } = readFleet({ ...NONE, truth: fast, belief: slow, replicas: 1 });
   expect(members.map(({ truth, belief }) => [truth.name, belief.name])).toEqual([['fast', 'slow']]);
   expect(name).toBe('1 replica of fast');
+});
+
+test.each([
+  { sleep: '100:2000:5000', costs: { powerW: 100, sleepMs: 2000, wakeMs: 5000 } },
+  { sleep: '90.5:0:400:700', costs: { powerW: 90.5, sleepMs: 0, wakeMs: 400, wakeEnergyJ: 700 } },
+])('what sleeping costs is said for all: $sleep', ({ sleep, costs }) => {
+  const { members, sleep: rule } = readFleet({ ...NONE, fleet: `2x${fast},${slow}`, sleep, 'awake-min': 2 });
+  expect(members.map(({ truth, belief }) => [truth.sleep, belief.sleep])).toEqual(members.map(() => [costs, costs]));
+  expect(members[0].truth, 'replicas of one profile share it still').toBe(members[1]?.truth);
+  expect(rule).toEqual({ awakeMin: 2 });
+});
+
+test.each([
+  { sleep: 'deep', says: /--sleep: got 'deep', want POWERW:SLEEPMS:WAKEMS/ },
+  { sleep: '100:2000', says: /got '100:2000', want/ },
+  { sleep: '100:1:2:3:4', says: /want POWERW/ },
+  { sleep: '100:-1:5', says: /want POWERW/ },
+  { sleep: '5000:2000:5000', says: /sleep.powerW: got 5000, above the .* W that the group idles at/ },
+  { sleep: '10:2000:5:90000', says: /sleep.wakeEnergyJ: got 90000 J in 5 ms/ },
+  { sleep: 'profile', says: /does not say what sleeping costs/ },
+])('a sleep that makes no sense is refused: $sleep', ({ sleep, says }) => {
+  expect(() => readFleet({ ...NONE, fleet: fast, sleep })).toThrow(says);
 });

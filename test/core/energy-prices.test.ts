@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { cheapestStart, type EnergyPrice, meanPrice } from '../../src/core/energy-prices.ts';
+import { cheapestStart, type EnergyPrice, isAmongCheapest, meanPrice, timeAsCheapMs } from '../../src/core/energy-prices.ts';
 import { createRandom } from '../../src/random/random.ts';
 
 const HOURS: readonly EnergyPrice[] = [
@@ -50,4 +50,19 @@ test('no start on a fine grid is cheaper, over random prices', () => {
       if (meanPrice(prices, atMs, workMs) < thenPrice - 1e-9) throw new Error(`seed ${seed}, round ${round}: ${atMs} is cheaper than ${startAtMs}`);
     }
   }
+});
+
+test.each([
+  ['a dear hour with enough cheap time after it', 0, 400, 150, false],
+  ['a dear hour with too little of it', 0, 400, 301, true],
+  ['a middling hour, with the cheapest after it long enough', 210, 400, 90, false],
+  ['a middling hour, with the cheapest after it too short', 210, 400, 110, true],
+  ['the cheapest hour', 310, 400, 1, true],
+  ['an hour of which all cheap time is past its end', 210, 250, 5, true],
+])('work in pieces goes on in the cheapest hours that suffice: %s', (_what, nowMs, endAtMs, neededMs, goes) => {
+  expect(isAmongCheapest(HOURS, { nowMs, endAtMs, neededMs })).toBe(goes);
+});
+
+test('the time as cheap as now counts what is left of this hour and all that is no dearer', () => {
+  expect([timeAsCheapMs(HOURS, 50, 400), timeAsCheapMs(HOURS, 150, 250), timeAsCheapMs(HOURS, 250, 400), timeAsCheapMs([], 50, 400), timeAsCheapMs([], 500, 400)]).toEqual([350, 50, 150, 350, 0]);
 });

@@ -208,7 +208,7 @@ describe('a workflow', () => {
     const half = graph.solve();
     expect(half.kind === 'meets' ? half.nodes.map(({ timeMs }) => timeMs) : []).toEqual([7, 18]);
     expect(half.kind === 'meets' ? half.nodes[0]?.energyJ : null).toBe(18);
-    expect(() => graph.remains(0, 15, 1.1)).toThrow(/node 0: got a share of 1.1 that is left, want 0 to 1/);
+    expect(() => graph.remains(0, 15, -0.1)).toThrow(/node 0: got a share of -0.1 that is left, want 0 or more/);
     expect(() => graph.remains(0, 15, Number.NaN)).toThrow(/node 0: got a share of NaN/);
   });
 

@@ -1,0 +1,120 @@
+// How long it takes to allot a workflow's slack: the first time, and again after each node's end. Frontiers are calls' on real profiles and made-up
+// convex ones; prints medians and worst cases, `--json` for scripts.
+import { cpus } from 'node:os';
+import { parseArgs } from 'node:util';
+import { callFrontier } from '../../src/core/call-frontier.ts';
+import { createSlackAllotment, lowerHull, topologicalOrder, type TradeOffPoint } from '../../src/core/slack-allotment.ts';
+import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
+import { loadProfile } from '../../src/profile-file.ts';
+import { createRandom, type Random } from '../../src/random/random.ts';
+import { type Graph, SHAPES } from './shapes.ts';
+
+const { values } = parseArgs({ options: { nodes: { type: 'string', default: '100,1000' }, seeds: { type: 'string', default: '3' }, shape: { type: 'string' }, updates: { type: 'string', default: '50' }, json: { type: 'boolean', default: false } } });
+const SIZES = values.nodes.split(',').map(Number);
+const SEEDS = Number(values.seeds);
+const UPDATES = Number(values.updates);
+/** Between all at their fastest and all at their slowest. */
+const DEADLINES = { tight: 0.05, medium: 0.35, loose: 0.85 };
+const models = ['config/profiles/llama-3.1-8b.h200.json', 'config/profiles/llama-3.1-70b.h100-tp4.json'].map((path) => createPerformanceModel(loadProfile(path)));
+const FRONTIERS: Readonly<Record<string, (random: Random) => TradeOffPoint[]>> = { calls: callPoints, 'twelve points': convexPoints };
+
+interface Row {
+  readonly shape: string;
+  readonly nodes: number;
+  readonly edges: number;
+  readonly frontiers: string;
+  readonly deadline: string;
+  readonly firstMs: readonly number[];
+  readonly updateMs: readonly number[];
+}
+
+const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, Node ${process.version}`;
+const shown: object[] = [];
+if (!values.json) process.stdout.write('shape                  nodes  edges  frontiers      deadline  first solution ms    after an end ms\n');
+for (const [shape, make] of Object.entries(SHAPES)) {
+  if (values.shape !== undefined && !shape.startsWith(values.shape)) continue;
+  for (const nodes of SIZES) for (const frontiers of Object.keys(FRONTIERS)) for (const deadline of Object.keys(DEADLINES) as (keyof typeof DEADLINES)[]) {
+    const { firstMs, updateMs, ...row } = measure(shape, make, nodes, frontiers, deadline);
+    const times = { firstMedianMs: median(firstMs), firstWorstMs: Math.max(...firstMs), updateMedianMs: median(updateMs), updateWorstMs: Math.max(...updateMs) };
+    shown.push({ ...row, ...times });
+    if (!values.json) process.stdout.write(`${row.shape.padEnd(22)} ${String(row.nodes).padStart(5)} ${String(row.edges).padStart(6)}  ${row.frontiers.padEnd(13)}  ${row.deadline.padEnd(8)}  ${times.firstMedianMs.toFixed(2).padStart(8)} ${times.firstWorstMs.toFixed(2).padStart(8)}  ${times.updateMedianMs.toFixed(3).padStart(8)} ${times.updateWorstMs.toFixed(3).padStart(7)}\n`);
+  }
+}
+if (values.json) process.stdout.write(`${JSON.stringify({ machine, seeds: SEEDS, rows: shown }, null, 2)}\n`);
+else process.stdout.write(`Median and worst of ${SEEDS} graphs, and of ${UPDATES} ends in each. ${machine}\n`);
+
+function measure(shape: string, make: (typeof SHAPES)[string], nodes: number, kind: string, deadline: keyof typeof DEADLINES): Row {
+  const firstMs: number[] = [];
+  const updateMs: number[] = [];
+  let edges = 0;
+  // The first seed is played twice: what is compiled on the way is not what is asked.
+  for (let seed = 0; seed <= SEEDS; seed++) {
+    const random = createRandom(Math.max(1, seed), `${shape} ${nodes} ${kind}`);
+    const graph = make(nodes, random);
+    const frontiers = Array.from({ length: nodes }, () => (FRONTIERS[kind] as (typeof FRONTIERS)[string])(random));
+    const played = play(graph, frontiers, DEADLINES[deadline], random);
+    edges = graph.edges.length;
+    if (seed === 0) continue;
+    firstMs.push(played.firstMs);
+    updateMs.push(...played.updateMs);
+  }
+  return { shape, nodes, edges, frontiers: kind, deadline, firstMs, updateMs };
+}
+
+function play(graph: Graph, frontiers: readonly TradeOffPoint[][], share: number, random: Random): { firstMs: number; updateMs: number[] } {
+  const hulls = frontiers.map(lowerHull);
+  const [fastestMs, slowestMs] = [longestMs(graph, hulls.map((hull) => (hull[0] as TradeOffPoint).timeMs)), longestMs(graph, hulls.map((hull) => (hull.at(-1) as TradeOffPoint).timeMs))];
+  const deadlineMs = fastestMs + share * (slowestMs - fastestMs);
+  const startMs = performance.now();
+  const allotment = createSlackAllotment({ frontiers, edges: graph.edges, deadlineMs });
+  let solved = allotment.solve();
+  const firstMs = performance.now() - startMs;
+  const updateMs: number[] = [];
+  const order = topologicalOrder(graph.nodes, graph.edges);
+  // Most end as they were allotted; every so often one is early or late, and all behind it is allotted anew.
+  const step = Math.max(1, Math.floor(graph.nodes / UPDATES));
+  for (const [index, node] of order.entries()) {
+    if (solved.kind === 'infeasible') break;
+    const { startAtMs, timeMs } = solved.nodes[node] as (typeof solved.nodes)[number];
+    if (index % step !== step - 1) {
+      allotment.endedAt(node, startAtMs + timeMs);
+      continue;
+    }
+    allotment.solve();
+    const beganMs = performance.now();
+    allotment.endedAt(node, startAtMs + timeMs * (0.85 + 0.25 * random()));
+    solved = allotment.solve();
+    updateMs.push(performance.now() - beganMs);
+  }
+  return { firstMs, updateMs };
+}
+
+function longestMs({ nodes, edges }: Graph, timesMs: readonly number[]): number {
+  const endsAtMs = [...timesMs];
+  const before: number[][] = Array.from({ length: nodes }, () => []);
+  for (const [from, to] of edges) before[to]?.push(from);
+  for (const node of topologicalOrder(nodes, edges)) endsAtMs[node] = (timesMs[node] as number) + Math.max(0, ...(before[node] as number[]).map((other) => endsAtMs[other] as number));
+  return Math.max(...endsAtMs);
+}
+
+/** Of a call of usual sizes on one of the profiles, or for one in ten of a tool. */
+function callPoints(random: Random): TradeOffPoint[] {
+  if (random() < 0.1) return [{ timeMs: 50 + 2_000 * random() ** 2, energyJ: 0 }];
+  return callFrontier(models[random() < 0.7 ? 0 : 1] as (typeof models)[number], { promptTokens: 100 + Math.floor(4_000 * random() ** 2), outputTokens: 20 + Math.floor(800 * random() ** 2), company: 1 + Math.floor(random() * 16) });
+}
+
+/** Twelve of unlike steepness, all on the hull. */
+function convexPoints(random: Random): TradeOffPoint[] {
+  let [timeMs, energyJ, slope] = [10 + 300 * random(), 20 + 300 * random(), 0.5 + 2 * random()];
+  return Array.from({ length: 12 }, () => {
+    const at = { timeMs, energyJ };
+    const longer = timeMs * (0.03 + 0.12 * random());
+    slope *= 0.6 + 0.3 * random();
+    [timeMs, energyJ] = [timeMs + longer, energyJ - slope * longer];
+    return at;
+  });
+}
+
+function median(samples: readonly number[]): number {
+  return samples.toSorted((a, b) => a - b)[samples.length >> 1] ?? Number.NaN;
+}

@@ -1,0 +1,293 @@
+// One workflow under way: what of it has begun and ended, and by when each part that can run now is due so that all of it is in time for
+// the least energy. Allotted anew whenever a part ends early or late, a call turns out larger, or time passes.
+import assert from 'node:assert/strict';
+import { createSlackAllotment, type SlackAllotment, topologicalOrder, type TradeOffPoint } from './slack-allotment.ts';
+import type { WorkflowEdge } from './workflow.ts';
+
+/** A part as it is expected to be. */
+export interface RunPart {
+  readonly stage: string;
+  readonly kind: 'call' | 'tool';
+  /** A call's by operating point; of a tool one point, its time, without energy. */
+  readonly frontier: readonly TradeOffPoint[];
+  /** Standard deviation of its time at its fastest: what a call's length is uncertain by. */
+  readonly spreadMs: number;
+}
+
+/** `late`: even the fastest would not be in time, as far as is expected; `lost`: not even if all that is left came to half of it. */
+export type RunVerdict = 'meets' | 'late' | 'lost';
+
+export interface PartStatus {
+  readonly stage: string;
+  readonly kind: 'call' | 'tool';
+  readonly state: 'waiting' | 'running' | 'ended';
+  /** As allotted; of what has begun or ended when that was. Instants. */
+  readonly startAtMs: number;
+  readonly dueAtMs: number;
+  /** Of what is left of it. */
+  readonly energyJ: number;
+}
+
+export interface WorkflowRun {
+  readonly verdict: () => RunVerdict;
+  has(stage: string): boolean;
+  stateOf(stage: string): PartStatus['state'] | null;
+  /** One more part, needing the ends of these. */
+  add(part: RunPart, needs: readonly string[]): void;
+  /** A call has come: all that it needs has ended, as far as that was not known; what is a call that still runs it does not need. */
+  began(stage: string, nowMs: number): void;
+  /** What is left of it would take so long at its fastest, give or take `spreadMs`. Counts from the next `allot`. */
+  progressed(stage: string, leftMs: number, spreadMs: number): void;
+  ended(stage: string, nowMs: number): void;
+  /** It is to be done again. */
+  failed(stage: string): void;
+  /** All that is expected has ended; tools that nothing waits for have had their time. */
+  isOver(nowMs: number): boolean;
+  /** `caution`: standard deviations of the path's time that are kept in reserve. Until the next change. */
+  allot(nowMs: number, caution: number): void;
+  /** By when a call that runs or may come now is due, by the last `allot`; `Infinity` where the whole is lost. */
+  dueAtMs(stage: string): number;
+  /** As of the last `allot`. */
+  parts(): readonly PartStatus[];
+  /** That all of it takes at its fastest, from now on; and what it is expected to take as allotted. */
+  readonly fastestLeftMs: () => number;
+  readonly energyJ: () => number;
+}
+
+export interface WorkflowRunOptions {
+  readonly parts: readonly RunPart[];
+  /** By places in `parts`. */
+  readonly edges: readonly WorkflowEdge[];
+  readonly beganAtMs: number;
+  readonly deadlineAtMs: number;
+}
+
+interface Node {
+  readonly part: RunPart;
+  state: 'waiting' | 'running' | 'ended';
+  beganAtMs: number;
+  endedAtMs: number;
+  /** Of its time, at whichever point. */
+  leftShare: number;
+  spreadMs: number;
+}
+
+/** What is left comes to less than this of what is expected hardly ever. */
+const LUCKY_SHARE = 0.5;
+
+/** Throws `RangeError` as `createSlackAllotment` does: for a cycle, or an edge that names no part. */
+export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs }: WorkflowRunOptions): WorkflowRun {
+  const nodes = parts.map(nodeOf);
+  let edges = given;
+  const places = new Map(parts.map(({ stage }, place) => [stage, place]));
+  let graph = graphOf(nodes.length, edges);
+  let slack = allotmentOf();
+  let allotted: readonly { readonly startAtMs: number; readonly timeMs: number; readonly energyJ: number }[] = nodes.map(() => ({ startAtMs: 0, timeMs: 0, energyJ: 0 }));
+  let latestAtMs: Float64Array = new Float64Array(nodes.length);
+  let verdict: RunVerdict = 'meets';
+  let fastestLeftMs = 0;
+  let energyJ = 0;
+
+  /** Its instants count from the workflow's beginning. */
+  function allotmentOf(): SlackAllotment {
+    const anew = createSlackAllotment({ frontiers: nodes.map(({ part }) => part.frontier), edges, deadlineMs: deadlineAtMs - beganAtMs });
+    for (const [place, { state, endedAtMs }] of nodes.entries()) if (state === 'ended') anew.endedAt(place, endedAtMs - beganAtMs);
+    return anew;
+  }
+
+  function restructure(kept: readonly WorkflowEdge[]): void {
+    edges = kept;
+    graph = graphOf(nodes.length, edges);
+    slack = allotmentOf();
+  }
+
+  function nodeAt(stage: string): { readonly node: Node; readonly place: number } | null {
+    const place = places.get(stage);
+    return place === undefined ? null : { node: nodes[place] as Node, place };
+  }
+
+  function end(place: number, atMs: number): void {
+    const node = nodes[place] as Node;
+    if (node.state === 'ended') return;
+    node.state = 'ended';
+    node.endedAtMs = atMs;
+    node.leftShare = 0;
+    slack.endedAt(place, atMs - beganAtMs);
+  }
+
+  /** Who calls has what it needs: all before it has ended that is not a call we see running. */
+  function endBefore(place: number, nowMs: number): void {
+    const running: number[] = [];
+    const open = [...(graph.needs[place] as number[])];
+    const seen = new Set<number>();
+    for (let next = open.pop(); next !== undefined; next = open.pop()) {
+      if (seen.has(next)) continue;
+      seen.add(next);
+      const { state, part } = nodes[next] as Node;
+      if (state === 'ended') continue;
+      if (state === 'running' && part.kind === 'call') {
+        running.push(next);
+        continue;
+      }
+      end(next, nowMs);
+      open.push(...(graph.needs[next] as number[]));
+    }
+    if (running.length > 0) restructure(edges.filter(([before, after]) => after !== place || !running.includes(before)));
+  }
+
+  /** A tool begins by itself. */
+  function beginTools(): void {
+    for (const place of graph.order) {
+      const node = nodes[place] as Node;
+      if (node.part.kind !== 'tool' || node.state !== 'waiting' || !isReady(place)) continue;
+      node.state = 'running';
+      node.beganAtMs = Math.max(beganAtMs, ...(graph.needs[place] as number[]).map((before) => (nodes[before] as Node).endedAtMs));
+    }
+  }
+
+  function isReady(place: number): boolean {
+    return (graph.needs[place] as number[]).every((before) => (nodes[before] as Node).state === 'ended');
+  }
+
+  /** Of a tool that has taken its time and is still waited for: any moment now. */
+  function toolLeftMs({ part, beganAtMs: fromMs }: Node, nowMs: number): number {
+    return Math.max(0, fromMs + (part.frontier[0]?.timeMs ?? 0) - nowMs);
+  }
+
+  /** Of what is left at its fastest: when all of it has ended, from now on, and the variance along the path that takes longest. */
+  function longestLeft(nowMs: number): { readonly ms: number; readonly variance: number } {
+    const endsMs = new Float64Array(nodes.length);
+    const variances = new Float64Array(nodes.length);
+    let longest = { ms: 0, variance: 0 };
+    for (const place of graph.order) {
+      const { part, state, leftShare, spreadMs } = nodes[place] as Node;
+      if (state === 'ended') continue;
+      let before = { ms: 0, variance: 0 };
+      for (const need of graph.needs[place] as number[]) if ((endsMs[need] as number) > before.ms) before = { ms: endsMs[need] as number, variance: variances[need] as number };
+      const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestOf(part);
+      endsMs[place] = before.ms + ownMs;
+      variances[place] = before.variance + spreadMs ** 2;
+      if ((endsMs[place] as number) > longest.ms) longest = { ms: endsMs[place] as number, variance: variances[place] as number };
+    }
+    return longest;
+  }
+
+  return {
+    verdict: () => verdict,
+    has: (stage) => places.has(stage),
+    stateOf: (stage) => nodeAt(stage)?.node.state ?? null,
+    add(part, needs) {
+      const place = nodes.push(nodeOf(part)) - 1;
+      places.set(part.stage, place);
+      restructure([...edges, ...needs.flatMap((stage) => nodeAt(stage)?.place ?? []).map((before): WorkflowEdge => [before, place])]);
+    },
+    began(stage, nowMs) {
+      const at = nodeAt(stage);
+      if (at === null) return;
+      endBefore(at.place, nowMs);
+      const again = at.node.state === 'ended';
+      at.node.state = 'running';
+      at.node.beganAtMs = nowMs;
+      at.node.leftShare = 1;
+      if (again) restructure(edges);
+    },
+    progressed(stage, leftMs, spreadMs) {
+      const at = nodeAt(stage);
+      if (at?.node.state !== 'running') return;
+      at.node.spreadMs = spreadMs;
+      at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, fastestOf(at.node.part));
+    },
+    ended(stage, nowMs) {
+      const at = nodeAt(stage);
+      if (at !== null) end(at.place, nowMs);
+    },
+    failed(stage) {
+      const at = nodeAt(stage);
+      if (at === null || at.node.state !== 'running') return;
+      at.node.state = 'waiting';
+      at.node.leftShare = 1;
+      at.node.spreadMs = at.node.part.spreadMs;
+    },
+    isOver(nowMs) {
+      beginTools();
+      return nodes.every((node) => node.state === 'ended' || (node.part.kind === 'tool' && node.state === 'running' && toolLeftMs(node, nowMs) === 0));
+    },
+    allot(nowMs, caution) {
+      beginTools();
+      const fromMs = nowMs - beganAtMs;
+      for (const [place, node] of nodes.entries()) {
+        if (node.state === 'ended' || (node.state === 'waiting' && !isReady(place))) continue;
+        const isTool = node.state === 'running' && node.part.kind === 'tool';
+        slack.remains(place, fromMs, isTool ? toolLeftMs(node, nowMs) / Math.max(TINY_MS, fastestOf(node.part)) : node.leftShare);
+      }
+      const left = longestLeft(nowMs);
+      fastestLeftMs = left.ms;
+      const inTimeMs = deadlineAtMs - nowMs;
+      verdict = left.ms <= inTimeMs ? 'meets' : left.ms * LUCKY_SHARE <= inTimeMs ? 'late' : 'lost';
+      // Where there is no room for the reserve, all that there is is used up: everything at its fastest.
+      const plannedMs = Math.max(left.ms + ROUNDING_MS, Math.min(inTimeMs, inTimeMs - caution * Math.sqrt(left.variance)));
+      slack.setDeadline(fromMs + plannedMs);
+      const solved = slack.solve();
+      assert(solved.kind === 'meets', 'the longest path at its fastest is a deadline that can be met');
+      allotted = solved.nodes;
+      energyJ = solved.energyJ;
+      latestAtMs = latestEnds(graph, allotted, fromMs + plannedMs);
+    },
+    dueAtMs(stage) {
+      const at = nodeAt(stage);
+      if (at === null || verdict === 'lost') return verdict === 'lost' ? Number.POSITIVE_INFINITY : deadlineAtMs;
+      // What nothing waits for has until the deadline itself: its reserve is the planner's own caution.
+      if (verdict === 'meets' && (graph.neededBy[at.place] as number[]).length === 0) return deadlineAtMs;
+      return beganAtMs + (latestAtMs[at.place] as number);
+    },
+    parts: () =>
+      nodes.map(({ part: { stage, kind }, state, beganAtMs: fromMs, endedAtMs }, place) => ({
+        stage,
+        kind,
+        state,
+        startAtMs: state === 'waiting' ? beganAtMs + (allotted[place]?.startAtMs ?? 0) : fromMs,
+        dueAtMs: state === 'ended' ? endedAtMs : beganAtMs + (latestAtMs[place] ?? 0),
+        energyJ: state === 'ended' ? 0 : (allotted[place]?.energyJ ?? 0),
+      })),
+    fastestLeftMs: () => fastestLeftMs,
+    energyJ: () => energyJ,
+  };
+}
+
+/** So that a part that takes no time has shares, too; and what rounding may add up to. */
+const TINY_MS = 1e-9;
+const ROUNDING_MS = 1e-3;
+
+function nodeOf(part: RunPart): Node {
+  return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
+}
+
+function fastestOf({ frontier }: RunPart): number {
+  return frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY);
+}
+
+interface Graph {
+  readonly order: readonly number[];
+  readonly needs: readonly number[][];
+  readonly neededBy: readonly number[][];
+}
+
+function graphOf(count: number, edges: readonly WorkflowEdge[]): Graph {
+  const order = topologicalOrder(count, edges);
+  const needs: number[][] = Array.from({ length: count }, () => []);
+  const neededBy: number[][] = Array.from({ length: count }, () => []);
+  for (const [before, after] of edges) {
+    needs[after]?.push(before);
+    neededBy[before]?.push(after);
+  }
+  return { order, needs, neededBy };
+}
+
+/** Of each part the instant by which it must have ended so that what needs it can have the time that it is allotted. */
+function latestEnds({ order, neededBy }: Graph, allotted: readonly { readonly timeMs: number }[], endMs: number): Float64Array {
+  const latest = new Float64Array(allotted.length).fill(endMs);
+  for (const place of order.toReversed()) {
+    for (const after of neededBy[place] as number[]) latest[place] = Math.min(latest[place] as number, (latest[after] as number) - (allotted[after]?.timeMs ?? 0));
+  }
+  return latest;
+}

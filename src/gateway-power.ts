@@ -1,0 +1,349 @@
+// Power budgets and energy prices, as a part of the gateway: series and operators' overrides, by the time of day, become what the
+// scheduler is told at the moment it takes effect, on its own clock.
+import { isDeepStrictEqual } from 'node:util';
+import type { BudgetConfig, Config, PowerConfig, ReplicaConfig, SignalConfig } from './config.ts';
+import { ConfigError } from './config/config-problems.ts';
+import type { EnergyPrice } from './core/energy-prices.ts';
+import type { ReplicaId } from './core/job.ts';
+import type { PowerBudget } from './core/power-budget.ts';
+import type { PerformanceModel } from './frontier/performance-model.ts';
+import { nextChangeAfter, valueAt } from './signals/series.ts';
+import { openSeries, type SeriesPlace, type SeriesSource } from './signals/series-source.ts';
+import { staleFor, type StandingWatts, standingWatts, type WattsFrom } from './signals/standing-watts.ts';
+
+/** Of one budget, as the scheduler uses it. */
+export interface BudgetUse {
+  readonly name: string;
+  readonly allottedW: number;
+  /** `null` where nobody meters it. */
+  readonly drawnW: number | null;
+}
+
+export interface BudgetStatus {
+  readonly name: string;
+  /** `null`: no limit, for nothing is known of it yet. */
+  readonly watts: number | null;
+  readonly from: WattsFrom;
+  /** When it may be another one, by what is known now. */
+  readonly until: string | null;
+  readonly replicas: readonly ReplicaId[];
+  /** What is under it draws at least, with nothing to do at its slowest points; those without a profile are not counted. */
+  readonly idleW: number;
+  readonly allottedW: number | null;
+  readonly drawnW: number | null;
+  /** Since the start: how long more was drawn than it allows, as far as that is metered. */
+  readonly breachS: number;
+  /** `null`: it has no series. For how long that was kept although it has run out or could not be had. */
+  readonly staleS: number | null;
+  readonly trouble: string | null;
+}
+
+export interface PowerSnapshot {
+  readonly budgets: readonly BudgetStatus[];
+  /** `null`: none are configured. */
+  readonly prices: { readonly now: number | null; readonly until: string | null; readonly staleS: number; readonly trouble: string | null } | null;
+}
+
+export type OverrideOutcome = { readonly kind: 'set'; readonly budget: BudgetStatus } | { readonly kind: 'unknown'; readonly names: readonly string[] } | { readonly kind: 'below-idle'; readonly idleW: number };
+
+export interface GatewayPower {
+  /** From here on the scheduler is told. */
+  start(): void;
+  snapshot(): PowerSnapshot;
+  /** For so long, whatever the configuration and its series say; forgotten at a restart. */
+  override(name: string, asked: { readonly watts: number; readonly forMs: number }): OverrideOutcome;
+  endOverride(name: string): OverrideOutcome;
+  /** Throws `ConfigError` where the next configuration cannot be taken over; what comes back does it, and cannot fail. */
+  planned(next: Config, beliefs: Beliefs): () => void;
+  /** Replicas came or went. */
+  fleetChanged(): void;
+  close(): Promise<void>;
+}
+
+/** What is believed of the replicas; of those that have a profile it says what idling draws. */
+export type Beliefs = ReadonlyMap<ReplicaId, PerformanceModel>;
+
+interface Joined {
+  /** All replicas that are here. */
+  readonly replicas: () => readonly ReplicaConfig[];
+  readonly beliefs: () => Beliefs;
+  readonly tell: { budgets(budgets: readonly PowerBudget[]): void; prices(prices: readonly EnergyPrice[]): void };
+  readonly uses: () => readonly BudgetUse[];
+  readonly telemetry: {
+    warning(message: string): void;
+    powerOverridden(name: string, watts: number | null, until: string | null): void;
+  };
+  /** Monotonic milliseconds, the scheduler's. */
+  readonly now: () => number;
+  readonly unixNowMs: () => number;
+}
+
+/** The time of day may be set anew, and what is drawn is looked at: no wait is longer. */
+const LOOK_MS_MAX = 1_000;
+/** By more than this the time of day has been set, and has not just drifted. */
+const CLOCK_STEP_MS = 1_000;
+
+interface Override {
+  readonly watts: number;
+  /** Monotonic: an hour is an hour, whatever is done to the time of day. */
+  readonly endsAtMs: number;
+}
+
+/** Throws `ConfigError` where a file cannot be read, or a budget is below what its replicas draw with nothing to do. */
+export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: Beliefs, joined: Joined): GatewayPower {
+  const { now, unixNowMs, telemetry, tell } = joined;
+  refuseBelowIdle(config, beliefs);
+  let power = config.power;
+  /** By place, so that what stays in the configuration keeps what it knows. */
+  let sources: readonly Source[] = [];
+  let overrides = new Map<string, Override>();
+  let lastW = new Map<string, number>();
+  const breachMs = new Map<string, number>();
+  /** Budgets that are told of as below idling. */
+  const belowIdle = new Set<string>();
+  let toldBudgets: readonly PowerBudget[] = [];
+  let toldPrices: { readonly source: object | null; readonly offsetMs: number } = { source: null, offsetMs: 0 };
+  let lookedAtMs = now();
+  let timer: NodeJS.Timeout | undefined;
+  let phase: 'opened' | 'started' | 'closed' = 'opened';
+  sources = opened(config.power);
+
+  function opened(next: PowerConfig): readonly Source[] {
+    const fresh: Source[] = [];
+    const all = signalsOf(next).map(({ place }) => {
+      const known = [...sources, ...fresh].find((source) => isDeepStrictEqual(source.place, place));
+      if (known !== undefined) return known;
+      const source = { place, series: openSeries(place, { now, onSeries: () => look(), onTrouble: (why) => telemetry.warning(why === null ? `power: ${shownPlace(place)} can be read again` : `power: a series cannot be had, and the last good one stays: ${why}`) }) };
+      fresh.push(source);
+      return source;
+    });
+    // At the start and at a reload somebody is there who can mend it.
+    const problems = fresh.flatMap(({ place, series }) => (place.kind === 'file' && series.series() === null ? [`power: ${series.trouble()?.why ?? place.path}`] : []));
+    if (problems.length > 0) {
+      for (const { series } of fresh) void series.close();
+      throw new ConfigError(problems);
+    }
+    return [...new Set(all)];
+  }
+
+  function takeOver(next: PowerConfig, nextSources: readonly Source[]): void {
+    const gone = sources.filter((source) => !nextSources.includes(source));
+    sources = nextSources;
+    power = next;
+    const names = new Set(next.budgets.map(({ name }) => name));
+    overrides = new Map([...overrides].filter(([name]) => names.has(name)));
+    lastW = new Map([...lastW].filter(([name]) => names.has(name)));
+    for (const name of breachMs.keys()) if (!names.has(name)) breachMs.delete(name);
+    for (const { series } of gone) void series.close();
+    look();
+  }
+
+  function sourceOf(place: SeriesPlace): SeriesSource {
+    return (sources.find((source) => isDeepStrictEqual(source.place, place)) as Source).series;
+  }
+
+  function failingForMs(source: SeriesSource): number {
+    const trouble = source.trouble();
+    return trouble === null ? 0 : now() - trouble.sinceMs;
+  }
+
+  function standing({ name, watts }: BudgetConfig): StandingWatts {
+    const unixMs = unixNowMs();
+    const override = overrides.get(name);
+    const source = watts.kind === 'schedule' ? sourceOf(watts.signal.place) : null;
+    return standingWatts(
+      {
+        configured: watts.kind === 'fixed' ? watts : { kind: 'schedule', series: source?.series() ?? null, failingForMs: source === null ? 0 : failingForMs(source), staleAfterMs: watts.signal.staleAfterMs, fallbackW: watts.fallbackW },
+        override: override === undefined ? null : { watts: override.watts, endsAtUnixMs: unixMs + override.endsAtMs - now() },
+        lastW: lastW.get(name) ?? null,
+      },
+      unixMs,
+    );
+  }
+
+  /** Tells what has changed, and comes back when something will. */
+  function look(): void {
+    if (phase !== 'started') return;
+    clearTimeout(timer);
+    const nowMs = now();
+    for (const [name, { endsAtMs }] of overrides) if (endsAtMs <= nowMs) forgetOverride(name);
+    countBreaches(nowMs);
+    const stands = power.budgets.map((budget) => ({ budget, at: standing(budget), replicaIds: under(budget, joined.replicas()) }));
+    for (const { budget, at, replicaIds } of stands) {
+      if (at.watts !== null && at.from !== 'override') lastW.set(budget.name, at.watts);
+      warnBelowIdle(budget.name, at, idleOf(replicaIds, joined.beliefs()));
+    }
+    const budgets = stands.flatMap(({ budget: { name }, at: { watts }, replicaIds }) => (watts === null ? [] : [{ name, watts, replicaIds }]));
+    if (!isDeepStrictEqual(budgets, toldBudgets)) {
+      toldBudgets = budgets;
+      tell.budgets(budgets);
+    }
+    tellPrices();
+    if (power.budgets.length === 0 && power.prices === null) return;
+    const changesInMs = Math.min(...stands.map(({ at }) => at.changesAtUnixMs), Number.POSITIVE_INFINITY) - unixNowMs();
+    timer = setTimeout(look, Math.max(1, Math.min(LOOK_MS_MAX, changesInMs)));
+    timer.unref();
+  }
+
+  /** Anew where there is another series, where it ends, and where the time of day was set. */
+  function tellPrices(): void {
+    const offsetMs = now() - unixNowMs();
+    const series = power.prices === null ? null : countingPrices(power.prices);
+    if (toldPrices.source === series && (series === null || Math.abs(offsetMs - toldPrices.offsetMs) < CLOCK_STEP_MS)) return;
+    toldPrices = { source: series, offsetMs };
+    tell.prices(series === null ? [] : series.points.map(({ atUnixMs, value }) => ({ fromMs: atUnixMs + offsetMs, price: value })));
+  }
+
+  /** Beyond its end nothing is known, and work waits for no hour that nobody has told of. */
+  function countingPrices({ place, staleAfterMs }: SignalConfig) {
+    const source = sourceOf(place);
+    const series = source.series();
+    return series !== null && unixNowMs() < series.endsAtUnixMs && failingForMs(source) <= staleAfterMs ? series : null;
+  }
+
+  function countBreaches(nowMs: number): void {
+    const sinceMs = nowMs - lookedAtMs;
+    lookedAtMs = nowMs;
+    if (toldBudgets.length === 0) return;
+    const drawn = new Map(joined.uses().map(({ name, drawnW }) => [name, drawnW]));
+    for (const { name, watts } of toldBudgets) if ((drawn.get(name) ?? 0) > watts) breachMs.set(name, (breachMs.get(name) ?? 0) + sinceMs);
+  }
+
+  function warnBelowIdle(name: string, { watts, from }: StandingWatts, idleW: number): void {
+    if (watts === null || watts >= idleW) return void belowIdle.delete(name);
+    if (belowIdle.has(name)) return;
+    belowIdle.add(name);
+    telemetry.warning(`power budget ${name} stands at ${shownW(watts)} (${from}), and what is under it draws ${shownW(idleW)} with nothing to do, at its slowest; it cannot be kept`);
+  }
+
+  function forgetOverride(name: string): void {
+    overrides.delete(name);
+    telemetry.powerOverridden(name, null, null);
+  }
+
+  function status(budget: BudgetConfig, uses: readonly BudgetUse[]): BudgetStatus {
+    const { name, watts } = budget;
+    const at = standing(budget);
+    const replicas = under(budget, joined.replicas());
+    const use = uses.find((candidate) => candidate.name === name);
+    return {
+      name,
+      watts: at.watts,
+      from: at.from,
+      until: shownInstant(at.changesAtUnixMs),
+      replicas,
+      idleW: idleOf(replicas, joined.beliefs()),
+      allottedW: use?.allottedW ?? null,
+      drawnW: use?.drawnW ?? null,
+      breachS: (breachMs.get(name) ?? 0) / 1_000,
+      staleS: watts.kind === 'fixed' ? null : at.staleMs / 1_000,
+      trouble: watts.kind === 'fixed' ? null : (sourceOf(watts.signal.place).trouble()?.why ?? null),
+    };
+  }
+
+  function found(name: string, act: (budget: BudgetConfig) => OverrideOutcome): OverrideOutcome {
+    const budget = power.budgets.find((candidate) => candidate.name === name);
+    return budget === undefined ? { kind: 'unknown', names: power.budgets.map((candidate) => candidate.name) } : act(budget);
+  }
+
+  return {
+    start() {
+      phase = 'started';
+      look();
+    },
+    snapshot() {
+      const uses = power.budgets.length === 0 ? [] : joined.uses();
+      return { budgets: power.budgets.map((budget) => status(budget, uses)), prices: power.prices === null ? null : pricesStatus(power.prices) };
+    },
+    override: (name, { watts, forMs }) =>
+      found(name, (budget) => {
+        const idleW = idleOf(under(budget, joined.replicas()), joined.beliefs());
+        if (watts < idleW) return { kind: 'below-idle', idleW };
+        overrides.set(name, { watts, endsAtMs: now() + forMs });
+        telemetry.powerOverridden(name, watts, shownInstant(unixNowMs() + forMs));
+        look();
+        return { kind: 'set', budget: status(budget, joined.uses()) };
+      }),
+    endOverride: (name) =>
+      found(name, (budget) => {
+        if (overrides.has(name)) forgetOverride(name);
+        look();
+        return { kind: 'set', budget: status(budget, joined.uses()) };
+      }),
+    planned(next, beliefs) {
+      refuseBelowIdle(next, beliefs);
+      const nextSources = opened(next.power);
+      return () => takeOver(next.power, nextSources);
+    },
+    fleetChanged: look,
+    close: async () => {
+      phase = 'closed';
+      clearTimeout(timer);
+      await Promise.all(sources.map(({ series }) => series.close()));
+    },
+  };
+
+  function pricesStatus(signal: SignalConfig): NonNullable<PowerSnapshot['prices']> {
+    const source = sourceOf(signal.place);
+    const unixMs = unixNowMs();
+    const series = countingPrices(signal);
+    return {
+      now: series === null ? null : valueAt(series, unixMs),
+      until: series === null ? null : shownInstant(nextChangeAfter(series, unixMs)),
+      staleS: staleFor(source.series(), failingForMs(source), unixMs) / 1_000,
+      trouble: source.trouble()?.why ?? null,
+    };
+  }
+}
+
+interface Source {
+  readonly place: SeriesPlace;
+  readonly series: SeriesSource;
+}
+
+function signalsOf({ budgets, prices }: PowerConfig): readonly SignalConfig[] {
+  return [...budgets.flatMap(({ watts }) => (watts.kind === 'schedule' ? [watts.signal] : [])), ...(prices === null ? [] : [prices])];
+}
+
+function under({ over }: BudgetConfig, replicas: readonly ReplicaConfig[]): readonly ReplicaId[] {
+  switch (over.kind) {
+    case 'fleet':
+      return replicas.map(({ id }) => id);
+    case 'replicas':
+      return over.replicaIds;
+    case 'agents':
+      return replicas.filter(({ agent }) => agent !== null && over.agents.includes(agent)).map(({ id }) => id);
+  }
+}
+
+function refuseBelowIdle({ power, replicas }: Pick<Config, 'power' | 'replicas'>, beliefs: Beliefs): void {
+  const known = new Map([...beliefs].filter(([id]) => replicas.some((replica) => replica.id === id && replica.learn === null)));
+  const problems = power.budgets.flatMap((budget, index) => {
+    const { watts } = budget;
+    const replicaIds = under(budget, replicas);
+    const idleW = idleOf(replicaIds, known);
+    return ([['watts', watts.kind === 'fixed' ? watts.watts : null], ['schedule.onStale.watts', watts.kind === 'schedule' ? watts.fallbackW : null]] as const).flatMap(([key, givenW]) =>
+      givenW === null || givenW >= idleW ? [] : [`power.budgets[${index}].${key}: got ${shownW(givenW)}, and what is under '${budget.name}' draws ${shownW(idleW)} with nothing to do, at its slowest (${replicaIds.join(', ')}); want more, or fewer replicas under it`],
+    );
+  });
+  if (problems.length > 0) throw new ConfigError(problems);
+}
+
+/** Of those whose profile says so. */
+function idleOf(replicaIds: readonly ReplicaId[], beliefs: Beliefs): number {
+  return replicaIds.reduce((sum, id) => sum + Math.min(...(beliefs.get(id)?.profile.points.map(({ idlePowerW }) => idlePowerW) ?? [0])), 0);
+}
+
+function shownPlace(place: SeriesPlace): string {
+  if (place.kind === 'file') return place.path;
+  const { origin, pathname } = new URL(place.url);
+  return `${origin}${pathname}`;
+}
+
+function shownW(watts: number): string {
+  return `${Number(watts.toFixed(1))} W`;
+}
+
+function shownInstant(unixMs: number): string | null {
+  return Number.isFinite(unixMs) ? new Date(unixMs).toISOString() : null;
+}

@@ -1,0 +1,265 @@
+// Whether a replica's server sleeps, and which of them should: looked over now and then for all that could stand in for each other.
+import { type AwakePlan, planAwake, type ReplicaKind } from '../core/awake-plan.ts';
+import { breakEvenMs, wakePowerW } from '../core/sleep-worth.ts';
+import { parkedPowerW } from '../core/work-energy.ts';
+import type { PerformanceModel } from '../frontier/performance-model.ts';
+import type { SleepCosts } from '../frontier/profile.ts';
+import type { Effect } from './events.ts';
+import type { FleetDemand } from './fleet-demand.ts';
+import type { Replica } from './replica.ts';
+
+/** Of a replica that can sleep. `unneededSinceMs`: the others have been enough for so long, and it gets no jobs that they can have. */
+export type Rest =
+  | { readonly kind: 'awake'; readonly unneededSinceMs: number | null }
+  | { readonly kind: 'falling-asleep'; readonly sinceMs: number }
+  | { readonly kind: 'asleep'; readonly sinceMs: number }
+  | { readonly kind: 'waking'; readonly sinceMs: number }
+  /** It was asked to wake and has not: it counts as down, and is asked again now and then. */
+  | { readonly kind: 'lost'; readonly sinceMs: number };
+
+export interface Resting {
+  /** At every tick; looks them over as often as is worth it. */
+  tick(nowMs: number): readonly Effect[];
+  /** A job of the model has come and found nobody awake. */
+  called(model: string, nowMs: number): readonly Effect[];
+  /** As its server says. */
+  told(replica: Replica, state: 'awake' | 'asleep' | 'cannot' | 'lost', nowMs: number): void;
+  /** Its server was away, and nobody knows yet how it came back. */
+  away(replica: Replica, nowMs: number): void;
+  /** It was sent a job after all. */
+  needed(replica: Replica): void;
+}
+
+export interface RestingOptions {
+  readonly replicas: readonly Replica[];
+  readonly fleet: Pick<FleetDemand, 'loadOf'>;
+  /** Replicas that could share their models' jobs are never fewer awake than this; 0: all of them may sleep. */
+  readonly awakeMin: number;
+  /** Jobs on a replica. */
+  readonly loadOf: (replica: Replica) => number;
+  /** Jobs of a model that have no place. */
+  readonly placesWanted: (model: string) => number;
+  /** Some replica may be sent jobs that could not be before, or the other way round. */
+  readonly onChange: () => void;
+}
+
+/** Arrivals move over seconds, and a plan of many replicas takes a millisecond. */
+const LOOK_EVERY_MS = 1_000;
+
+/** A server that has not done what it was asked to within so many times what that should take, and this much more, does not do it. */
+const PATIENCE = { times: 3, moreMs: 5_000 };
+
+/** Other replicas than those that are awake, and enough, are taken only where that spares so much of the power, and for long enough to have paid. */
+const BETTER_SHARE = 0.95;
+
+export function isAwake({ rest }: Pick<Replica, 'rest'>): boolean {
+  return rest === null || rest.kind === 'awake';
+}
+
+/** It is awake, and the others are enough without it. */
+export function isUnneeded({ rest }: Pick<Replica, 'rest'>): boolean {
+  return rest?.kind === 'awake' && rest.unneededSinceMs !== null;
+}
+
+export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted, onChange }: RestingOptions): Resting {
+  let lookedAtMs = Number.NEGATIVE_INFINITY;
+  /** By models: since when another set than the one that is awake would be better. Bounded by what is configured. */
+  const betterSince = new Map<string, number>();
+
+  function move(replica: Replica, rest: Rest | null, nowMs: number): void {
+    const before = replica.rest;
+    replica.rest = rest;
+    if (before?.kind === rest?.kind && isUnneeded({ rest: before }) === isUnneeded(replica)) return;
+    replica.energy?.rests(drawnW(replica), nowMs);
+    onChange();
+  }
+
+  function wake(replica: Replica, nowMs: number): Effect {
+    move(replica, { kind: 'waking', sinceMs: nowMs }, nowMs);
+    return { kind: 'wake', replicaId: replica.spec.replicaId };
+  }
+
+  function look(nowMs: number): Effect[] {
+    lookedAtMs = nowMs;
+    const staying = replicas.filter(({ state, leaving, breaker }) => state === 'up' && leaving === null && breaker.kind === 'closed');
+    const effects: Effect[] = [];
+    for (const [key, pool] of Map.groupBy(staying, ({ spec }) => spec.models.toSorted().join('\n'))) {
+      if (pool.some(({ rest }) => rest !== null)) effects.push(...lookAt(key, pool, nowMs));
+    }
+    return effects;
+  }
+
+  function lookAt(key: string, pool: readonly Replica[], nowMs: number): Effect[] {
+    const kinds = kindsOf(pool);
+    const wanted = wantedOf(key, pool, kinds, nowMs);
+    const effects: Effect[] = [];
+    for (const [index, { members }] of kinds.entries()) effects.push(...adjust(members, wanted[index] as number, nowMs));
+    for (const replica of pool) effects.push(...restIfWorth(replica, nowMs));
+    return effects;
+  }
+
+  /** How many of each kind should be awake: of those that are, where they are enough, unless others have been better for as long as waking them takes to pay. */
+  function wantedOf(key: string, pool: readonly Replica[], kinds: readonly Kind[], nowMs: number): readonly number[] {
+    const load = fleet.loadOf((pool[0] as Replica).spec.models, Math.max(...pool.map(({ spec }) => spec.sleep?.wakeMs ?? 0)), nowMs);
+    const all = planAwake(kinds, load, awakeMin);
+    const present = planAwake(kinds.map((kind) => ({ ...kind, replicas: kind.members.filter(isPresent).length })), load, awakeMin);
+    const enough = present.sustains && present.awake.reduce((sum, count) => sum + count, 0) >= awakeMin;
+    if (!enough) {
+      betterSince.delete(key);
+      return all.awake;
+    }
+    if (all.powerW >= BETTER_SHARE * presentPowerW(present, kinds)) {
+      betterSince.delete(key);
+      return present.awake;
+    }
+    const since = betterSince.get(key) ?? nowMs;
+    betterSince.set(key, since);
+    const worthMs = Math.max(...pool.flatMap((replica) => (replica.spec.sleep === undefined ? [] : [breakEvenOf(replica, replica.spec.sleep)])));
+    if (nowMs - since < worthMs) return present.awake;
+    betterSince.delete(key);
+    return all.awake;
+  }
+
+  function adjust(members: readonly Replica[], wanted: number, nowMs: number): Effect[] {
+    const present = members.filter(isPresent);
+    if (present.length < wanted) {
+      for (const replica of present) if (isUnneeded(replica)) move(replica, { kind: 'awake', unneededSinceMs: null }, nowMs);
+      return members
+        .filter(({ rest }) => rest?.kind === 'asleep')
+        .slice(0, wanted - present.length)
+        .map((replica) => wake(replica, nowMs));
+    }
+    // Those that are let go already stay so, and then those with the least to do; of equals the last, so that the first fill up.
+    const byNeed = present
+      .filter(({ rest }) => rest?.kind === 'awake')
+      .toSorted((a, b) => Number(isUnneeded(b)) - Number(isUnneeded(a)) || loadOf(a) + a.queue.foreignCount() - loadOf(b) - b.queue.foreignCount() || b.index - a.index);
+    for (const [place, replica] of byNeed.entries()) {
+      if (replica.rest?.kind !== 'awake') continue;
+      const unneeded = place < present.length - wanted;
+      if (unneeded !== isUnneeded(replica)) move(replica, { kind: 'awake', unneededSinceMs: unneeded ? nowMs : null }, nowMs);
+    }
+    return [];
+  }
+
+  function restIfWorth(replica: Replica, nowMs: number): Effect[] {
+    const { rest, spec, queue } = replica;
+    if (rest?.kind !== 'awake' || rest.unneededSinceMs === null || spec.sleep === undefined) return [];
+    if (loadOf(replica) > 0 || queue.foreignCount() > 0 || spec.models.some((model) => placesWanted(model) > 0)) return [];
+    if (nowMs - rest.unneededSinceMs < breakEvenOf(replica, spec.sleep)) return [];
+    move(replica, { kind: 'falling-asleep', sinceMs: nowMs }, nowMs);
+    return [{ kind: 'sleep', replicaId: spec.replicaId }];
+  }
+
+  /** Who should have slept or woken by now is woken again; one that was to wake counts as lost until it has. */
+  function overdue(nowMs: number): Effect[] {
+    return replicas.flatMap((replica) => {
+      const { rest, spec } = replica;
+      if (rest === null || rest.kind === 'awake' || rest.kind === 'asleep' || spec.sleep === undefined) return [];
+      const shouldTakeMs = rest.kind === 'falling-asleep' ? spec.sleep.sleepMs : spec.sleep.wakeMs;
+      if (nowMs - rest.sinceMs < PATIENCE.times * shouldTakeMs + PATIENCE.moreMs) return [];
+      if (rest.kind === 'falling-asleep') return [wake(replica, nowMs)];
+      move(replica, { kind: 'lost', sinceMs: nowMs }, nowMs);
+      return [{ kind: 'wake', replicaId: spec.replicaId } as const];
+    });
+  }
+
+  /** As many as it takes until those on their way have places for all that want one. */
+  function wakeFor(model: string, wantedPlaces: number, nowMs: number): Effect[] {
+    const pool = replicas.filter(({ state, spec, leaving }) => state === 'up' && leaving === null && spec.models.includes(model));
+    let coming = pool.reduce((sum, { rest, spec }) => sum + (rest?.kind === 'waking' ? spec.concurrencyMax : 0), 0);
+    const effects: Effect[] = [];
+    for (const replica of pool.filter(({ rest }) => rest?.kind === 'asleep').toSorted((a, b) => (a.spec.sleep?.wakeMs ?? 0) - (b.spec.sleep?.wakeMs ?? 0))) {
+      if (coming >= wantedPlaces) break;
+      effects.push(wake(replica, nowMs));
+      coming += replica.spec.concurrencyMax;
+    }
+    return effects;
+  }
+
+  return {
+    tick(nowMs) {
+      const effects: Effect[] = overdue(nowMs);
+      const sleepers = replicas.filter(({ rest }) => rest?.kind === 'asleep');
+      for (const model of new Set(sleepers.flatMap(({ spec }) => spec.models))) if (placesWanted(model) > 0) effects.push(...wakeFor(model, placesWanted(model), nowMs));
+      if (nowMs - lookedAtMs >= LOOK_EVERY_MS) effects.push(...look(nowMs));
+      return effects;
+    },
+    called: (model, nowMs) => wakeFor(model, 1, nowMs),
+    told(replica, state, nowMs) {
+      if (state === 'cannot') move(replica, null, nowMs);
+      else if (state === 'awake') move(replica, { kind: 'awake', unneededSinceMs: null }, nowMs);
+      else move(replica, { kind: state, sinceMs: nowMs }, nowMs);
+    },
+    away(replica, nowMs) {
+      if (replica.rest !== null) move(replica, { kind: 'awake', unneededSinceMs: null }, nowMs);
+    },
+    needed(replica) {
+      if (!isUnneeded(replica)) return;
+      replica.rest = { kind: 'awake', unneededSinceMs: null };
+      onChange();
+    },
+  };
+}
+
+interface Kind extends ReplicaKind {
+  readonly members: readonly Replica[];
+}
+
+/** Awake, or about to be. */
+function isPresent({ rest }: Replica): boolean {
+  return rest === null || rest.kind === 'awake' || rest.kind === 'waking';
+}
+
+/** In the order of their first members. Times and joules are as learnt of the first. */
+function kindsOf(pool: readonly Replica[]): readonly Kind[] {
+  const byBelief = new Map<PerformanceModel, Map<number, Replica[]>>();
+  for (const replica of pool) {
+    const { belief, concurrencyMax } = replica.spec;
+    const byPlaces = byBelief.get(belief) ?? new Map<number, Replica[]>();
+    byBelief.set(belief, byPlaces);
+    byPlaces.set(concurrencyMax, [...(byPlaces.get(concurrencyMax) ?? []), replica]);
+  }
+  return [...byBelief.values()].flatMap((byPlaces) =>
+    [...byPlaces.values()].map((members): Kind => {
+      const [{ spec, queue }] = members as [Replica, ...Replica[]];
+      const { time, priced } = queue.corrections;
+      return {
+        members,
+        model: spec.belief,
+        timeScale: time,
+        priced,
+        sequencesMax: spec.concurrencyMax,
+        replicas: members.length,
+        alwaysAwake: members.filter(({ rest }) => rest === null).length,
+        sleepPowerW: members.find(({ spec: own }) => own.sleep !== undefined)?.spec.sleep?.powerW ?? 0,
+      };
+    }),
+  );
+}
+
+/** Of the plan for those that are present, with what the others draw asleep. */
+function presentPowerW({ powerW }: AwakePlan, kinds: readonly Kind[]): number {
+  return powerW + kinds.reduce((sum, { members, sleepPowerW }) => sum + members.filter((replica) => !isPresent(replica)).length * sleepPowerW, 0);
+}
+
+function breakEvenOf({ spec: { belief }, queue }: Replica, sleep: SleepCosts): number {
+  const { priced } = queue.corrections;
+  return breakEvenMs(sleep, parkedPowerW(priced), priced.idlePowerW(belief.fastest));
+}
+
+/** What it is believed to draw instead of idling; `null`: it idles. */
+function drawnW({ rest, spec, queue }: Replica): number | null {
+  if (rest === null || spec.sleep === undefined) return null;
+  switch (rest.kind) {
+    case 'asleep':
+    case 'lost':
+      return spec.sleep.powerW;
+    case 'waking':
+      return wakePowerW(spec.sleep, queue.corrections.priced.idlePowerW(spec.belief.fastest));
+    case 'awake':
+    case 'falling-asleep':
+      return null;
+    default:
+      return rest satisfies never;
+  }
+}

@@ -1,0 +1,399 @@
+// The workflows that are open: which call is a part of which, by when each is due as the slack of the whole is allotted, and what became of
+// them. Shapes that were not declared are learnt from earlier runs of the same name.
+import { callFrontiers } from '../core/call-frontier.ts';
+import type { Pricing } from '../core/corrections.ts';
+import type { GuardBands } from '../core/guard-band.ts';
+import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
+import type { LengthPredictor } from '../core/length-predictor.ts';
+import type { TradeOffPoint } from '../core/slack-allotment.ts';
+import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
+import { createWorkflowRun, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
+import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
+import type { JobReport } from './events.ts';
+
+export interface Workflows {
+  isEmpty(): boolean;
+  declare(spec: WorkflowSpec, nowMs: number): WorkflowAnswer;
+  /** Nothing more comes of it; one that is not open is ignored. */
+  end(tenant: string, workflowId: WorkflowId, nowMs: number): void;
+  /** A call has come. `null`: its workflow is not open and its shape cannot be learnt, or it has no such stage; the job is then one like any other. */
+  called(spec: JobSpec, nowMs: number): CalledPart | null;
+  /** It has ended, or was refused (`null`): then it is expected again. */
+  left(jobId: JobId, report: JobReport | null, nowMs: number): void;
+  /** Looks over those whose time it is. */
+  tick(nowMs: number): void;
+  /** Deadlines of calls that have moved since it was last asked. */
+  takeMoved(): readonly MovedDeadline[];
+  /** Workflows that have ended since it was last asked. */
+  takeEnded(): readonly WorkflowReport[];
+  status(tenant: string, workflowId: WorkflowId, nowMs: number): WorkflowStatus | null;
+  openCount(): number;
+}
+
+export type WorkflowAnswer =
+  | { readonly kind: 'accepted'; readonly status: WorkflowStatus }
+  | { readonly kind: 'refused'; readonly reason: 'already-open' | 'too-many-open' | 'unknown-model' }
+  /** At the fastest, with nobody else there, it would take so long. */
+  | { readonly kind: 'refused'; readonly reason: 'deadline-infeasible'; readonly fastestMs: number };
+
+export interface CalledPart {
+  /** `Infinity`: the whole is lost. */
+  readonly dueAtMs: number;
+  readonly lengthKey: string;
+}
+
+export interface MovedDeadline {
+  readonly jobId: JobId;
+  readonly dueAtMs: number;
+}
+
+/** What became of a workflow. */
+export interface WorkflowReport {
+  readonly workflowId: WorkflowId;
+  readonly tenant: string;
+  readonly sloClass: string;
+  readonly name: string | null;
+  readonly outcome: 'finished' | 'ended-by-client' | 'abandoned';
+  /** All that was expected of it had ended by its deadline; of one whose shape was not known: all that came. `null`: its client ended it before. */
+  readonly met: boolean | null;
+  readonly deadlineMs: number;
+  /** From its beginning to the end of its last call. */
+  readonly tookMs: number;
+  readonly calls: number;
+  readonly outputTokens: number;
+  /** Of its calls, as far as it was known when they ended. */
+  readonly energyJ: number;
+}
+
+export interface WorkflowStatus {
+  readonly workflowId: WorkflowId;
+  readonly name: string | null;
+  readonly verdict: RunVerdict;
+  /** From now; negative when it is past. */
+  readonly deadlineInMs: number;
+  readonly fastestLeftMs: number;
+  /** Expected of what is left, as allotted, above idling parked; and of the calls that have ended. */
+  readonly expectedJ: number;
+  readonly spentJ: number;
+  readonly stages: readonly { readonly stage: string; readonly kind: 'call' | 'tool'; readonly state: PartStatus['state']; readonly startInMs: number; readonly dueInMs: number; readonly expectedJ: number }[];
+}
+
+export interface WorkflowsOptions {
+  readonly lengths: LengthPredictor;
+  readonly guards: GuardBands;
+  /** Mean prompt of a tenant's calls of a model; `null`: none was seen. */
+  readonly promptTokensOf: (key: string) => number | null;
+  /** Replicas that serve a model, as they are known; empty: nobody does. */
+  readonly replicasOf: (model: string) => readonly Pricing[];
+  /** What a call of the model will share its steps with. */
+  readonly companyOf: (model: string, nowMs: number) => { readonly company: number; readonly interference: number };
+  /** Tokens that a call has yet to read and to write, as far as is known; `null`: it is gone. */
+  readonly leftOf: (jobId: JobId) => CallSize | null;
+}
+
+/** The answer as expected, and at the quantile `HIGH`. */
+export interface CallSize {
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly outputTokensHigh: number;
+}
+
+/** Of an answer's length; so many standard deviations above the middle, were it normal. */
+export const HIGH = 0.9;
+const HIGH_DEVIATIONS = 1.28;
+
+interface Open {
+  readonly spec: Omit<WorkflowSpec, 'nodes' | 'edges'>;
+  readonly key: string;
+  readonly beganAtMs: number;
+  readonly deadlineAtMs: number;
+  readonly run: WorkflowRun;
+  /** `unseen`: nothing is known of what follows a call; `learnt`: as earlier runs were. */
+  readonly shape: 'declared' | 'learnt' | 'unseen';
+  readonly models: Map<string, string>;
+  /** Calls under way: their stages, and when they were last said to be due. */
+  readonly calls: Map<JobId, { readonly stage: string; readonly beganAtMs: number; dueAtMs: number }>;
+  readonly seen: SeenCall[];
+  nodes: number;
+  callsEnded: number;
+  outputTokens: number;
+  spentJ: number;
+  lastEndAtMs: number;
+  allottedAtMs: number;
+}
+
+/** How often what has been done of a running call is looked at; between, nothing ends and nothing comes. */
+const LOOK_EVERY_MS = 500;
+/** Looked over in one control period; the others have their turn in the next. */
+const LOOKED_MAX = 32;
+/** After its deadline, one of which nothing is heard is given up; one whose shape was learnt or is unknown is over when all that was expected has ended and nothing came for so long. */
+const ABANDONED_AFTER_MS = 60_000;
+const QUIET_MS = 10_000;
+/** What is expected of a prompt of which nothing is known. */
+const PROMPT_TOKENS_UNKNOWN = 500;
+
+export function createWorkflows(options: WorkflowsOptions): Workflows {
+  const { lengths, guards } = options;
+  const open = new Map<string, Open>();
+  /** Workflows of calls that are under way. */
+  const ofJob = new Map<JobId, Open>();
+  const shapes = createWorkflowShapes();
+  let nodesOpen = 0;
+  let moved: MovedDeadline[] = [];
+  let ended: WorkflowReport[] = [];
+  /** Where the next look begins. */
+  let turn = 0;
+
+  function partOf(node: WorkflowNode, tenant: string, name: string | undefined, nowMs: number): RunPart {
+    if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
+    const key = lengthKeyOf(node.model, tenant, name, node.stage);
+    if (node.outputTokens !== undefined) lengths.expect(key, node.outputTokens);
+    const promptTokens = node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN;
+    const outputTokens = node.outputTokens ?? lengths.mean(key);
+    const outputTokensHigh = Math.max(outputTokens, lengths.remaining(key, 0, HIGH, Number.POSITIVE_INFINITY));
+    const { frontier, spreadMs } = expected(node.model, { promptTokens, outputTokens, outputTokensHigh }, nowMs);
+    return { stage: node.stage, kind: 'call', frontier, spreadMs };
+  }
+
+  /** On the replicas as they are; at the fastest it takes longer by `spreadMs` with every standard deviation of its length. */
+  function expected(model: string, { promptTokens, outputTokens, outputTokensHigh }: CallSize, nowMs: number): { readonly frontier: readonly TradeOffPoint[]; readonly fastestMs: number; readonly spreadMs: number } {
+    const replicas = options.replicasOf(model);
+    const company = options.companyOf(model, nowMs);
+    const frontier = callFrontiers(replicas, { promptTokens, outputTokens, ...company });
+    const fastestMs = leastMs(frontier);
+    return { frontier, fastestMs, spreadMs: (leastMs(callFrontiers(replicas, { promptTokens, outputTokens: outputTokensHigh, ...company })) - fastestMs) / HIGH_DEVIATIONS };
+  }
+
+  function begin(spec: WorkflowSpec, shape: Open['shape'], nowMs: number): Open {
+    const { nodes, edges, ...rest } = spec;
+    const deadlineAtMs = nowMs + spec.deadlineMs;
+    const run = createWorkflowRun({ parts: nodes.map((node) => partOf(node, spec.tenant, spec.name, nowMs)), edges, beganAtMs: nowMs, deadlineAtMs });
+    const models = new Map(nodes.flatMap((node) => (node.kind === 'call' ? [[node.stage, node.model] as const] : [])));
+    return { spec: rest, key: openKey(spec.tenant, spec.workflowId), beganAtMs: nowMs, deadlineAtMs, run, shape, models, calls: new Map(), seen: [], nodes: nodes.length, callsEnded: 0, outputTokens: 0, spentJ: 0, lastEndAtMs: nowMs, allottedAtMs: Number.NEGATIVE_INFINITY };
+  }
+
+  function keep(workflow: Open): void {
+    open.set(workflow.key, workflow);
+    nodesOpen += workflow.nodes;
+  }
+
+  function hasRoomFor(nodes: number): boolean {
+    return open.size < WORKFLOWS_MAX && nodesOpen + nodes <= OPEN_NODES_MAX;
+  }
+
+  /** Everything that can run now, by what is known now. */
+  function allot(workflow: Open, nowMs: number): void {
+    const { run, calls } = workflow;
+    for (const [jobId, { stage }] of calls) {
+      const left = options.leftOf(jobId);
+      const model = workflow.models.get(stage);
+      if (left === null || model === undefined) continue;
+      const { fastestMs, spreadMs } = expected(model, left, nowMs);
+      run.progressed(stage, fastestMs, spreadMs);
+    }
+    run.allot(nowMs, guards.of(workflow.spec.sloClass));
+    workflow.allottedAtMs = nowMs;
+    for (const [jobId, call] of calls) {
+      const dueAtMs = dueOf(workflow, call.stage, nowMs);
+      if (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN) continue;
+      call.dueAtMs = dueAtMs;
+      moved.push({ jobId, dueAtMs });
+    }
+  }
+
+  /** Of one of which nobody knows what follows, every call is hurried, but for what it is uncertain by. */
+  function dueOf({ run, shape, deadlineAtMs }: Open, stage: string, nowMs: number): number {
+    if (shape !== 'unseen' || run.verdict() === 'lost') return run.dueAtMs(stage);
+    return Math.min(deadlineAtMs, nowMs + HURRIED * run.fastestLeftMs());
+  }
+
+  /** The name under which a call is known in its run: with a number where one like it has come already. `null`: there is no such stage. */
+  function stageOf(workflow: Open, stage: string): string | null {
+    if (workflow.shape === 'declared') return workflow.run.has(stage) && workflow.models.has(stage) ? stage : null;
+    for (let turnOf = 1; ; turnOf++) {
+      const name = turnOf === 1 ? stage : `${stage}#${turnOf}`;
+      const state = workflow.run.stateOf(name);
+      if (state === null || state === 'waiting') return name;
+    }
+  }
+
+  function finish(workflow: Open, outcome: WorkflowReport['outcome'], met: boolean | null): WorkflowReport {
+    open.delete(workflow.key);
+    nodesOpen -= workflow.nodes;
+    for (const jobId of workflow.calls.keys()) {
+      ofJob.delete(jobId);
+      // What still runs of it is due at the end of the whole, if at all.
+      moved.push({ jobId, dueAtMs: workflow.deadlineAtMs });
+    }
+    const { workflowId, tenant, sloClass, name = null, deadlineMs } = workflow.spec;
+    if (name !== null && outcome !== 'ended-by-client') shapes.observe(shapeKey(tenant, name), workflow.seen.toSorted((a, b) => a.beganAtMs - b.beganAtMs));
+    if (met !== null) guards.observe(sloClass, met);
+    return { workflowId, tenant, sloClass, name, outcome, met, deadlineMs, tookMs: workflow.lastEndAtMs - workflow.beganAtMs, calls: workflow.callsEnded, outputTokens: workflow.outputTokens, energyJ: workflow.spentJ };
+  }
+
+  /** Whether it is over, as far as can be told. */
+  function overNow(workflow: Open, nowMs: number): WorkflowReport['outcome'] | null {
+    if (workflow.calls.size > 0) return null;
+    const quietMs = nowMs - workflow.lastEndAtMs;
+    if (workflow.run.isOver(nowMs) && (workflow.shape === 'declared' || quietMs >= QUIET_MS)) return 'finished';
+    return nowMs - workflow.deadlineAtMs >= ABANDONED_AFTER_MS && quietMs >= ABANDONED_AFTER_MS ? 'abandoned' : null;
+  }
+
+  function closeIfOver(workflow: Open, nowMs: number): boolean {
+    const outcome = overNow(workflow, nowMs);
+    if (outcome === null) return false;
+    // Where the shape was not known, that nothing more came is its end.
+    const whole = outcome === 'finished' || workflow.shape !== 'declared';
+    ended.push(finish(workflow, outcome, whole && workflow.callsEnded > 0 ? workflow.lastEndAtMs <= workflow.deadlineAtMs : false));
+    return true;
+  }
+
+  function discovered(spec: JobSpec, nowMs: number): Open | null {
+    const { workflow } = spec;
+    if (workflow?.discovered === undefined) return null;
+    const { deadlineMs, name } = workflow.discovered;
+    const learnt = shapes.shapeOf(shapeKey(spec.tenant, name));
+    const nodes = (learnt?.nodes ?? []).filter((node) => node.kind === 'tool' || options.replicasOf(node.model).length > 0);
+    // A model that is no longer served leaves the shape, and with it what would tell its order.
+    const known = learnt !== null && nodes.length === learnt.nodes.length;
+    if (!hasRoomFor(known ? nodes.length : 1)) return null;
+    const opened = begin({ workflowId: workflow.workflowId, tenant: spec.tenant, sloClass: spec.sloClass, name, deadlineMs, nodes: known ? nodes : [], edges: known ? learnt.edges : [] }, known ? 'learnt' : 'unseen', nowMs);
+    keep(opened);
+    return opened;
+  }
+
+  return {
+    isEmpty: () => open.size === 0 && ended.length === 0 && moved.length === 0,
+    declare(spec, nowMs) {
+      if (open.has(openKey(spec.tenant, spec.workflowId))) return { kind: 'refused', reason: 'already-open' };
+      if (!hasRoomFor(spec.nodes.length)) return { kind: 'refused', reason: 'too-many-open' };
+      if (spec.nodes.some((node) => node.kind === 'call' && options.replicasOf(node.model).length === 0)) return { kind: 'refused', reason: 'unknown-model' };
+      const workflow = begin(spec, 'declared', nowMs);
+      allot(workflow, nowMs);
+      if (spec.infeasible === 'refuse' && workflow.run.verdict() !== 'meets') return { kind: 'refused', reason: 'deadline-infeasible', fastestMs: workflow.run.fastestLeftMs() };
+      keep(workflow);
+      return { kind: 'accepted', status: statusOf(workflow, nowMs) };
+    },
+    end(tenant, workflowId, nowMs) {
+      const workflow = open.get(openKey(tenant, workflowId));
+      if (workflow === undefined) return;
+      const whole = workflow.run.isOver(nowMs) || (workflow.shape !== 'declared' && workflow.calls.size === 0);
+      const met = whole ? workflow.lastEndAtMs <= workflow.deadlineAtMs : nowMs > workflow.deadlineAtMs ? false : null;
+      ended.push(finish(workflow, whole ? 'finished' : 'ended-by-client', met));
+    },
+    called(spec, nowMs) {
+      if (spec.workflow === undefined) return null;
+      const workflow = open.get(openKey(spec.tenant, spec.workflow.workflowId)) ?? discovered(spec, nowMs);
+      if (workflow === null || workflow.seen.length + workflow.calls.size >= (workflow.shape === 'declared' ? Number.POSITIVE_INFINITY : DISCOVERED_CALLS_MAX)) return null;
+      const stage = stageOf(workflow, spec.workflow.stage);
+      if (stage === null) return null;
+      const { tenant, name } = workflow.spec;
+      if (!workflow.run.has(stage)) {
+        if (!hasRoomFor(1)) return null;
+        // Nobody knew of it: it needs what has ended so far.
+        const needs = workflow.run.parts().filter((part) => part.state === 'ended').map((part) => part.stage);
+        workflow.run.add(partOf({ kind: 'call', stage, model: spec.model }, tenant, name, nowMs), needs.slice(-1));
+        workflow.nodes += 1;
+        nodesOpen += 1;
+      }
+      workflow.models.set(stage, spec.model);
+      workflow.run.began(stage, nowMs);
+      ofJob.set(spec.jobId, workflow);
+      const call = { stage, beganAtMs: nowMs, dueAtMs: Number.NaN };
+      workflow.calls.set(spec.jobId, call);
+      allot(workflow, nowMs);
+      // What has moved of this one is told here.
+      moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
+      return { dueAtMs: call.dueAtMs, lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
+    },
+    left(jobId, report, nowMs) {
+      const workflow = ofJob.get(jobId);
+      const call = workflow?.calls.get(jobId);
+      if (workflow === undefined || call === undefined) return;
+      ofJob.delete(jobId);
+      workflow.calls.delete(jobId);
+      if (report !== null) {
+        workflow.spentJ += report.energyJ;
+        workflow.outputTokens += report.outputTokens;
+      }
+      const others = [...workflow.calls.values()].some(({ stage }) => stage === call.stage);
+      if (report?.outcome !== 'finished') {
+        if (!others) workflow.run.failed(call.stage);
+      } else {
+        workflow.callsEnded += 1;
+        workflow.lastEndAtMs = nowMs;
+        if (workflow.seen.length < DISCOVERED_CALLS_MAX) workflow.seen.push({ stage: call.stage, model: report.model, promptTokens: report.promptTokens, outputTokens: report.outputTokens, beganAtMs: call.beganAtMs, endedAtMs: nowMs });
+        if (!others) workflow.run.ended(call.stage, nowMs);
+      }
+      if (!closeIfOver(workflow, nowMs)) allot(workflow, nowMs);
+    },
+    tick(nowMs) {
+      if (open.size === 0) return;
+      const all = [...open.values()];
+      let looked = 0;
+      for (let step = 0; step < all.length && looked < LOOKED_MAX; step++) {
+        turn = (turn + 1) % all.length;
+        const workflow = all[turn] as Open;
+        if (nowMs - workflow.allottedAtMs < LOOK_EVERY_MS) continue;
+        looked += 1;
+        if (!closeIfOver(workflow, nowMs) && workflow.calls.size > 0) allot(workflow, nowMs);
+        else workflow.allottedAtMs = nowMs;
+      }
+    },
+    takeMoved() {
+      const taken = moved;
+      moved = [];
+      return taken;
+    },
+    takeEnded() {
+      const taken = ended;
+      ended = [];
+      return taken;
+    },
+    status(tenant, workflowId, nowMs) {
+      const workflow = open.get(openKey(tenant, workflowId));
+      return workflow === undefined ? null : statusOf(workflow, nowMs);
+    },
+    openCount: () => open.size,
+  };
+}
+
+/** Deadlines that move by less are left where they were: telling of them makes a plan anew. */
+const MOVED_MS_MIN = 20;
+/** Of a call of which nobody knows what follows: so much longer than at the fastest, that it is not lost for a little. */
+const HURRIED = 1.5;
+
+function statusOf({ spec, run, deadlineAtMs, spentJ }: Open, nowMs: number): WorkflowStatus {
+  return {
+    workflowId: spec.workflowId,
+    name: spec.name ?? null,
+    verdict: run.verdict(),
+    deadlineInMs: deadlineAtMs - nowMs,
+    fastestLeftMs: run.fastestLeftMs(),
+    expectedJ: run.energyJ(),
+    spentJ,
+    stages: run.parts().map(({ stage, kind, state, startAtMs, dueAtMs, energyJ }) => ({ stage, kind, state, startInMs: startAtMs - nowMs, dueInMs: dueAtMs - nowMs, expectedJ: energyJ })),
+  };
+}
+
+function leastMs(frontier: readonly TradeOffPoint[]): number {
+  return frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY);
+}
+
+function keyOf(model: string, tenant: string): string {
+  return `${model}\n${tenant}`;
+}
+
+/** What is known of a tenant's calls, or of one stage of its workflows where those have a name. */
+function lengthKeyOf(model: string, tenant: string, name: string | undefined, stage: string): string {
+  return name === undefined ? keyOf(model, tenant) : `${keyOf(model, tenant)}\n${name}\n${stage}`;
+}
+
+function shapeKey(tenant: string, name: string): string {
+  return `${tenant}\n${name}`;
+}
+
+function openKey(tenant: string, workflowId: WorkflowId): string {
+  return `${tenant}\n${workflowId}`;
+}
+

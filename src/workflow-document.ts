@@ -1,0 +1,137 @@
+// A workflow as people declare it, in a file or in a request: stages by their names, and which needs the end of which. Every reason to refuse one is
+// here; what its calls cost and when each is due is worked out elsewhere.
+import { z } from 'zod';
+import { WORKFLOW_EDGES_MAX, WORKFLOW_NODES_MAX } from './core/slack-allotment.ts';
+
+export type DeclaredNode =
+  /** Sizes may be left out, where somebody knows what such calls have. */
+  | { readonly kind: 'call'; readonly stage: string; readonly model: string; readonly promptTokens?: number; readonly outputTokens?: number }
+  | { readonly kind: 'tool'; readonly stage: string; readonly timeMs: number };
+
+export interface DeclaredWorkflow {
+  readonly name?: string;
+  readonly deadlineMs?: number;
+  readonly nodes: readonly DeclaredNode[];
+  /** By places in `nodes`, from one to another that needs its end; without cycles. */
+  readonly edges: readonly (readonly [before: number, after: number])[];
+}
+
+export type WorkflowReading = { readonly kind: 'read'; readonly workflow: DeclaredWorkflow } | { readonly kind: 'refused'; readonly problems: readonly string[] };
+
+/** Of a stage, a model or the workflow. */
+const NAME_CHARACTERS_MAX = 256;
+const TOKENS_MAX = 10_000_000;
+/** Thirty days: whoever gives more has given another unit. */
+const TIME_MS_MAX = 30 * 24 * 3_600_000;
+/** More are counted only: they are mostly the same mistake. */
+const PROBLEMS_SHOWN_MAX = 10;
+
+const name = z.string().min(1).max(NAME_CHARACTERS_MAX);
+const tokens = z.exactOptional(z.number().int().min(0).max(TOKENS_MAX));
+const nodeSchema = z.union([
+  z.strictObject({ stage: name, model: name, promptTokens: tokens, outputTokens: tokens }),
+  z.strictObject({ stage: name, toolMs: z.number().min(0).max(TIME_MS_MAX) }),
+]);
+const documentSchema = z.strictObject({
+  name: z.exactOptional(name),
+  deadlineMs: z.exactOptional(z.number().positive().max(TIME_MS_MAX)),
+  nodes: z.array(z.unknown()).min(1).max(WORKFLOW_NODES_MAX),
+  edges: z.array(z.tuple([name, name])).max(WORKFLOW_EDGES_MAX).default([]),
+});
+
+/**
+ * `{name?, deadlineMs?, nodes: [{stage, model, promptTokens?, outputTokens?} | {stage, toolMs}], edges?: [[stage, stage], …]}`, nothing else: unknown keys are
+ * problems, and so are stages that are named twice or nowhere, and cycles. Each problem says where it is, what was given and what is allowed.
+ */
+export function readWorkflow(value: unknown): WorkflowReading {
+  const document = documentSchema.safeParse(value);
+  if (!document.success) return refused(document.error.issues.map((issue) => problemOf(issue, value, [])));
+  const problems: string[] = [];
+  const nodes: DeclaredNode[] = [];
+  const places = new Map<string, number>();
+  for (const [place, given] of document.data.nodes.entries()) {
+    const node = nodeSchema.safeParse(given);
+    if (!node.success) {
+      problems.push(...nodeProblems(given, place));
+      continue;
+    }
+    const { stage } = node.data;
+    const earlier = places.get(stage);
+    if (earlier === undefined) places.set(stage, place);
+    else problems.push(`nodes[${place}].stage: got '${stage}', which nodes[${earlier}] is called already; stages are unique`);
+    nodes.push('toolMs' in node.data ? { kind: 'tool', stage, timeMs: node.data.toolMs } : { kind: 'call', ...node.data });
+  }
+  if (problems.length > 0) return refused(problems);
+  const edges: (readonly [number, number])[] = [];
+  for (const [index, edge] of document.data.edges.entries()) {
+    const [before, after] = edge.map((stage) => places.get(stage));
+    for (const stage of edge) if (!places.has(stage)) problems.push(`edges[${index}]: got '${stage}', and no node has that stage`);
+    if (edge[0] === edge[1]) problems.push(`edges[${index}]: '${edge[0]}' cannot need its own end`);
+    else if (before !== undefined && after !== undefined) edges.push([before, after]);
+  }
+  const cycle = problems.length > 0 ? null : cycleIn(nodes.length, edges);
+  if (cycle !== null) problems.push(`edges: ${cycleText(cycle.map((node) => (nodes[node] as DeclaredNode).stage))} is a cycle, and none of it could ever begin`);
+  if (problems.length > 0) return refused(problems);
+  return { kind: 'read', workflow: { ...document.data, nodes, edges } };
+}
+
+function refused(problems: readonly string[]): WorkflowReading {
+  const hidden = problems.length - PROBLEMS_SHOWN_MAX;
+  return { kind: 'refused', problems: hidden > 0 ? [...problems.slice(0, PROBLEMS_SHOWN_MAX), `and ${hidden} more`] : problems };
+}
+
+/** By the shape that it was meant to have: it is a tool where it says how long that takes. */
+function nodeProblems(given: unknown, place: number): string[] {
+  const isTool = typeof given === 'object' && given !== null && 'toolMs' in given;
+  const parsed = nodeSchema.options[isTool ? 1 : 0].safeParse(given);
+  return parsed.error?.issues.map((issue) => problemOf(issue, given, ['nodes', place])) ?? [];
+}
+
+function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly PropertyKey[]): string {
+  const where = [...at, ...issue.path].map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`)).join('');
+  if (issue.code === 'unrecognized_keys') return `${where === '' ? '' : `${where}: `}unknown key ${issue.keys.map((key) => `'${key.slice(0, NAME_CHARACTERS_MAX)}'`).join(', ')}; known: ${at.length === 0 ? 'name, deadlineMs, nodes, edges' : 'stage, model, promptTokens, outputTokens; of a tool stage, toolMs'}`;
+  const given = issue.path.reduce<unknown>((inside, part) => (typeof inside === 'object' && inside !== null ? (inside as Record<PropertyKey, unknown>)[part] : undefined), value);
+  return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${issue.message}`;
+}
+
+function shown(given: unknown): string {
+  if (given === undefined) return 'nothing';
+  if (Array.isArray(given)) return `${given.length} of them`;
+  if (typeof given === 'number') return String(given);
+  const text = JSON.stringify(given) ?? typeof given;
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+/** The nodes of one cycle, in order; `null`: there is none. What no edge leads out of, and then what leads only to that, is in none. */
+function cycleIn(nodes: number, edges: readonly (readonly [number, number])[]): number[] | null {
+  const into: number[][] = Array.from({ length: nodes }, () => []);
+  const ways = new Int32Array(nodes);
+  for (const [before, after] of edges) {
+    ways[before] = (ways[before] as number) + 1;
+    into[after]?.push(before);
+  }
+  const ends = Array.from({ length: nodes }, (_, node) => node).filter((node) => ways[node] === 0);
+  for (let next = 0; next < ends.length; next++) {
+    for (const before of into[ends[next] as number] as number[]) {
+      ways[before] = (ways[before] as number) - 1;
+      if (ways[before] === 0) ends.push(before);
+    }
+  }
+  const left = new Set(Array.from({ length: nodes }, (_, node) => node).filter((node) => (ways[node] as number) > 0));
+  if (left.size === 0) return null;
+  // Every one that is left leads to another that is: whoever walks on comes to one twice.
+  const next = new Map(edges.filter(([before, after]) => left.has(before) && left.has(after)));
+  const seen = new Map<number, number>();
+  const walk: number[] = [];
+  for (let node = [...left][0] as number; ; node = next.get(node) as number) {
+    const from = seen.get(node);
+    if (from !== undefined) return walk.slice(from);
+    seen.set(node, walk.length);
+    walk.push(node);
+  }
+}
+
+function cycleText(stages: readonly string[]): string {
+  const some = stages.length > 12 ? [...stages.slice(0, 11), `… (${stages.length} stages)`] : stages;
+  return [...some, stages[0]].join(' → ');
+}

@@ -1,0 +1,65 @@
+// A workflow as people declare it: what is read, and what each mistake is told.
+import { describe, expect, test } from 'vitest';
+import { readWorkflow } from '../src/workflow-document.ts';
+
+const NODES = [{ stage: 'plan', model: 'm', promptTokens: 800, outputTokens: 200 }, { stage: 'search', toolMs: 900 }, { stage: 'write', model: 'm' }];
+
+function problemsOf(value: unknown): readonly string[] {
+  const reading = readWorkflow(value);
+  return reading.kind === 'refused' ? reading.problems : [];
+}
+
+test('a workflow is read with its stages by their places', () => {
+  expect(readWorkflow({ name: 'report', deadlineMs: 20_000, nodes: NODES, edges: [['plan', 'search'], ['search', 'write']] })).toEqual({
+    kind: 'read',
+    workflow: {
+      name: 'report',
+      deadlineMs: 20_000,
+      nodes: [{ kind: 'call', stage: 'plan', model: 'm', promptTokens: 800, outputTokens: 200 }, { kind: 'tool', stage: 'search', timeMs: 900 }, { kind: 'call', stage: 'write', model: 'm' }],
+      edges: [[0, 1], [1, 2]],
+    },
+  });
+  expect(readWorkflow({ nodes: [{ stage: 'only', toolMs: 0 }] })).toEqual({ kind: 'read', workflow: { nodes: [{ kind: 'tool', stage: 'only', timeMs: 0 }], edges: [] } });
+});
+
+describe('is refused, and told why:', () => {
+  test.each<[string, unknown, RegExp]>([
+    ['no object', [1], /^the workflow: got 1 of them; /],
+    ['nothing', null, /^the workflow: got null; /],
+    ['an unknown key', { nodes: NODES, deadline: 5 }, /^unknown key 'deadline'; known: name, deadlineMs, nodes, edges$/],
+    ['no nodes', { nodes: [] }, /^nodes: got 0 of them; /],
+    ['too many nodes', { nodes: Array.from({ length: 1_001 }, (_, index) => ({ stage: `s${index}`, toolMs: 1 })) }, /^nodes: got 1001 of them; .*1000/],
+    ['too many edges', { nodes: NODES, edges: Array.from({ length: 20_001 }, () => ['plan', 'write']) }, /^edges: got 20001 of them; .*20000/],
+    ['a deadline of nothing', { nodes: NODES, deadlineMs: 0 }, /^deadlineMs: got 0; /],
+    ['a negative deadline', { nodes: NODES, deadlineMs: -1 }, /^deadlineMs: got -1; /],
+    ['a deadline that is not finite', { nodes: NODES, deadlineMs: Number.POSITIVE_INFINITY }, /^deadlineMs: got Infinity; /],
+    ['an unknown key of a node', { nodes: [{ stage: 'a', model: 'm', tokens: 5 }] }, /^nodes\[0\]: unknown key 'tokens'; known: stage, model, promptTokens, outputTokens/],
+    ['a node that is both', { nodes: [{ stage: 'a', model: 'm', toolMs: 5 }] }, /^nodes\[0\]: unknown key 'model'/],
+    ['a node that is neither', { nodes: [{ stage: 'a' }] }, /^nodes\[0\]\.model: got nothing; /],
+    ['a node that is no object', { nodes: ['a'] }, /^nodes\[0\]: got "a"; /],
+    ['negative tokens', { nodes: [{ stage: 'a', model: 'm', promptTokens: -1 }] }, /^nodes\[0\]\.promptTokens: got -1; /],
+    ['half a token', { nodes: [{ stage: 'a', model: 'm', outputTokens: 1.5 }] }, /^nodes\[0\]\.outputTokens: got 1\.5; /],
+    ['a tool that takes negative time', { nodes: [{ stage: 'a', toolMs: -5 }] }, /^nodes\[0\]\.toolMs: got -5; /],
+    ['a time that is no number', { nodes: [{ stage: 'a', toolMs: Number.NaN }] }, /^nodes\[0\]\.toolMs: got NaN; /],
+    ['a stage twice', { nodes: [...NODES, { stage: 'plan', toolMs: 1 }] }, /^nodes\[3\]\.stage: got 'plan', which nodes\[0\] is called already; stages are unique$/],
+    ['an unknown stage', { nodes: NODES, edges: [['plan', 'sumup']] }, /^edges\[0\]: got 'sumup', and no node has that stage$/],
+    ['an edge of three', { nodes: NODES, edges: [['plan', 'search', 'write']] }, /^edges\[0\]: got 3 of them; /],
+    ['an edge to itself', { nodes: NODES, edges: [['plan', 'plan']] }, /^edges\[0\]: 'plan' cannot need its own end$/],
+    ['a cycle', { nodes: [...NODES, { stage: 'first', toolMs: 1 }, { stage: 'last', toolMs: 1 }], edges: [['first', 'plan'], ['plan', 'search'], ['search', 'write'], ['write', 'plan'], ['write', 'last']] }, /^edges: (plan → search → write → plan|search → write → plan → search|write → plan → search → write) is a cycle/],
+  ])('%s', (_, value, message) => {
+    const problems = problemsOf(value);
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatch(message);
+  });
+
+  test('a long cycle, by some of its stages', () => {
+    const nodes = Array.from({ length: 40 }, (_, index) => ({ stage: `s${index}`, toolMs: 1 }));
+    expect(problemsOf({ nodes, edges: nodes.map(({ stage }, index) => [stage, `s${(index + 1) % 40}`]) })[0]).toMatch(/^edges: s0 → .* → … \(40 stages\) → s0 is a cycle/);
+  });
+
+  test('many mistakes, of which ten are shown', () => {
+    const problems = problemsOf({ nodes: Array.from({ length: 30 }, () => ({ stage: 'a', toolMs: -1 })) });
+    expect(problems).toHaveLength(11);
+    expect(problems.at(-1)).toBe('and 20 more');
+  });
+});
