@@ -15,6 +15,7 @@ import { page, type Part } from '../plot/page.ts';
 import { loadProfile, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { defineCommand, UsageError } from './command.ts';
+import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
 import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
 import { workflow } from './frontier-workflow.ts';
 
@@ -29,6 +30,14 @@ export const command = defineCommand({
     sequences: { type: 'number', value: 'N', help: 'that get a token in a decode step', default: 16, min: 1, max: 100_000, integer: true },
     context: { type: 'number', value: 'N', help: 'tokens of context of each of them', default: 1024, min: 0, max: 10_000_000, integer: true },
     'output-tokens': { type: 'number', value: 'N', help: 'compose: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
+    as: { type: 'text', value: 'HOW', help: 'compose: a prompt and then its answer; stages of a pipeline, one file each; a pool that prefills and one that decodes; replicas that share a load', oneOf: ['sequence', 'pipeline', 'pools', 'replicas'], default: 'sequence' },
+    'micro-batches': { type: 'number', value: 'N', help: 'compose --as pipeline: prompts that go through all stages', default: 8, min: 1, max: 100_000, integer: true },
+    rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas: requests a second', default: 1, min: 0, max: 1_000_000 },
+    'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools: mean time to the first token, at most', default: 500, min: 0.001 },
+    'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas: mean time from one token to the next, at most', default: 50, min: 0.001 },
+    prefill: { type: 'number', value: 'P', help: 'compose --as pools: replicas that prefill', default: 1, min: 1, max: 64, integer: true },
+    decode: { type: 'number', value: 'D', help: 'compose --as pools: replicas that decode', default: 1, min: 1, max: 64, integer: true },
+    each: { type: 'number', value: 'N', help: 'compose --as replicas: of each file', default: 1, min: 1, max: 64, integer: true },
     'within-ms': { type: 'number', value: 'MS', help: 'compose: names the cheapest way that takes no longer', min: 0.001 },
     'horizon-ms': { type: 'number', value: 'MS', help: 'show: counts the energy of idling until then; what is burnt anyway is no saving', min: 0.001 },
     profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
@@ -47,6 +56,7 @@ export const command = defineCommand({
     'paceline frontier show config/profiles/llama-3.1-8b.h200.json --sequences 32 --html frontier.html',
     'paceline frontier compare config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json',
     'paceline frontier compose config/profiles/llama-3.1-8b.h200.json --prompt-tokens 2000 --output-tokens 300 --within-ms 4000',
+    'paceline frontier compose config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json --as replicas --rate 3',
     'paceline frontier workflow config/workflows/research.yaml --profile config/profiles/llama-3.1-8b.h200.json --html workflow.html',
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
@@ -62,7 +72,7 @@ export const command = defineCommand({
       case 'compare':
         return compare(files, work, outputs);
       case 'compose':
-        return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+        return composed(files, work, options, outputs);
       case 'workflow':
         return workflow(oneOf(files, 'workflow'), { profiles: options.profile, company: options.company, like: options.like, deadlineMs: options['deadline-ms'] }, outputs);
       case 'validate':
@@ -74,6 +84,34 @@ export const command = defineCommand({
 });
 
 const PHASES = ['prefill', 'decode'] as const;
+
+interface ComposeOptions {
+  readonly as: string;
+  readonly 'output-tokens': number;
+  readonly 'within-ms': number | undefined;
+  readonly 'micro-batches': number;
+  readonly rate: number;
+  readonly 'ttft-ms': number;
+  readonly 'tpot-ms': number;
+  readonly prefill: number;
+  readonly decode: number;
+  readonly each: number;
+}
+
+function composed(files: readonly string[], work: ViewedWork, options: ComposeOptions, outputs: Outputs): number {
+  const request = { promptTokens: work.promptTokens, outputTokens: options['output-tokens'] };
+  const limits = { ratePerS: options.rate, ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'] };
+  switch (options.as) {
+    case 'pipeline':
+      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'] }, outputs);
+    case 'pools':
+      return composePools(files, request, { ...limits, prefill: options.prefill, decode: options.decode }, outputs);
+    case 'replicas':
+      return composeReplicas(files, request, { ...limits, each: options.each }, outputs);
+    default:
+      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+  }
+}
 
 function show(file: string, work: ViewedWork, horizonMs: number | null, outputs: Outputs): number {
   const loaded = load(file);
