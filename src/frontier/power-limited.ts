@@ -13,24 +13,39 @@ export interface PowerLimitedModel extends PerformanceModel {
   heldAt(work: IterationWork, point: PointIndex): PointIndex;
 }
 
-/** Times and energies of each point under the limit; idle power stays as it is. Nothing is kept but the model, so that a model which is learnt stays live. */
+/**
+ * Times and energies of each point under the limit; idle power stays as it is. Works are kept to the point found for them last, from where the next one's is
+ * looked for: from call to call it hardly moves.
+ */
 export function limitedModel(model: PerformanceModel, limitW: number): PowerLimitedModel {
-  const slower = model.bySlowness.toReversed();
+  const bySpeed = model.bySlowness.toReversed();
+  /** Of no work beyond the limit. */
+  const free = model.points.map((_, point) => peakPowerW(model, point) <= limitW);
+  const slowestRank = bySpeed.length - 1;
+  const isOrdered = drawsLessWhereSlower(model, bySpeed);
   const probe = { prefill: NO_PREFILL, decode: NO_DECODE };
+  let hintRank = 0;
 
-  function heldAt(work: IterationWork, point: PointIndex): PointIndex {
-    let least = point;
-    let leastW = Number.POSITIVE_INFINITY;
-    for (let rank = model.speedRank[point] as number; rank < slower.length; rank++) {
-      const candidate = slower[rank] as PointIndex;
-      const powerW = powerAtW(model, work, candidate);
-      if (powerW <= limitW) return candidate;
-      if (powerW < leastW) {
-        least = candidate;
-        leastW = powerW;
-      }
-    }
+  function isWithin(work: IterationWork, rank: number): boolean {
+    const point = bySpeed[rank] as PointIndex;
+    return free[point] === true || powerAtW(model, work, point) <= limitW;
+  }
+  /** The first rank from the fastest on that is within, where power falls with every step: looked for from the last one found. */
+  function orderedRank(work: IterationWork): number {
+    while (hintRank > 0 && isWithin(work, hintRank - 1)) hintRank -= 1;
+    while (hintRank < slowestRank && !isWithin(work, hintRank)) hintRank += 1;
+    return hintRank;
+  }
+  function scannedRank(work: IterationWork, from: number): number {
+    for (let rank = from; rank <= slowestRank; rank++) if (isWithin(work, rank)) return rank;
+    let least = from;
+    for (let rank = from; rank <= slowestRank; rank++) if (powerAtW(model, work, bySpeed[rank] as PointIndex) < powerAtW(model, work, bySpeed[least] as PointIndex)) least = rank;
     return least;
+  }
+  function heldAt(work: IterationWork, point: PointIndex): PointIndex {
+    if (free[point] === true || (work.prefill.tokens <= 0 && work.decode.sequences <= 0)) return point;
+    const rank = model.speedRank[point] as number;
+    return bySpeed[isOrdered ? Math.max(rank, orderedRank(work)) : scannedRank(work, rank)] as PointIndex;
   }
   function prefillAt(work: PrefillWork, point: PointIndex): PointIndex {
     probe.prefill = work;
@@ -61,6 +76,15 @@ export function limitedModel(model: PerformanceModel, limitW: number): PowerLimi
     idlePowerW: (point) => model.idlePowerW(point),
   };
 }
+
+/** A slower point draws no more at any work that was measured, but for noise: then a limit cuts the points in two. */
+function drawsLessWhereSlower(model: PerformanceModel, bySpeed: readonly PointIndex[]): boolean {
+  const works = [...model.profile.prefill.map((row) => ({ prefill: row, decode: NO_DECODE })), ...model.profile.decode.map((row) => ({ prefill: NO_PREFILL, decode: row }))];
+  return works.every((work) => bySpeed.every((point, rank) => rank === 0 || powerAtW(model, work, point) <= POWER_NOISE * powerAtW(model, work, bySpeed[rank - 1] as PointIndex)));
+}
+
+/** Measured powers of neighbours differ by as much for nothing. */
+const POWER_NOISE = 1.02;
 
 /** Mean power of the group while it does this work, in watts; 0 without any. */
 function powerAtW(model: PerformanceModel, work: IterationWork, point: PointIndex): number {

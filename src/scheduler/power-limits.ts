@@ -62,6 +62,8 @@ const LEVELS_MAX = 12;
 const FLOOR_MARGIN = 1.2;
 /** So long what arrives counts when it is weighed what is lost at a limit: limits stand for less, what is lost by then is not. */
 const HORIZON_MS = 1_000;
+/** Where nothing comes at all, as many as can be are ready for something. */
+const READY_WORTH = 0.01;
 /** A plan without limits is made anew after so long, or when jobs came or went. */
 const WANTED_FOR_MS = 400;
 /** Limits are left as they are while everybody has what it wants, and no more than this share of a budget is left idle that somebody lacks. */
@@ -168,7 +170,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
       const { expected } = serverRisk({ ...view, model, priced: pricedUnder(corrections.priced, model) });
       return { limitW: groups * groupW, loss: expected + arrivesWorth * beyond };
     });
-    return [{ limitW: idleW, loss: (levels[0]?.loss ?? 0) + arrivesWorth }, ...levels];
+    return [{ limitW: idleW, loss: (levels[0]?.loss ?? 0) + arrivesWorth + READY_WORTH }, ...levels];
   }
 
   /** What it may draw until its devices have followed. */

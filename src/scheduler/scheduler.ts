@@ -148,6 +148,9 @@ const NO_EFFECTS: readonly Effect[] = [];
 /** In so long what waits is to be sent, where watts are shared out by what arrives. */
 const BACKLOG_MS = 1_000;
 
+/** Where not everything can be met, a job may cost others this part of what it may gain at most. */
+const COSTS_OTHERS_MAX = 0.5;
+
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
   /** Deadlines that sending one job may put at risk before it is kept back: so many of the misses allowed are spent on purpose, by its class' caution. */
@@ -546,7 +549,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
     if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
-    if (mayPace && worthsDiffer && givesWayByWorth(job, route, nowMs)) return { kind: 'pace' };
+    if (mayPace && isShed(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -560,10 +563,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
-  /** What it would cost others is worth more than it is: it waits on beyond its own latest start, within the patience that best effort has. */
-  function givesWayByWorth(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
-    if (nowMs - job.arrivedAtMs >= FAIR.patienceMs || job.spec.infeasible === 'refuse') return false;
-    return othersRisk > Math.max(riskMaxOf(job), 1 - ownRisk);
+  /** Not everything can be met, and its worth decides: where it would cost more than it may, it waits on beyond its own latest start, within the patience that best effort has. */
+  function isShed(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
+    return (worthsDiffer || limitsPower()) && othersRisk > Math.max(riskMaxOf(job), COSTS_OTHERS_MAX * (1 - ownRisk)) && job.spec.infeasible !== 'refuse' && nowMs - job.arrivedAtMs < FAIR.patienceMs;
   }
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
@@ -735,7 +737,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const order = from.ordered(nowMs);
+    const order = worthsDiffer ? worthiestFirst(from.ordered(nowMs), nowMs) : from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
@@ -1089,6 +1091,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       };
     },
   };
+}
+
+/** Of those that can still be in time, and then of the late ones; among equals the order stays. */
+function worthiestFirst(jobs: readonly PendingJob[], nowMs: number): readonly PendingJob[] {
+  return jobs.toSorted((a, b) => Number(a.firstDeadlineAtMs <= nowMs) - Number(b.firstDeadlineAtMs <= nowMs) || (b.spec.worth ?? 1) - (a.spec.worth ?? 1));
 }
 
 function driftOf({ queue }: Replica, nowMs: number): Pick<FleetSnapshot['replicas'][number], 'drift'> {
