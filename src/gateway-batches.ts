@@ -8,6 +8,7 @@ import { createLineClient } from './batch/line-client.ts';
 import { createLineCredentials } from './batch/line-credentials.ts';
 import { lineHeaders } from './batch/line-headers.ts';
 import type { Config, TenantConfig } from './config.ts';
+import type { EnergyPrice } from './core/energy-prices.ts';
 import { openBatchStore } from './gateway-batch-store.ts';
 import type { FleetSnapshot } from './scheduler/scheduler.ts';
 
@@ -27,6 +28,8 @@ export interface GatewayBatchesOptions {
   /** As it was reloaded last. */
   readonly live: () => Config;
   readonly snapshot: () => FleetSnapshot;
+  /** What energy costs, `fromMs` counted from now; none: nothing is known. */
+  readonly prices: () => readonly EnergyPrice[];
   readonly warn: (message: string) => void;
   readonly log: Pick<Logger, 'warn'>;
 }
@@ -34,7 +37,7 @@ export interface GatewayBatchesOptions {
 const DAY_MS = 86_400_000;
 
 /** `null` where none are configured. Throws `ConfigError` where their store cannot be opened. */
-export function openBatches(config: Config, { gatewayId, live, snapshot, warn, log }: GatewayBatchesOptions): GatewayBatches | null {
+export function openBatches(config: Config, { gatewayId, live, snapshot, prices, warn, log }: GatewayBatchesOptions): GatewayBatches | null {
   const { batch } = config;
   if (batch === null) return null;
   const store = openBatchStore({ batch, store: config.store }, { gatewayId, log });
@@ -63,6 +66,7 @@ export function openBatches(config: Config, { gatewayId, live, snapshot, warn, l
         lineLimits: { requestsMax: batch.requestsMax, lineBytesMax: config.limits.bodyBytesMax },
         retentionMs: batch.retentionDays * DAY_MS,
         fleet: () => fleetOf(snapshot()),
+        prices,
         mayCome: (name) => live().anonymous !== null || credentials.tenant(name) !== null,
         headers: (name, deadlineMs) => {
           const known = credentials.tenant(name);

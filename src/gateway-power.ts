@@ -7,7 +7,7 @@ import type { EnergyPrice } from './core/energy-prices.ts';
 import type { ReplicaId } from './core/job.ts';
 import type { PowerBudget } from './core/power-budget.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
-import { nextChangeAfter, valueAt } from './signals/series.ts';
+import { nextChangeAfter, type Series, valueAt } from './signals/series.ts';
 import { openSeries, type SeriesPlace, type SeriesSource } from './signals/series-source.ts';
 import { staleFor, type StandingWatts, standingWatts, type WattsFrom } from './signals/standing-watts.ts';
 
@@ -50,6 +50,8 @@ export interface GatewayPower {
   /** From here on the scheduler is told. */
   start(): void;
   snapshot(): PowerSnapshot;
+  /** What energy costs, `fromMs` counted from now; none: nothing is known. */
+  pricesFromNow(): readonly EnergyPrice[];
   /** For so long, whatever the configuration and its series say; forgotten at a restart. */
   override(name: string, asked: { readonly watts: number; readonly forMs: number }): OverrideOutcome;
   endOverride(name: string): OverrideOutcome;
@@ -102,7 +104,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
   /** Budgets that are told of as below idling. */
   const belowIdle = new Set<string>();
   let toldBudgets: readonly PowerBudget[] = [];
-  let toldPrices: { readonly source: object | null; readonly offsetMs: number } = { source: null, offsetMs: 0 };
+  let toldPrices: { readonly source: Series | null; readonly offsetMs: number } = { source: null, offsetMs: 0 };
   let lookedAtMs = now();
   let timer: NodeJS.Timeout | undefined;
   let phase: 'opened' | 'started' | 'closed' = 'opened';
@@ -191,11 +193,11 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
     const series = power.prices === null ? null : countingPrices(power.prices);
     if (toldPrices.source === series && (series === null || Math.abs(offsetMs - toldPrices.offsetMs) < CLOCK_STEP_MS)) return;
     toldPrices = { source: series, offsetMs };
-    tell.prices(series === null ? [] : series.points.map(({ atUnixMs, value }) => ({ fromMs: atUnixMs + offsetMs, price: value })));
+    tell.prices(pricesOn(series, offsetMs));
   }
 
   /** Beyond its end nothing is known, and work waits for no hour that nobody has told of. */
-  function countingPrices({ place, staleAfterMs }: SignalConfig) {
+  function countingPrices({ place, staleAfterMs }: SignalConfig): Series | null {
     const source = sourceOf(place);
     const series = source.series();
     return series !== null && unixNowMs() < series.endsAtUnixMs && failingForMs(source) <= staleAfterMs ? series : null;
@@ -255,6 +257,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
       const uses = power.budgets.length === 0 ? [] : joined.uses();
       return { budgets: power.budgets.map((budget) => status(budget, uses)), prices: power.prices === null ? null : pricesStatus(power.prices) };
     },
+    pricesFromNow: () => (power.prices === null ? [] : pricesOn(countingPrices(power.prices), -unixNowMs())),
     override: (name, { watts, forMs }) =>
       found(name, (budget) => {
         const idleW = idleOf(under(budget, joined.replicas()), joined.beliefs());
@@ -299,6 +302,11 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
 interface Source {
   readonly place: SeriesPlace;
   readonly series: SeriesSource;
+}
+
+/** On another clock than that of the day. */
+function pricesOn(series: Series | null, offsetMs: number): readonly EnergyPrice[] {
+  return series === null ? [] : series.points.map(({ atUnixMs, value }) => ({ fromMs: atUnixMs + offsetMs, price: value }));
 }
 
 function signalsOf({ budgets, prices }: PowerConfig): readonly SignalConfig[] {

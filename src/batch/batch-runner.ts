@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { BatchRecord } from './batch-record.ts';
 import { finishBatch, stamped, validateBatch } from './batch-steps.ts';
 import type { BatchStore, StoredLine } from './batch-store.ts';
+import type { EnergyPrice } from '../core/energy-prices.ts';
 import { BatchStoreError } from './batch-store.ts';
 import type { LineLimits } from './input-lines.ts';
 import type { LineAnswer, LineCall, LineClient } from './line-client.ts';
@@ -20,6 +21,8 @@ export interface RunnerOptions {
   /** How long a batch that is over is still told of. */
   readonly retentionMs: number;
   readonly fleet: () => { readonly room: number; readonly running: number; readonly queued: number };
+  /** What energy costs, `fromMs` counted from now. */
+  readonly prices?: () => readonly EnergyPrice[];
   /** Where nobody may come as that tenant, its lines wait for it to be back: a key that is replaced is away for a moment. */
   readonly mayCome: (tenant: string) => boolean;
   /** Of a request of that tenant that may take so long. */
@@ -152,7 +155,8 @@ export function createBatchRunner(options: RunnerOptions): BatchRunner {
       return { remaining: total - completed - failed, leftMs: batch.dueAtMs - now(), lineMs: workOf(batch.id).lineMs };
     });
     const ownInFlight = [...works.values()].reduce((sum, { flights }) => sum + flights.size, 0);
-    const wanted = linesWanted({ batches: views, ...options.fleet(), ownInFlight, concurrencyMax: options.concurrencyMax });
+    const prices = options.prices?.() ?? [];
+    const wanted = linesWanted({ batches: views, ...options.fleet(), prices, ownInFlight, concurrencyMax: options.concurrencyMax });
     let free = options.concurrencyMax - ownInFlight;
     for (const [index, batch] of batches.entries()) {
       const work = workOf(batch.id);
@@ -160,7 +164,7 @@ export function createBatchRunner(options: RunnerOptions): BatchRunner {
       if (more <= 0 || closing.signal.aborted) continue;
       const lines = await store.claimLines(batch.id, workerId, more, now());
       free -= lines.length;
-      for (const line of lines) send(batch, work, line, lineDeadlineMs(views[index] as BatchView, wanted[index] as number));
+      for (const line of lines) send(batch, work, line, lineDeadlineMs(views[index] as BatchView, wanted[index] as number, prices));
     }
   }
 

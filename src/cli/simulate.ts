@@ -1,7 +1,10 @@
 // paceline simulate: the gateway's own decisions on virtual time over modelled replicas. What-if questions in seconds.
+import { readFileSync } from 'node:fs';
+import type { EnergyPrice } from '../core/energy-prices.ts';
 import { createPhysics } from '../engine/physics.ts';
 import { simulateClairvoyant } from '../simulator/clairvoyant.ts';
 import { extrapolations, fitsInto, oversized, uncapped } from '../simulator/coverage.ts';
+import { parseSeries } from '../signals/series.ts';
 import { createExplainer } from '../simulator/explanation.ts';
 import { feasibleAlone } from '../simulator/feasibility.ts';
 import { formatExplanation } from '../simulator/format-explanation.ts';
@@ -35,7 +38,9 @@ export const command = defineCommand({
     'skip-oversized': { type: 'flag', help: 'leave out requests that no replica could ever hold; default: refuse the workload' },
     routing: { type: 'text', value: 'HOW', help: "of all policies; default: paceline's energy, the others' least-loaded", oneOf: ['energy', 'least-loaded'] },
     concurrency: { type: 'number', value: 'N', help: "requests on a replica at once; default: the profile's maxSequences", min: 1, max: 100_000, integer: true },
+    'batch-cap': { type: 'text', value: 'HOW', help: "paceline's cap on the requests on a replica: 'plan' it from the profile, or 'learn' it from energy and deadlines; default: --concurrency alone", oneOf: ['plan', 'learn'] },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
+    prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
     json: { type: 'flag', help: 'print the runs as a JSON list and nothing else on stdout' },
   },
@@ -46,6 +51,7 @@ export const command = defineCommand({
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
     'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
+    'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
   ],
   run: async (options) => {
     const read = await readWorkload('simulate', options);
@@ -54,6 +60,7 @@ export const command = defineCommand({
     const classes = wantedClasses(read.classes, options);
     const [{ truth, belief }] = fleet.members;
     const lastAtMs = workload.requests.at(-1)?.atMs ?? 0;
+    const prices = options.prices === undefined ? [] : pricesIn(options.prices);
     const shared: Omit<SimulationOptions, 'policy'> = {
       requests: workload.requests,
       classes: drawClasses(classes, workload.requests.length, options.seed),
@@ -65,9 +72,15 @@ export const command = defineCommand({
       fleet: fleet.members,
       seed: options.seed,
       attainmentTarget: options.target,
-      untilMs: lastAtMs + WINDOW_TAIL_S * 1000,
+      // What is moved ends later: all runs go on until nothing can be left of it, so that they idle for as long.
+      untilMs: lastAtMs + WINDOW_TAIL_S * 1000 + (prices.length === 0 ? 0 : Math.max(0, ...classes.map(({ slo }) => slo.e2eMs ?? 0))),
+      prices,
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
+    };
+    const knobs: Knobs = {
+      ...(fleet.sleep === null ? {} : { sleep: fleet.sleep }),
+      ...(options['batch-cap'] === undefined ? {} : { batchCap: options['batch-cap'] === 'plan' ? 'plan' : 'learn' }),
     };
     // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
     const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
@@ -78,26 +91,38 @@ export const command = defineCommand({
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
-      process.stdout.write(explained(options.explain, shared, fleet, options.json));
+      process.stdout.write(explained(options.explain, shared, knobs, options.json));
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const feasible = feasibleAlone(machines, shared.requests, shared.classes);
-    const runs = names.map((name) => {
+    const runs = names.flatMap((name) => {
       const label = { policy: name, replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
         return label.policy === 'clairvoyant' ? runReport(label, simulateClairvoyant(shared), feasible) : lowerBoundReport(label, shared, feasible);
       }
       const wanted = policyOf(label.policy, fleet.members);
-      const play = (policy: SimulationOptions['policy'], label: string): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, ...sleepUnder(policy, fleet), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
-      return wanted === 'best-static' ? bestStatic(fleet.members, options.target, play) : play(wanted, name);
+      const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+      if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
+      return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
     endProgress();
     process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${workload.name}, ${workload.requests.length} requests, ${fleet.name}, seed ${options.seed}; energy over ${(Math.max(...runs.map(({ durationS }) => durationS))).toFixed(0)} s${read.classes === undefined ? '; without --slo nothing is promised' : ''}\n\n${formatRuns(runs)}\n`);
     return 0;
   },
 });
+
+/** The file's first instant is the beginning of virtual time. Throws `UsageError`. */
+function pricesIn(path: string): readonly EnergyPrice[] {
+  try {
+    const { points } = parseSeries(readFileSync(path, 'utf8'));
+    const beginsAtUnixMs = points[0]?.atUnixMs ?? 0;
+    return points.map(({ atUnixMs, value }) => ({ fromMs: atUnixMs - beginsAtUnixMs, price: value }));
+  } catch (error) {
+    throw new UsageError(`--prices: ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
 
 function wantedClasses(read: readonly SloClass[] | undefined, { mix, 'slo-scale': scale }: { readonly mix?: string | undefined; readonly 'slo-scale': number }): readonly SloClass[] {
   if (read === undefined) {
@@ -134,20 +159,23 @@ function warn({ members, machines, truthScale }: FleetChoice, requests: readonly
   for (const line of lines) process.stderr.write(`warning: ${line}\n`);
 }
 
-function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, fleet: FleetChoice, json: boolean): string {
+function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, knobs: Knobs, json: boolean): string {
   const asked = shared.requests[request];
   const sloClass = shared.classes[request];
   if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
   const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
-  simulate({ ...shared, ...sleepUnder({ kind: 'paceline' }, fleet), policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  simulate({ ...shared, ...knobs, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
   endProgress();
   const explanation = explainer.explanation();
   return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;
 }
 
-/** The others stand for plain gateways, which let servers idle. */
-function sleepUnder({ kind }: SimulationOptions['policy'], { sleep }: FleetChoice): Pick<SimulationOptions, 'sleep'> {
-  return sleep === null || kind !== 'paceline' ? {} : { sleep };
+/** What else than clocks is planned under paceline. */
+type Knobs = Pick<SimulationOptions, 'sleep' | 'batchCap'>;
+
+/** The other policies stand for plain gateways, which have none. */
+function knobsUnder({ kind }: SimulationOptions['policy'], knobs: Knobs): Knobs {
+  return kind === 'paceline' ? knobs : {};
 }
 
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */

@@ -44,19 +44,41 @@ export interface MovableWork {
   readonly aloneMs: number;
   /** What it takes to work off what waits for cheap hours already. */
   readonly drainMs: number;
+  /** Joules that it takes more now, and in so long a time, in which all that waits is worked off. */
+  readonly takesJ: { readonly now: number; readonly within: (ms: number) => number };
 }
 
+export type Moving =
+  /** It has not the slack, or no more, or nothing is known of prices. */
+  | { readonly kind: 'goes' }
+  | { readonly kind: 'waits'; readonly untilMs: number }
+  /** Nothing cheaper is in reach, and until then it is as cheap and the work may begin. */
+  | { readonly kind: 'may-go'; readonly untilMs: number };
+
 /**
- * Until when work waits for cheaper energy; `null`: it does not. No longer than its latest start less a margin: a share of its slack for
- * what is not known, its own time in company, and what is to be worked off before it.
+ * Whether work waits for cheaper energy: where what it takes more then, at the price of that time, is less than now by more than may be
+ * error. Joules are not the same at any hour: with others running it may take next to none. No longer than its latest start less a margin: a share of its slack for what is not known, its own
+ * time in company, and what is to be worked off before it.
  */
-export function waitsForPriceUntilMs(prices: readonly EnergyPrice[], { nowMs, arrivedAtMs, latestStartAtMs, aloneMs, drainMs }: MovableWork): number | null {
+export function movingOf(prices: readonly EnergyPrice[], { nowMs, arrivedAtMs, latestStartAtMs, aloneMs, drainMs, takesJ }: MovableWork): Moving {
   const slackMs = latestStartAtMs - arrivedAtMs;
-  if (prices.length === 0 || slackMs < MOVING.slackMinMs || slackMs === Number.POSITIVE_INFINITY) return null;
+  if (prices.length === 0 || slackMs < Math.max(MOVING.slackMinMs, MOVING.slackTimes * aloneMs) || slackMs === Number.POSITIVE_INFINITY) return { kind: 'goes' };
   const workMs = MOVING.stretch * aloneMs;
   const lastAtMs = latestStartAtMs - (workMs - aloneMs) - drainMs - MOVING.marginShare * slackMs;
   const { startAtMs, nowPrice, thenPrice } = cheapestStart(prices, { nowMs, latestStartAtMs: lastAtMs, workMs });
-  return startAtMs > nowMs && thenPrice <= MOVING.savingRatio * nowPrice ? startAtMs : null;
+  if (startAtMs > nowMs && thenPrice <= MOVING.savingRatio * nowPrice) {
+    const cheapMs = Math.min(asCheapUntilMs(prices, startAtMs), latestStartAtMs) - startAtMs;
+    if (thenPrice * takesJ.within(Math.max(workMs, cheapMs)) <= MOVING.costRatio * nowPrice * takesJ.now) return { kind: 'waits', untilMs: startAtMs };
+  }
+  const untilMs = Math.min(lastAtMs, asCheapUntilMs(prices, nowMs));
+  return untilMs > nowMs ? { kind: 'may-go', untilMs } : { kind: 'goes' };
+}
+
+/** When energy gets dearer than now by what moving work takes as a saving; `Infinity`: never, as far as is known. */
+function asCheapUntilMs(prices: readonly EnergyPrice[], nowMs: number): number {
+  const first = Math.max(0, placeAt(prices, nowMs));
+  const now = prices[first]?.price ?? 0;
+  return prices.slice(first).find(({ price }) => price * MOVING.savingRatio > now)?.fromMs ?? Number.POSITIVE_INFINITY;
 }
 
 /**

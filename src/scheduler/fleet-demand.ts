@@ -5,8 +5,9 @@ import type { AwakeLoad } from '../core/awake-plan.ts';
 import type { Corrections } from '../core/corrections.ts';
 import type { JobSpec } from '../core/job.ts';
 import type { FleetShare } from '../core/replica-view.ts';
-import { targetPoint } from '../core/target-point.ts';
+import { marginalJ, targetPoint } from '../core/target-point.ts';
 import { createTightest, type Tightest } from '../core/tightest.ts';
+import { parkedPowerW } from '../core/work-energy.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { PowerDemand } from './power-limits.ts';
@@ -24,6 +25,11 @@ export interface FleetDemand {
   targetOf(spec: ReplicaSpec, learnt: Pick<Corrections, 'time' | 'priced'>, job: PendingJob, nowMs: number): PointIndex;
   /** What falls to a replica in the same way, with what an output token may take on average and what a job is worth. */
   powerDemandOf(spec: ReplicaSpec, nowMs: number): PowerDemand;
+  /**
+   * Joules that one more job of the model takes: at the rate at which they are sent now, and where as many come as arrive now and so many
+   * that wait are worked off within a time. Looked up again every second.
+   */
+  takesJ(spec: ReplicaSpec, learnt: Pick<Corrections, 'time' | 'priced'>, of: { readonly model: string; readonly waiting: number; readonly sleeps: boolean }, nowMs: number): { readonly now: number; readonly within: (ms: number) => number };
   /** All that arrives for these models, and what there must be room for so long from now. */
   loadOf(models: readonly string[], horizonMs: number, nowMs: number): AwakeLoad;
   /** Some replica came, went, or has another breaker. */
@@ -35,6 +41,8 @@ interface ArrivalSizes {
   outputTokensMean: number;
   perTpotMean: number;
   worthMean: number;
+  /** Of those with a limit alone; 0: none has one. */
+  limitedPerTpotMean: number;
   readonly tightestTtft: Tightest;
 }
 
@@ -50,6 +58,9 @@ const PEAK_DEVIATIONS = 1.645;
 /** No peak is looked for in less time than this; a server queues for as long without harm. */
 const PEAK_MS_MIN = 5_000;
 
+/** Times so alike are one. */
+const SAME_TIME_SHARE = 0.05;
+
 /** Of each job in the means of sizes: about the last fifty of a model count. */
 const SIZE_WEIGHT = 0.02;
 
@@ -59,18 +70,20 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
   const departures = new Map<string, ArrivalForecast>();
   const sizes = new Map<string, ArrivalSizes>();
   const shares = new Map<string, { readonly atMs: number; readonly share: FleetShare }>();
+  const margins = new Map<string, { readonly atMs: number; readonly now: number; readonly within: (ms: number) => number }>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
 
   function observeSizes({ work, slo, model, worth = 1 }: JobSpec, outputTokens: number, nowMs: number): void {
     const perTpot = work === 'embed' || slo.tpotMs === undefined ? 0 : 1 / slo.tpotMs;
     let known = sizes.get(model);
     if (known === undefined) {
-      known = { outputTokensMean: outputTokens, perTpotMean: perTpot, worthMean: worth, tightestTtft: createTightest() };
+      known = { outputTokensMean: outputTokens, perTpotMean: perTpot, limitedPerTpotMean: perTpot, worthMean: worth, tightestTtft: createTightest() };
       sizes.set(model, known);
     } else {
       known.outputTokensMean += SIZE_WEIGHT * (outputTokens - known.outputTokensMean);
       known.perTpotMean += SIZE_WEIGHT * (perTpot - known.perTpotMean);
       known.worthMean += SIZE_WEIGHT * (worth - known.worthMean);
+      if (perTpot > 0) known.limitedPerTpotMean += (known.limitedPerTpotMean === 0 ? 1 : SIZE_WEIGHT) * (perTpot - known.limitedPerTpotMean);
     }
     known.tightestTtft.observe(slo.ttftMs, nowMs);
   }
@@ -145,6 +158,30 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
       byModel.set(key, { atMs: nowMs, point });
       return point;
     },
+    takesJ({ belief, sleep }, learnt, { model, waiting, sleeps }, nowMs) {
+      const known = margins.get(model);
+      if (known !== undefined && nowMs - known.atMs < TARGET_EVERY_MS) return known;
+      const forecast = forecastOf(arrivals, model).at(nowMs);
+      const sentPerMs = forecastOf(departures, model).at(nowMs).perMs;
+      // What has no limit runs in one batch with what has, so that it is served at that limit too.
+      const { outputTokensMean, limitedPerTpotMean } = sizes.get(model) ?? { outputTokensMean: 1, limitedPerTpotMean: 0 };
+      const { promptTokensMean, prefillTokensMean } = forecast;
+      const awakeW = sleeps && sleep !== undefined ? Math.max(0, parkedPowerW(learnt.priced) - sleep.powerW) : 0;
+      const at = (arrivalsPerMs: number): number =>
+        marginalJ(belief, { arrivalsPerMs, replicas: replicasOf(model), promptTokensMean, prefillTokensMean, outputTokensMean, tpotMs: limitedPerTpotMean <= 0 ? Number.POSITIVE_INFINITY : 1 / limitedPerTpotMean, timeScale: learnt.time, priced: learnt.priced, awakeW });
+      /** Jobs alike wait for one hour, so that what was asked last is asked again. */
+      let last = { ms: Number.NaN, takesJ: 0 };
+      const margin = {
+        atMs: nowMs,
+        now: at(sentPerMs),
+        within: (ms: number): number => {
+          if (!(Math.abs(ms - last.ms) < SAME_TIME_SHARE * ms)) last = { ms, takesJ: at(Math.max(forecast.perMs, sentPerMs) + waiting / ms) };
+          return last.takesJ;
+        },
+      };
+      margins.set(model, margin);
+      return margin;
+    },
     loadOf(models, horizonMs, nowMs) {
       const sums = { perMs: 0, upperPerMs: 0, promptTokens: 0, prefillTokens: 0, outputTokens: 0, perTpot: 0 };
       let ttftMs = Number.POSITIVE_INFINITY;
@@ -174,7 +211,10 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
         ttftMs,
       };
     },
-    changed: () => targets.clear(),
+    changed: () => {
+      targets.clear();
+      margins.clear();
+    },
   };
 }
 

@@ -1,7 +1,8 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
-import { type EnergyPrice, waitsForPriceUntilMs } from '../core/energy-prices.ts';
+import type { CapStatus } from '../core/batch-cap-bandit.ts';
+import { type EnergyPrice, type Moving, movingOf } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
 import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
@@ -25,6 +26,7 @@ import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/pe
 import type { Phase } from '../frontier/profile.ts';
 import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { type BatchCapRule, createBatchCaps } from './batch-caps.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import type { DeadlineQueue } from './deadline-queue.ts';
@@ -64,6 +66,8 @@ export interface SchedulerOptions {
   readonly energyAccounts?: boolean;
   /** Those that can sleep are put to sleep while the others are enough; absent: none are. `awakeMin`: of those that could stand in for each other. */
   readonly sleep?: { readonly awakeMin: number };
+  /** Caps on what a replica is sent at once by its batch, planned from its profile or learnt; absent: what is configured. */
+  readonly batchCap?: BatchCapRule;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -82,6 +86,8 @@ export interface FleetSnapshot {
     readonly rest?: Rest['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
+    /** Of them, as many as its batch should be; absent where that is not planned or learnt. */
+    readonly batchCap?: { readonly cap: number; readonly learnt?: readonly CapStatus[] };
     /** Of a disaggregated server: both of its groups are. */
     readonly controlled: boolean;
     /** Of a disaggregated server the decode group's, and why. */
@@ -165,6 +171,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   const affinity = createPrefixAffinity(options.replicas.map(({ belief }) => belief.profile.serving.kvTokens), mechanisms.prefixAffinity);
   const judgements = createJudgements({ affinity });
   let prices: readonly EnergyPrice[] = [];
+  /** By model: those that have waited for this hour go one after the other. */
+  const spreads = new Map<string, { readonly nextAtMs: number; readonly everyMs: number }>();
   /** Nobody that is held wants to be looked at before. */
   let heldLookAtMs = Number.NEGATIVE_INFINITY;
   /** Spreads the times at which the refused are told to come back. */
@@ -211,6 +219,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
+      batchCap: Number.POSITIVE_INFINITY,
       rest: options.sleep === undefined || spec.sleep === undefined ? null : { kind: 'awake', unneededSinceMs: null },
     };
   }
@@ -266,6 +275,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     companyOf,
     leftOf,
   });
+  const batchCaps = options.batchCap === undefined ? null : createBatchCaps({ rule: options.batchCap, replicas, fleet, attainmentTarget, placesWanted: waiting.placesWanted });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
@@ -308,8 +318,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
   }
 
-  function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
+  function rejection({ spec: { jobId, model } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
     refusals += 1;
+    batchCaps?.refused(model);
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
@@ -384,6 +395,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       promptTokens,
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
+      e2eMoves: part?.isLast === false,
       firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
       latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
@@ -454,7 +466,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function trySend(job: PendingJob, nowMs: number, mayKeep = true): Sending {
     const overdue = whyOverdue(job, nowMs);
     if (overdue !== null) return overdue;
-    const cheaper = mayKeep ? whyMoved(job, nowMs) : null;
+    const moving: Moving = mayKeep ? movingNow(job, nowMs) : { kind: 'goes' };
+    const cheaper = whyMoved(job, moving, nowMs);
     if (cheaper !== null) return cheaper;
     const known = judgements.alike(job, (replica) => hasPlace(job, replica, nowMs), nowMs);
     const route = known ?? routeOf(job, nowMs);
@@ -465,6 +478,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
       if (job.spec.infeasible === 'refuse' && !cold && (route.ownRisk >= 1 || (paced && kept === null && route.ownRisk + route.othersRisk > riskMaxOf(job)))) return infeasible(job, nowMs);
       if (kept !== null) return kept;
+      if (moving.kind === 'may-go' && disturbs(job, route)) return { kind: 'hold', lookAgainAtMs: Math.min(moving.untilMs, nowMs + HOLD_LOOK_MS), moved: true };
     }
     waiting.contentionOf(job.spec.model).sent(job, nowMs);
     placesOf(job.spec.model).took(job.spec.tenant, job.spec.weight ?? 1, nowMs);
@@ -498,21 +512,39 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /**
-   * It has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. A call of a
-   * workflow does not: others wait for its end, and its slack is theirs as well.
+   * Whether it has the slack to wait for an hour in which energy is cheaper. Whatever the clocks do: the same joules cost less then. A call of
+   * a workflow does not: others wait for its end, and its slack is theirs as well.
    */
-  function whyMoved(job: PendingJob, nowMs: number): Kept | null {
+  function movingNow(job: PendingJob, nowMs: number): Moving {
     const { spec, arrivedAtMs, e2eDeadlineAtMs, latestStartAtMs, workMs } = job;
-    if (prices.length === 0 || policy.kind !== 'paceline' || e2eDeadlineAtMs === Number.POSITIVE_INFINITY || spec.workflow !== undefined) return null;
-    const untilMs = waitsForPriceUntilMs(prices, {
+    if (prices.length === 0 || policy.kind !== 'paceline' || e2eDeadlineAtMs === Number.POSITIVE_INFINITY || spec.workflow !== undefined) return { kind: 'goes' };
+    const replica = replicas.find((candidate) => serving.may(candidate, job));
+    if (replica === undefined) return { kind: 'goes' };
+    const held = waiting.held.countOf(spec.model);
+    return movingOf(prices, {
       nowMs,
       arrivedAtMs,
       latestStartAtMs: Math.min(latestStartAtMs, queueEndAtMs(job)),
       aloneMs: e2eDeadlineAtMs - latestStartAtMs,
-      drainMs: (MOVING.stretch * waiting.held.countOf(spec.model) * workMs) / Math.max(1, serving.count(spec.model)),
+      drainMs: (MOVING.stretch * held * workMs) / Math.max(1, serving.count(spec.model)),
+      takesJ: fleet.takesJ(replica.spec, replica.queue.corrections, { model: spec.model, waiting: held, sleeps: options.sleep !== undefined }, nowMs),
     });
+  }
+
+  /** It waits for its hour, or in it for its turn among those that have. */
+  function whyMoved({ spec }: PendingJob, moving: Moving, nowMs: number): Kept | null {
     // Those that wait are looked through together, once a second.
-    return untilMs === null ? null : { kind: 'hold', lookAgainAtMs: Math.min(untilMs, Math.ceil((nowMs + MOVING.lookMs) / 1_000) * 1_000) };
+    if (moving.kind === 'waits') return { kind: 'hold', lookAgainAtMs: Math.min(moving.untilMs, Math.ceil((nowMs + MOVING.lookMs) / 1_000) * 1_000), moved: true };
+    const placement = placements.get(spec.jobId);
+    if (moving.kind === 'goes' || placement?.kind !== 'queued' || placement.why.kind !== 'hold' || placement.why.moved !== true) return null;
+    const spread = spreads.get(spec.model);
+    spreads.set(spec.model, { nextAtMs: spread?.nextAtMs ?? nowMs, everyMs: (MOVING.spreadShare * Math.max(0, moving.untilMs - nowMs)) / waiting.held.countOf(spec.model) });
+    return spread === undefined || spread.nextAtMs <= nowMs ? null : { kind: 'hold', lookAgainAtMs: Math.min(spread.nextAtMs, nowMs + MOVING.lookMs), moved: true };
+  }
+
+  /** Sent now it would put others' deadlines at risk, or make those that run there run faster: of what has hours neither is asked. */
+  function disturbs(job: PendingJob, route: Route<Replica>): boolean {
+    return route.othersRisk > MOVING.riskShare * riskMaxOf(job) || (route.opens && (loads[route.id.index] as number) > 0);
   }
 
   /** It has waited as long as it may, or would have to have been sent before now. */
@@ -543,12 +575,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lost = route.ownRisk >= 1;
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
-    const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
+    const atRisk = route.othersSparable + (lost ? 0 : route.ownSparable);
     // The deadline of a workflow's call moves with the whole, whose slack is for running slowly and not for waiting.
     const mayPace = paced && !isOfWorkflow(job);
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && route.othersSparable > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     if (mayPace && isShed(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
@@ -664,9 +696,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
+    batchCaps?.tokens(replica, Math.max(0, report.outputTokens - job.tokensOut));
+    batchCaps?.ended(replica, { arrivedAtMs: job.arrivedAtMs, met: report.met });
     predictions.learn(job, raw, report);
     workflows.left(event.jobId, report, nowMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  function batchCapOf(replica: Replica): Pick<FleetSnapshot['replicas'][number], 'batchCap'> {
+    if (batchCaps === null) return {};
+    const learnt = batchCaps.statusOf(replica);
+    return { batchCap: { cap: Math.min(replica.spec.concurrencyMax, replica.batchCap), ...(learnt === null ? {} : { learnt }) } };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -684,8 +724,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
-    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
+    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
     if (!isServed(again) && !serving.mayLater(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
@@ -752,6 +792,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (!itsTurn && !impatient) continue;
       const sending = trySend(job, nowMs);
       if (sending.kind === 'sent') {
+        const spread = placement.why.kind === 'hold' && placement.why.moved === true ? spreads.get(model) : undefined;
+        // What was not sent in time is not made up for: a cheap hour begins with the first, and not with all that should have gone by now.
+        if (spread !== undefined) spreads.set(model, { ...spread, nextAtMs: Math.max(nowMs - controlPeriodMs, spread.nextAtMs) + spread.everyMs });
         waiting.leave(job, placement.why, 'sent', nowMs);
         effects.push(...sending.effects);
         continue;
@@ -784,6 +827,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
+    batchCaps?.tick(nowMs);
     workflows.tick(nowMs);
     for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
@@ -991,6 +1035,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         const placement = placements.get(event.jobId);
         if (placement?.kind !== 'sent') return NO_EFFECTS;
         const first = placement.job.firstTokenAtMs === null;
+        batchCaps?.tokens(placement.replica, event.tokens);
         placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
         return first ? sendQueued(nowMs, false) : NO_EFFECTS;
       }
@@ -1022,7 +1067,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return NO_EFFECTS;
       case 'metered': {
         const replica = byId.get(event.replicaId);
-        return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+        if (replica === undefined) return NO_EFFECTS;
+        batchCaps?.metered(replica, event.group, event.reading);
+        return metered(replica, event, nowMs);
       }
       case 'power-budgets':
         return budgetsAre(event, nowMs);
@@ -1079,6 +1126,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           breaker: replica.breaker.kind,
           ...(replica.rest === null ? {} : { rest: replica.rest.kind }),
           room: roomOf(replica, slowStartMs, nowMs),
+          ...batchCapOf(replica),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),

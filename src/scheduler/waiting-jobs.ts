@@ -5,7 +5,7 @@ import type { PendingJob } from '../core/tracked-job.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 
 /** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
-export type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number };
+export type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number; /** For an hour in which energy is cheaper, and not only for company. */ readonly moved?: true };
 
 export interface WaitingJobs {
   /** Those that go as soon as they may, and those that are held. To be changed by the functions below only. */

@@ -17,6 +17,8 @@ export function formatRuns(runs: readonly RunReport[]): string {
     ['TPOT p50/p99', ({ tpotMs }) => `${ms(tpotMs.p50)} / ${ms(tpotMs.p99)}`],
     ['rejected', ({ rejected }) => String(rejected)],
   ];
+  const { cost: firstCost } = first;
+  if (runs.some(({ cost }) => cost !== null)) columns.splice(4, 0, ['cost', ({ cost }) => cost?.toPrecision(4) ?? '-'], ['vs first', ({ cost }) => (cost === null || firstCost === null || firstCost === 0 ? '-' : (cost / firstCost).toFixed(3))]);
   // Energies are comparable over one window; a run that took longer idled longer, too.
   const lengths = new Set(runs.map(({ durationS }) => Math.round(durationS)));
   if (lengths.size > 1) columns.push(['window', ({ durationS }) => `${durationS.toFixed(0)} s`]);

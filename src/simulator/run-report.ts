@@ -18,6 +18,8 @@ export interface RunReport {
   readonly attainmentByClass: Readonly<Record<string, number>>;
   /** Of all device groups, idle included, from the start to the end of the last job. */
   readonly energyJ: number;
+  /** Its kilowatt-hours, each at the price of its time; `null` without prices. */
+  readonly cost: number | null;
   readonly joulesPerOutputToken: number | null;
   readonly ttftMs: Percentiles;
   readonly tpotMs: Percentiles;
@@ -65,6 +67,7 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     attainmentOfFeasible: share(reports.filter((report) => isFeasible(report) && isMet(report)).length, requests - infeasibleAlone),
     attainmentByClass: Object.fromEntries([...byClass].sort(([a], [b]) => a.localeCompare(b)).map(([name, ofClass]) => [name, share(ofClass.filter(isMet).length, ofClass.length)])),
     energyJ: run.energyJ,
+    cost: run.cost ?? null,
     joulesPerOutputToken: outputTokens === 0 ? null : run.energyJ / outputTokens,
     ttftMs: percentiles(finished.flatMap(({ ttftMs }) => ttftMs ?? [])),
     tpotMs: percentiles(finished.flatMap(({ tpotMs }) => tpotMs ?? [])),

@@ -1,6 +1,7 @@
 // The gateway's own decision code on virtual time over modelled replicas: the same scheduler, the emulated engine and
 // device instead of servers. Deterministic: the same workload, options and seed give the same run.
 import assert from 'node:assert/strict';
+import type { EnergyPrice } from '../core/energy-prices.ts';
 import type { JobId, JobSpec, PromptPrefix, ReplicaId, Slo } from '../core/job.ts';
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import { createLearnedModel, type LearnedModel } from '../core/learned-model.ts';
@@ -15,6 +16,7 @@ import type { Profile, SleepCosts } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import type { ReplicaSpec } from '../scheduler/replica.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import { createRandom } from '../random/random.ts';
 import { PREFIX_BLOCK_TOKENS } from '../workload/prefix-block.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
@@ -63,10 +65,15 @@ export interface SimulationOptions {
   readonly sleep?: { readonly awakeMin: number };
   /** The beliefs are starting profiles, to be learnt from; default: they are taken at their word, with corrections. */
   readonly learns?: boolean;
+  /** What energy costs from when on; the run then has a cost. The scheduler is told, unless nothing is to be moved for it. */
+  readonly prices?: readonly EnergyPrice[];
+  readonly movesWork?: boolean;
   /** Joules so far are kept this often, on `energySamples`. */
   readonly sampleEnergyEveryMs?: number;
   /** The scheduler is told what the devices' counters say, as often as a gateway reads them; default: it is not. */
   readonly metered?: boolean;
+  /** As in `SchedulerOptions`; to learn, the scheduler is told what the counters say. */
+  readonly batchCap?: 'plan' | 'learn';
   readonly observer?: SimulationObserver;
   /** Caps on power, and how they are kept; default: none. */
   readonly power?: SimulatedPower;
@@ -124,6 +131,8 @@ export interface SimulatedRun {
   readonly utilisation: number;
   /** Time-weighted over replicas. */
   readonly clockMhzMean: number;
+  /** Its kilowatt-hours, each at the price of its time; absent without prices. */
+  readonly cost?: number;
   readonly energySamples?: readonly { readonly atMs: number; readonly energyJ: number }[];
   /** What was drawn under each power budget; absent where there was none. */
   readonly budgets?: readonly BudgetHeld[];
@@ -143,7 +152,7 @@ const PROGRESS_EVERY_STEPS = 512;
 const METER_EVERY_MS = 500;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = options.batchCap === 'learn' } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const { power } = options;
@@ -167,6 +176,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     energyAccounts: metered,
     ...(options.sleep === undefined ? {} : { sleep: options.sleep }),
+    ...(options.batchCap === undefined ? {} : { batchCap: options.batchCap === 'plan' ? { kind: 'plan' } : { kind: 'learn', random: createRandom(seed, 'batch-cap') } }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -306,7 +316,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const part: Pick<JobSpec, 'workflow'> = told === 'declared' ? { workflow: { workflowId, stage } } : told === 'discovered' ? { workflow: { workflowId, stage, discovered: { deadlineMs, name } } } : {};
     tell({
       kind: 'arrived',
-      job: { jobId, model: MODEL, tenant: WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
+      job: { jobId, model: MODEL, tenant: typeof told !== 'string' && told.byStage === true ? `${WORKFLOW_TENANT}/${stage}` : WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
     });
   }
 
@@ -319,10 +329,13 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   let tickAtMs = 0;
   let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
   let sampleAtMs = options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
+  const { prices = [], movesWork = true } = options;
+  const bill = createBill(prices);
+  if (movesWork && prices.length > 0) tell({ kind: 'energy-prices', prices });
   let steps = 0;
   while (arriving < requests.length || reports.length + rejected < sizes.length || !clients.isDone() || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, bill.nextAtMs(), fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied, rested } = fleet.advanceTo(nowMs);
     for (const { replicaId, state } of rested) tell({ kind: 'replica-rest', replicaId, state });
@@ -336,6 +349,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       energySamples.push({ atMs: nowMs, energyJ: fleet.totals(nowMs).energyJ });
       sampleAtMs += options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
     }
+    if (bill.nextAtMs() <= nowMs) bill.read(fleet.totals(nowMs).energyJ);
     if (meterAtMs <= nowMs) {
       for (const replicaId of replicaIds) bringUpToDate(replicaId);
       for (const replicaId of replicaIds) tell({ kind: 'metered', replicaId, reading: { energyJ: fleet.meterJ(replicaId, nowMs), epoch: 0, powerW: null } });
@@ -343,7 +357,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs = ticksOnce(policy) && options.sleep === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
+      tickAtMs = ticksOnce(policy) && options.sleep === undefined && options.batchCap === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
     for (const coming of clients.take(nowMs)) {
@@ -354,12 +368,31 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
+  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(prices.length === 0 ? {} : { cost: bill.total(energyJ) }), ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
 }
 
 /** In one word, to tell whether devices were told it before. */
 function settingOf({ point, powerLimitW }: Extract<Effect, { kind: 'demand' }>): string {
   return `${point?.id ?? ''} ${powerLimitW === undefined ? '' : powerLimitW}`;
+}
+
+const J_PER_KWH = 3_600_000;
+
+/** Energy by the price of its time, read where that changes; before the first price it is that one. */
+function createBill(prices: readonly EnergyPrice[]): { nextAtMs(): number; read(energyJ: number): void; total(energyJ: number): number } {
+  let place = 0;
+  let readJ = 0;
+  let cost = 0;
+  function read(energyJ: number): void {
+    cost += ((energyJ - readJ) / J_PER_KWH) * (prices[place]?.price ?? 0);
+    readJ = energyJ;
+    place += 1;
+  }
+  return {
+    nextAtMs: () => prices[place + 1]?.fromMs ?? Number.POSITIVE_INFINITY,
+    read,
+    total: (energyJ) => cost + ((energyJ - readJ) / J_PER_KWH) * (prices[place]?.price ?? 0),
+  };
 }
 
 /** Of these a tick only repeats what was demanded at the first, so that virtual time may pass over all that follow. */

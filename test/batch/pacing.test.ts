@@ -60,3 +60,42 @@ test('a line may take its share of the window, at least twice what lines take, a
   expect(lineDeadlineMs({ remaining: 1, leftMs: HOUR_MS, lineMs: 1_000 }, 8)).toBe(HOUR_MS);
   expect(lineDeadlineMs({ remaining: 5, leftMs: 500, lineMs: 1_000 }, 1)).toBe(500);
 });
+
+describe('where it is known what energy costs', () => {
+  /** Dear for an hour, cheap for two, middling after that. */
+  const prices = [{ fromMs: -1, price: 9 }, { fromMs: HOUR_MS, price: 1 }, { fromMs: 3 * HOUR_MS, price: 3 }];
+  const later = (byMs: number) => prices.map(({ fromMs, price }) => ({ fromMs: fromMs - byMs, price }));
+  const batch: BatchView = { remaining: 50_000, leftMs: 24 * HOUR_MS, lineMs: 2_000 };
+
+  test.each([
+    { when: 'the hour is dear and enough cheaper ones come: none', view: view({ batches: [batch], prices }), wanted: [0] },
+    { when: 'the cheap hours are here: what is idle', view: view({ batches: [batch], prices: later(1.5 * HOUR_MS) }), wanted: [50] },
+    { when: 'they are here and others use all: as many as it takes to be done in them', view: view({ running: 100, batches: [batch], prices: later(1.5 * HOUR_MS) }), wanted: [38] },
+    { when: 'they are over: what is idle, for the rest is as dear', view: view({ batches: [batch], prices: later(5 * HOUR_MS) }), wanted: [50] },
+    { when: 'nothing is known yet of how long a line takes: one', view: view({ batches: [{ ...batch, remaining: 500, lineMs: null }], prices }), wanted: [1] },
+    { when: 'the cheaper hours do not suffice: what is idle', view: view({ batches: [{ ...batch, leftMs: 1.5 * HOUR_MS }], prices }), wanted: [50] },
+    { when: 'they suffice for the first, and not for both', view: view({ batches: [{ ...batch, remaining: 60_000, leftMs: 2.8 * HOUR_MS }, { ...batch, remaining: 90_000, leftMs: 3 * HOUR_MS }], prices }), wanted: [0, 50] },
+  ])('$when', ({ view: given, wanted }) => {
+    expect(linesWanted(given)).toEqual(wanted);
+  });
+
+  test('a batch played hour by hour ends in its window, most of it in the cheap hours', () => {
+    let remaining = 90_000;
+    const done = { cheap: 0, dear: 0 };
+    const stepMs = 60_000;
+    for (let nowMs = 0; nowMs < 6 * HOUR_MS && remaining > 0; nowMs += stepMs) {
+      const [lines = 0] = linesWanted(view({ batches: [{ remaining, leftMs: 6 * HOUR_MS - nowMs, lineMs: 2_000 }], prices: later(nowMs) }));
+      const ended = Math.min(remaining, Math.floor((lines * stepMs) / 2_000));
+      remaining -= ended;
+      done[nowMs >= HOUR_MS && nowMs < 3 * HOUR_MS ? 'cheap' : 'dear'] += ended;
+    }
+    expect(remaining).toBe(0);
+    expect(done.dear).toBe(0);
+  });
+
+  test('a line has no more slack than it takes to be sent in this hour', () => {
+    expect(lineDeadlineMs({ remaining: 1, leftMs: HOUR_MS, lineMs: 1_000 }, 8, prices)).toBe(60_000);
+    expect(lineDeadlineMs({ remaining: 1, leftMs: HOUR_MS, lineMs: 30_000 }, 8, prices)).toBe(120_000);
+    expect(lineDeadlineMs({ remaining: 5, leftMs: 500, lineMs: 1_000 }, 1, prices)).toBe(500);
+  });
+});

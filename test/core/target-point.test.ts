@@ -1,14 +1,18 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { evenScale } from '../../src/core/corrections.ts';
-import { type FleetLoad, targetPoint } from '../../src/core/target-point.ts';
+import { type FleetLoad, leastPower, marginalJ, targetPoint } from '../../src/core/target-point.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const model = createPerformanceModel(CLOCK_PROFILE);
 
+function load(over: Partial<FleetLoad> = {}): FleetLoad {
+  return { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, prefillTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: evenScale(model.points.length, { prefill: 1, decode: 1 }), priced: model, ...over };
+}
+
 function target(over: Partial<FleetLoad> = {}): number {
-  return targetPoint(model, { arrivalsPerMs: 0.004, replicas: 4, promptTokensMean: 800, prefillTokensMean: 800, outputTokensMean: 150, tpotMs: 50, timeScale: evenScale(model.points.length, { prefill: 1, decode: 1 }), priced: model, ...over });
+  return targetPoint(model, load(over));
 }
 
 describe('the point that a fleet does best at', () => {
@@ -38,5 +42,24 @@ describe('the point that a fleet does best at', () => {
     for (const over of [{ tpotMs: Infinity }, { arrivalsPerMs: 0 }, { outputTokensMean: 1 }, { promptTokensMean: 1, prefillTokensMean: 1 }]) {
       expect(model.points[target(over)]).toBeDefined();
     }
+  });
+});
+
+describe('what one more takes', () => {
+  const one = (over: Partial<FleetLoad>): number => marginalJ(model, load(over));
+
+  test('is most where nothing runs yet, least where a batch has room, and more again where more would take a faster point', () => {
+    const [empty, halfFull, full] = [0.0001, 0.002, 0.02].map((arrivalsPerMs) => one({ arrivalsPerMs, replicas: 1, tpotMs: 30 }));
+    expect(empty).toBeGreaterThan(halfFull as number);
+    expect(full).toBeGreaterThan(halfFull as number);
+  });
+
+  test('is infinite where the fleet cannot serve as many', () => {
+    expect(leastPower(model, load({ arrivalsPerMs: 10 }))).toBe(null);
+    expect(one({ arrivalsPerMs: 10 })).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test('has its part of a replica that would sleep without it', () => {
+    expect(one({ arrivalsPerMs: 0.02, awakeW: 100 })).toBeGreaterThan(one({ arrivalsPerMs: 0.02 }));
   });
 });

@@ -76,3 +76,17 @@ test('those with tight deadlines pass by those that wait', () => {
   arrive(scheduler, job('a'), 0);
   expect(scheduler.handle({ kind: 'arrived', job: job('tight', { slo: { ttftMs: 2_000, tpotMs: 100 } }) }, 100)).toMatchObject([{ kind: 'dispatch', jobId: 'tight' }]);
 });
+
+test('while more would take faster clocks for all than the price makes up for, work goes at once', () => {
+  const scheduler = started(PRICES, { queuedMax: 100_000 });
+  // As many as the fleet can serve have arrived by now; so many again in an hour it could not.
+  let held = 0;
+  for (let index = 0; index < 6_000; index++) {
+    const nowMs = index * 10;
+    const effects = scheduler.handle({ kind: 'arrived', job: job(`job ${index}`) }, nowMs);
+    if (effects.length === 0) held += 1;
+    for (const effect of effects) if (effect.kind === 'dispatch') scheduler.handle({ kind: 'ended', jobId: effect.jobId, outcome: 'finished', usage: { promptTokens: 1_000, cachedTokens: 0, outputTokens: 200 } }, nowMs + 5);
+  }
+  expect(held).toBeGreaterThan(0);
+  expect(held).toBeLessThan(6_000);
+});
