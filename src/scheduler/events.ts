@@ -76,7 +76,7 @@ export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'queu
 
 /** Why a replica runs at its point: the binding constraint, for people. */
 export interface Explanation {
-  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled' | 'learning';
+  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled' | 'learning' | 'power';
   readonly jobId?: JobId;
   /** Of the binding constraint, at the chosen point. */
   readonly slackMs?: number;
