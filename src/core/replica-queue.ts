@@ -14,7 +14,7 @@ import { createRunningStreams } from './running-streams.ts';
 import type { LearnedModel } from './learned-model.ts';
 import type { Learnt } from './shared-learning.ts';
 import { createTightest } from './tightest.ts';
-import { isOfWorkflow, maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
+import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
   readonly model: PerformanceModel;
@@ -422,7 +422,7 @@ function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands
     prefilledTokens: Math.floor(job.prefilledTokens),
     ttftDeadlineAtMs: job.arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY),
     e2eDeadlineAtMs: job.e2eDeadlineAtMs,
-    e2eMoves: isOfWorkflow(job),
+    e2eMoves: job.e2eMoves,
     tpotLimitMs: tpotLimitOf(job),
     outputTokensMiddle: work === 'embed' ? 1 : (totals[LEVEL.middle] as number),
     outputTokensHigh: work === 'embed' ? 1 : (totals[LEVEL.high] as number),

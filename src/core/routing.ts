@@ -46,6 +46,9 @@ export interface Route<Id> {
   /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others'. */
   readonly ownRisk: number;
   readonly othersRisk: number;
+  /** Of these what waiting may spare (`LossRisk.sparable`). */
+  readonly ownSparable: number;
+  readonly othersSparable: number;
   /** What the two may come to together, here and now. */
   readonly riskMax: number;
   /** See `chargedWorkJ`. */
@@ -103,6 +106,8 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
     ownRisk: risk.last,
     riskMax,
     othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
+    ownSparable: risk.sparable.last,
+    othersSparable: Math.max(0, risk.sparable.expected - risk.sparable.last - without.risk.sparable.expected),
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || faster,

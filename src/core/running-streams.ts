@@ -216,7 +216,7 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
       // What is left of a workflow is due all the same.
       e2eDeadlineAtMs: missed && !isOfWorkflow(job) ? Number.POSITIVE_INFINITY : job.e2eDeadlineAtMs,
-      e2eMoves: isOfWorkflow(job),
+      e2eMoves: job.e2eMoves,
       bankMs: 0,
       bankMeanMs: 0,
       tokensOut,

@@ -373,6 +373,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       promptTokens,
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
+      e2eMoves: part?.isLast === false,
       firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
       latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
@@ -550,12 +551,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lost = route.ownRisk >= 1;
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
-    const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
+    const atRisk = route.othersSparable + (lost ? 0 : route.ownSparable);
     // The deadline of a workflow's call moves with the whole, whose slack is for running slowly and not for waiting.
     const mayPace = paced && !isOfWorkflow(job);
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && route.othersSparable > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -691,8 +692,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
-    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
+    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
     if (!isServed(again) && !serving.mayLater(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];

@@ -40,6 +40,8 @@ export interface CalledPart {
   /** `Infinity`: the whole is lost. */
   readonly dueAtMs: number;
   readonly lengthKey: string;
+  /** It is due at the deadline of the whole, and nothing comes behind it. */
+  readonly isLast: boolean;
 }
 
 export interface MovedDeadline {
@@ -126,9 +128,10 @@ interface Open {
 const LOOK_EVERY_MS = 500;
 /** Looked over in one control period; the others have their turn in the next. */
 const LOOKED_MAX = 32;
-/** After its deadline, one of which nothing is heard is given up; one whose shape was learnt or is unknown is over when all that was expected has ended and nothing came for so long. */
+/** After its deadline, one of which nothing is heard for so long is given up. */
 const ABANDONED_AFTER_MS = 60_000;
-const QUIET_MS = 10_000;
+/** One that was not declared is over when all that was expected of it has ended and nothing came for so long. */
+const QUIET_MS = { learnt: 10_000, unseen: 20_000, declared: 0 };
 /** What is expected of a prompt of which nothing is known. */
 const PROMPT_TOKENS_UNKNOWN = 500;
 
@@ -235,7 +238,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   function overNow(workflow: Open, nowMs: number): WorkflowReport['outcome'] | null {
     if (workflow.calls.size > 0) return null;
     const quietMs = nowMs - workflow.lastEndAtMs;
-    if (workflow.run.isOver(nowMs) && (workflow.shape === 'declared' || quietMs >= QUIET_MS)) return 'finished';
+    if (workflow.run.isOver(nowMs) && quietMs >= QUIET_MS[workflow.shape]) return 'finished';
     return nowMs - workflow.deadlineAtMs >= ABANDONED_AFTER_MS && quietMs >= ABANDONED_AFTER_MS ? 'abandoned' : null;
   }
 
@@ -290,9 +293,9 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const { tenant, name } = workflow.spec;
       if (!workflow.run.has(stage)) {
         if (!hasRoomFor(1)) return null;
-        // Nobody knew of it: it needs what has ended so far.
-        const needs = workflow.run.parts().filter((part) => part.state === 'ended').map((part) => part.stage);
-        workflow.run.add(partOf({ kind: 'call', stage, model: spec.model }, tenant, name, nowMs), needs.slice(-1));
+        // Nobody knew of it: it needs what has ended last.
+        const before = workflow.run.parts().filter(({ state }) => state === 'ended').toSorted((a, b) => b.dueAtMs - a.dueAtMs);
+        workflow.run.add(partOf({ kind: 'call', stage, model: spec.model }, tenant, name, nowMs), before.slice(0, 1).map((part) => part.stage));
         workflow.nodes += 1;
         nodesOpen += 1;
       }
@@ -304,7 +307,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       allot(workflow, nowMs);
       // What has moved of this one is told here.
       moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
-      return { dueAtMs: call.dueAtMs, lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
+      return { dueAtMs: call.dueAtMs, isLast: workflow.shape !== 'unseen' && workflow.run.isLast(stage), lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
     },
     left(jobId, report, nowMs) {
       const workflow = ofJob.get(jobId);

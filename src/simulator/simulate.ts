@@ -277,7 +277,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const part: Pick<JobSpec, 'workflow'> = told === 'declared' ? { workflow: { workflowId, stage } } : told === 'discovered' ? { workflow: { workflowId, stage, discovered: { deadlineMs, name } } } : {};
     tell({
       kind: 'arrived',
-      job: { jobId, model: MODEL, tenant: WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
+      job: { jobId, model: MODEL, tenant: typeof told !== 'string' && told.byStage === true ? `${WORKFLOW_TENANT}/${stage}` : WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
     });
   }
 
