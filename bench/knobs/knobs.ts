@@ -16,7 +16,7 @@ import { capacityPerS, CHAT, type Load, LOADS, play, type Played, requestsOf, wi
 const ROOT = resolve(import.meta.dirname, '../..');
 const AWAKE_MIN = 1;
 const LONG: readonly SloClass[] = [{ name: 'long', share: 1, slo: { ttftMs: 20_000, tpotMs: 150 } }];
-const CAPS = [8, 16, 24, 32, 45, 64];
+const CAPS = [16, 24, 32, 64];
 
 interface Case extends Played {
   readonly name: string;
@@ -35,7 +35,7 @@ await refusing(async () => {
   const { values } = parseArgs({
     options: {
       seconds: { type: 'string', default: '600' },
-      'learn-seconds': { type: 'string', default: '3600' },
+      'learn-seconds': { type: 'string', default: '1500' },
       seed: { type: 'string', default: '1' },
       sleep: { type: 'string', default: '60:3000:8000' },
       only: { type: 'string' },
