@@ -48,6 +48,8 @@ export interface Played {
 export interface Rival extends Played {
   readonly margin: number;
   readonly reaches: boolean;
+  /** The deadline itself shared out, no more and no less: what a client would do who does not know the best margin beforehand. */
+  readonly plain: Played;
 }
 
 export interface Case extends Played {
@@ -98,7 +100,8 @@ export function playCase({ name, shape, nodes }: Shape, load: keyof typeof LOADS
     });
     const reaching = tried.filter(({ attainment }) => attainment >= atLeast).toSorted((a, b) => a.energyJ - b.energyJ)[0];
     const nearest = tried.toSorted((a, b) => b.attainment - a.attainment || a.energyJ - b.energyJ)[0] as (typeof tried)[number];
-    return reaching === undefined ? { ...nearest, reaches: false } : { ...reaching, reaches: true };
+    const plain = tried.find(({ margin }) => margin === 1) as (typeof tried)[number];
+    return { ...(reaching ?? nearest), reaches: reaching !== undefined, plain: { attainment: plain.attainment, energyJ: plain.energyJ } };
   }
 
   const allotted = play(() => 'declared');

@@ -56,19 +56,20 @@ function percent(share: number): string {
 function heading(profile: string, { replicas, slacks, truthTime }: CaseOptions): string {
   return [
     `${profile}, ${replicas} replicas (emulated; devices take ${truthTime} x the profile's time). Deadlines are ${slacks.join(', ')} x the path that takes longest at the fastest clock.`,
-    "Energies of allotted slack over the rival's at the rival's own best margin (in brackets) that reaches the same attainment; ! where none of its margins does, and it is compared with the one that comes nearest.",
+    "Energy of allotted slack over the rival's: where that shares out the deadline itself, and (in brackets) at the margin that is best for it in hindsight among those that reach the same attainment;",
+    '! where none of its margins does, and it is compared with the one that comes nearest.',
     '',
-    `${'shape'.padEnd(22)} ${'load'.padEnd(7)} ${'workflows'.padStart(9)} ${'in time'.padStart(8)} ${'proportional share'.padStart(28)} ${'equal share'.padStart(28)} ${'max clock'.padStart(18)}`,
+    `${'shape'.padEnd(22)} ${'load'.padEnd(7)} ${'workflows'.padStart(9)} ${'in time'.padStart(8)} ${'proportional share'.padStart(42)} ${'equal share'.padStart(42)} ${'max clock'.padStart(18)}`,
   ].join('\n');
 }
 
 function row({ shape, load, workflows, attainment, energyJ, proportional, equal, maxClock }: Case): string {
-  const against = (rival: Case['equal']): string => `${(energyJ / rival.energyJ).toFixed(3)} (${rival.margin} x, ${percent(rival.attainment)})${rival.reaches ? ' ' : '!'}`.padStart(28);
+  const against = (rival: Case['equal']): string => `${(energyJ / rival.plain.energyJ).toFixed(3)} at ${percent(rival.plain.attainment)} (${(energyJ / rival.energyJ).toFixed(3)}, ${rival.margin} x, ${percent(rival.attainment)}${rival.reaches ? '' : '!'})`.padStart(42);
   return `${shape.padEnd(22)} ${load.padEnd(7)} ${String(workflows).padStart(9)} ${percent(attainment).padStart(8)} ${against(proportional)} ${against(equal)} ${`${(energyJ / maxClock.energyJ).toFixed(3)} (${percent(maxClock.attainment)})`.padStart(18)}`;
 }
 
 function summary(cases: readonly Case[]): string {
   const mean = (of: (each: Case) => number): string => Math.exp(cases.reduce((sum, each) => sum + Math.log(of(each)), 0) / Math.max(1, cases.length)).toFixed(3);
   const within = cases.filter(({ energyJ, proportional }) => energyJ <= 0.9 * proportional.energyJ).length;
-  return `geometric means: ${mean((each) => each.energyJ / each.proportional.energyJ)} of proportional share's energy (${within} of ${cases.length} at most 0.90), ${mean((each) => each.energyJ / each.equal.energyJ)} of equal share's, ${mean((each) => each.energyJ / each.maxClock.energyJ)} of the maximum clock's`;
+  return `geometric means: ${mean((each) => each.energyJ / each.proportional.energyJ)} of proportional share's energy at its best margins (${within} of ${cases.length} at most 0.90), ${mean((each) => each.energyJ / each.proportional.plain.energyJ)} without, ${mean((each) => each.energyJ / each.equal.energyJ)} of equal share's, ${mean((each) => each.energyJ / each.maxClock.energyJ)} of the maximum clock's`;
 }

@@ -35,10 +35,10 @@ export function serverRisk(view: ReplicaView): LossRisk {
   const fastest = costsAt(decodes, model.fastest);
   const risk = createRiskSum();
   for (const stream of view.running) addStreamRisk(risk, fastest, stream, nowMs);
-  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard }] of prefills.waiting.entries()) {
+  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard, worth = 1 }] of prefills.waiting.entries()) {
     const late = nowMs + (firstTokenMs[index] as number) * roomOf(guard) > Math.min(ttftDeadlineAtMs, e2eDeadlineAtMs);
-    if (late) risk.add(1, 1, 1);
-    else addStreamRisk(risk, fastest, decodes.running[view.running.length + index] as RunningStream, nowMs, 1);
+    if (late) risk.add(worth, 1, 1);
+    else addStreamRisk(risk, fastest, decodes.running[view.running.length + index] as RunningStream, nowMs, worth);
   }
   return risk.sum(prefills.waiting.length > 0);
 }

@@ -28,7 +28,7 @@ export interface Plan {
   readonly groups?: Readonly<Record<PhaseGroup, Plan>>;
 }
 
-/** Deadlines that are expected to be missed, counted; `last` is the part of the last waiting prompt. */
+/** Deadlines that are expected to be missed, each counted by its job's worth; `last`: the risk of the last waiting prompt, by itself. */
 export interface LossRisk {
   readonly expected: number;
   readonly last: number;
@@ -284,14 +284,15 @@ export function lossRisk(view: ReplicaView): LossRisk {
     const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
     const from = fastest.firstTokenIteration[index] as number;
     const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs;
-    if (late) risk.add(1, 1, 1);
-    else risk.add(1, e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
+    const { worth = 1 } = prompt;
+    if (late) risk.add(worth, 1, 1);
+    else risk.add(worth, e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
   }
   return risk.sum(view.waiting.length > 0);
 }
 
 export interface RiskSum {
-  /** Of so many alike: of one, the chance that it gets too long, and that it is late otherwise. */
+  /** Of so many alike, each counted by its worth: of one, the chance that it gets too long, and that it is late otherwise. */
   add(count: number, e2e: number, otherwise: number): void;
   /** `hasLast`: what was added last is the part of the last waiting prompt. */
   sum(hasLast: boolean): LossRisk;
@@ -311,7 +312,7 @@ export function createRiskSum(): RiskSum {
 }
 
 /** Of one stream, or several that are alike, at the fastest point. */
-export function addStreamRisk(risk: RiskSum, fastest: PointCosts, stream: RunningStream, nowMs: number, count = stream.streams): void {
+export function addStreamRisk(risk: RiskSum, fastest: PointCosts, stream: RunningStream, nowMs: number, count = stream.streams * (stream.worth ?? 1)): void {
   risk.add(count, e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
 }
 

@@ -10,7 +10,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -33,6 +33,7 @@ import type { DeadlineQueue } from './deadline-queue.ts';
 import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
+import { type BudgetStatus, createPowerLimits } from './power-limits.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
@@ -103,6 +104,8 @@ export interface FleetSnapshot {
     readonly energy?: ReplicaEnergy;
   }[];
   readonly queued: number;
+  /** Absent where nobody has told of any. */
+  readonly budgets?: readonly BudgetStatus[];
 }
 
 export interface Scheduler {
@@ -147,6 +150,12 @@ const HOLD_ALONE_MS = 2_000;
 const LEAVES_AFTER_MS = 1_000;
 
 const NO_EFFECTS: readonly Effect[] = [];
+
+/** In so long what waits is to be sent, where watts are shared out by what arrives. */
+const BACKLOG_MS = 1_000;
+
+/** Where not everything can be met, a job may cost others this part of what it may gain at most. */
+const COSTS_OTHERS_MAX = 0.5;
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
@@ -236,6 +245,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   });
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
+  const power = createPowerLimits({
+    replicas,
+    demandOf: (replica, nowMs) => {
+      const { spec } = replica;
+      const demanded = fleet.powerDemandOf(spec, nowMs);
+      const waits = spec.models.reduce((sum, model) => sum + waiting.queue.countOf(model) / Math.max(1, serving.count(model)), 0);
+      return { ...demanded, perMs: demanded.perMs + waits / BACKLOG_MS };
+    },
+  });
+  /** Some job was worth more or less than others: where not all can be met, that decides. */
+  let worthsDiffer = false;
   const resting = createResting({
     replicas,
     fleet,
@@ -262,6 +282,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    worthsDiffer ||= (spec.worth ?? 1) !== 1;
     const job = track(spec, workflows.called(spec, nowMs), nowMs);
     const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
@@ -305,6 +326,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Less what is kept for other tenants. */
   function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    if (power.isClosed(replica)) return 0;
     const room = roomOf(replica, slowStartMs, nowMs);
     return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
@@ -481,7 +503,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (policy.kind === 'paceline' && mechanisms.immediateRaise) {
       for (const group of replica.groups) {
         const plan = planOfGroup(route.plan, group.phase);
-        if (group.controlled && isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, plan.point, explain(plan), nowMs));
+        if (!group.controlled || !isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) continue;
+        const point = power.pointWithin(replica, group, plan.point, nowMs);
+        if (isFaster(replica.spec.belief, point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, point, point === plan.point ? explain(plan) : { binding: 'power' }, nowMs));
       }
     }
     return { kind: 'sent', effects };
@@ -557,6 +581,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
     if (mayPace && route.othersSparable > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && isShed(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -568,6 +593,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Elsewhere it would be much cheaper, once there is room.
     if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
+  }
+
+  /** Not everything can be met, and its worth decides: where it would cost more than it may, it waits on beyond its own latest start, within the patience that best effort has. */
+  function isShed(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
+    return (worthsDiffer || limitsPower()) && othersRisk > Math.max(riskMaxOf(job), COSTS_OTHERS_MAX * (1 - ownRisk)) && job.spec.infeasible !== 'refuse' && nowMs - job.arrivedAtMs < FAIR.patienceMs;
   }
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
@@ -606,8 +636,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (!isAsked(replica) || load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
-        if (idleSeen.has(replica.spec.belief)) continue;
-        idleSeen.add(replica.spec.belief);
+        // Under power limits those of one belief are unlike.
+        const model = replica.queue.model();
+        if (idleSeen.has(model)) continue;
+        idleSeen.add(model);
       }
       if (leastAlone) {
         candidates.length = 0;
@@ -745,7 +777,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const order = from.ordered(nowMs);
+    const order = worthsDiffer ? worthiestFirst(from.ordered(nowMs), nowMs) : from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
@@ -800,16 +832,33 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
     if (policy.kind === 'max-clock') return effects;
-    for (const replica of replicas) {
-      if (!isControlled(replica)) continue;
-      const asked = askedOf(replica, policy, nowMs);
-      for (const group of replica.groups) {
-        if (!group.controlled) continue;
-        const { point, why } = asked(group);
-        effects.push(demand(replica, group, point, why, nowMs));
-      }
-    }
+    if (limitsPower()) power.allot(nowMs);
+    for (const replica of replicas) effects.push(...demandsOf(replica, policy, nowMs));
     return effects;
+  }
+
+  function demandsOf(replica: Replica, by: Exclude<PlannerPolicy, { kind: 'max-clock' }>, nowMs: number): Effect[] {
+    if (!isControlled(replica)) return [];
+    const asked = askedOf(replica, by, nowMs);
+    return replica.groups.flatMap((group) => {
+      if (!group.controlled) return [];
+      const { point, why } = asked(group);
+      const within = limitsPower() ? power.pointWithin(replica, group, point, nowMs) : point;
+      return [demand(replica, group, within, within === point ? why : { binding: 'power' }, nowMs)];
+    });
+  }
+
+  /** The other policies are there to be compared with: they know nothing of budgets. */
+  function limitsPower(): boolean {
+    return policy.kind === 'paceline' && power.isOn();
+  }
+
+  /** A lower cap must not wait for the next control period. */
+  function budgetsAre({ budgets }: Extract<SchedulerEvent, { kind: 'power-budgets' }>, nowMs: number): readonly Effect[] {
+    power.budgetsAre(budgets);
+    if (policy.kind !== 'paceline' || !power.isOn()) return NO_EFFECTS;
+    power.allot(nowMs);
+    return replicas.flatMap((replica) => demandsOf(replica, policy, nowMs));
   }
 
   /** What a group of the replica should run at from this tick on. */
@@ -852,8 +901,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return plan;
   }
 
-  function demand({ spec }: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
-    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs });
+  function demand(replica: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
+    const { spec } = replica;
+    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs, powerLimitW: limitsPower() ? power.limitOf(replica) : undefined });
   }
 
   /** Its health is not known yet; a server that is new to us may be new altogether, and starts slowly. */
@@ -961,16 +1011,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
-  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
+  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
-    if (replica === undefined) return;
+    if (replica === undefined) return NO_EFFECTS;
     for (const group of replica.groups) {
       if (event.group !== undefined && group.phase !== event.group) continue;
       const point = followed(replica.spec.belief, group, event.controlled, event.pointId);
+      if (event.controlled && event.powerLimitW !== undefined) group.limitHeldW = event.powerLimitW;
       moved(replica, group.phase, point, nowMs);
       if (group.phase === null) replica.queue.applied(point, nowMs);
       else replica.queue.groupApplied(group.phase, { appliedPoint: point, controlled: group.controlled }, nowMs);
     }
+    // What was given up here may be another one's now.
+    if (policy.kind !== 'paceline' || !power.moveOn(nowMs)) return NO_EFFECTS;
+    return replicas.flatMap((other) => (other.groups.some((group) => group.controlled && group.limitToldW !== power.limitOf(other)) ? demandsOf(other, policy, nowMs) : []));
   }
 
   function handle(event: SchedulerEvent, nowMs: number): readonly Effect[] {
@@ -1018,7 +1072,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return metered(replica, event, nowMs);
       }
       case 'power-budgets':
-        return NO_EFFECTS;
+        return budgetsAre(event, nowMs);
       case 'energy-prices':
         prices = event.prices;
         return NO_EFFECTS;
@@ -1027,8 +1081,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         prompts.peersLearnt(event.learning.bytesPerToken);
         return NO_EFFECTS;
       case 'control':
-        control(event, nowMs);
-        return NO_EFFECTS;
+        return control(event, nowMs);
       case 'workflow-declared': {
         const { workflow } = event;
         return [{ kind: 'workflow-declared', tenant: workflow.tenant, workflowId: workflow.workflowId, answer: workflows.declare(workflow, nowMs) }];
@@ -1082,9 +1135,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
+        ...(power.isOn() ? { budgets: power.status(({ energy }) => energy?.snapshot(nowMs).powerW ?? null) } : {}),
       };
     },
   };
+}
+
+/** Of those that can still be in time, and then of the late ones; among equals the order stays. */
+function worthiestFirst(jobs: readonly PendingJob[], nowMs: number): readonly PendingJob[] {
+  return jobs.toSorted((a, b) => Number(a.firstDeadlineAtMs <= nowMs) - Number(b.firstDeadlineAtMs <= nowMs) || (b.spec.worth ?? 1) - (a.spec.worth ?? 1));
 }
 
 function driftOf({ queue }: Replica, nowMs: number): Pick<FleetSnapshot['replicas'][number], 'drift'> {
