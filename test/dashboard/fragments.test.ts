@@ -37,6 +37,11 @@ test('a replica that nobody drives runs at default clocks, whatever was demanded
   expect(textOf(fragmentsOf(view).fleet)).toContain('default clocks Nobody drives its clocks.');
 });
 
+test('a card says of a server that sleeps that it does', () => {
+  const view = aView({ snapshot: { replicas: [aReplica('r0', { rest: 'asleep' }), aReplica('r1', { rest: 'falling-asleep' })], queued: 0 } });
+  expect(fragmentsOf(view).fleet).toMatch(/<span class="chip good">asleep<.*<span class="chip good">falling asleep</s);
+});
+
 test('both groups of a disaggregated server are shown', () => {
   const group = (pointIndex: number) => ({ controlled: true, pointId: MODEL.points[pointIndex]?.id ?? null, why: { binding: 'ttft' as const, slackMs: 7 } });
   const { fleet, figures } = fragmentsOf(aView({ snapshot: { replicas: [aReplica('r0', { groups: { prefill: group(5), decode: { ...group(0), why: { binding: 'tpot', slackMs: 90 } } } })], queued: 0 } }));
