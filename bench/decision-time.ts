@@ -53,7 +53,7 @@ function planTimes(inFlight: number): { planUs: number; viewAndPlanUs: number } 
   const queue = createReplicaQueue({ model, lengths: createLengthPredictor(), guards: createGuardBands(0.99), controlPeriodMs: 100, concurrencyMax: 4096 });
   const jobs = Array.from({ length: inFlight }, (_, index) => {
     const spec = job(index, random, tpotFor(inFlight));
-    return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens: spec.promptTokens as number, arrivedAtMs: index, e2eDeadlineAtMs: index + (spec.slo.e2eMs ?? Number.POSITIVE_INFINITY), firstDeadlineAtMs: index + 60_000, latestStartAtMs: Number.POSITIVE_INFINITY, workMs: 1 }, true, index);
+    return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens: spec.promptTokens as number, arrivedAtMs: index, e2eDeadlineAtMs: index + (spec.slo.e2eMs ?? Number.POSITIVE_INFINITY), e2eMoves: false, firstDeadlineAtMs: index + 60_000, latestStartAtMs: Number.POSITIVE_INFINITY, workMs: 1 }, true, index);
   });
   for (const each of jobs) queue.add(each, inFlight);
   // One in sixteen still waits for its first token.

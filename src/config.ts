@@ -165,7 +165,7 @@ export interface Config {
   readonly keyExpiresAtUnixMs: ReadonlyMap<string, number>;
   /** The file that some of the keys come from. */
   readonly keysPath: string | null;
-  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number; readonly awakeMin: number };
+  readonly planner: { readonly policy: PlannerPolicy; readonly routing?: Routing; readonly prefixAffinity: RawConfig['planner']['prefixAffinity']; readonly attainmentTarget: number; readonly controlPeriodMs: number; readonly awakeMin: number; readonly batchCap: RawConfig['planner']['batchCap'] };
   readonly store: StoreConfig | null;
   /** `null`: no files and batches. */
   readonly batch: (Omit<NonNullable<RawConfig['batch']>, 'store'> & { readonly store: { readonly kind: 'sqlite'; readonly path: string } | /** That of `store`. */ { readonly kind: 'redis' } }) | null;
@@ -256,7 +256,7 @@ export function parsePolicy(text: string): PlannerPolicy | null {
 
 function resolved(raw: RawConfig, source: { readonly directory: string; readonly environment: NodeJS.ProcessEnv }, keys: readonly KeyRecord[]): Config {
   const { directory, environment } = source;
-  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin } = raw.planner;
+  const { routing, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin, batchCap } = raw.planner;
   const policy = parsePolicy(raw.planner.policy);
   if (policy === null) throw new Error(`the schema let the policy ${raw.planner.policy} pass`);
   return {
@@ -293,7 +293,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
     tenantsByKeySha256: tenantsByKey(raw, keys),
     keyExpiresAtUnixMs: new Map(keys.flatMap(({ sha256, expiresAt }) => (expiresAt === undefined ? [] : [[sha256, Date.parse(expiresAt)]]))),
     keysPath: raw.keysFile === undefined ? null : resolve(directory, raw.keysFile),
-    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin, ...(routing === undefined ? {} : { routing }) },
+    planner: { policy, prefixAffinity, attainmentTarget, controlPeriodMs, awakeMin, batchCap, ...(routing === undefined ? {} : { routing }) },
     store: raw.store === undefined ? null : storeOf(raw.store, source),
     limits: raw.limits,
     timeouts: raw.timeouts,
@@ -521,6 +521,9 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     if (raw.batch !== undefined && taken) problems.push(places.at(['passThrough', index], `got '${pattern}', and with \`batch\` /v1/files and /v1/batches are the gateway's own; want only one of the two`));
   });
 
+  if (raw.planner.batchCap === 'learn' && (raw.accounts.meter === 'off' || agentsOf(raw).length === 0)) {
+    problems.push(places.at(['planner', 'batchCap'], `got 'learn', and ${raw.accounts.meter === 'off' ? "accounts.meter is 'off'" : 'there is no agent'}: it learns by what the devices' counters say; want an agent, or 'plan'`));
+  }
   problems.push(...storeProblems(raw, places, environment));
 
   const tenantName = wantUnique('the name');

@@ -37,15 +37,27 @@ export function openClocks(fleet: Fleet, { holder, now, runtime, telemetry, unco
     const missing = fleet.agents.length === 0 ? 'no agent is configured' : 'no replica names its devices';
     telemetry.warning(`${missing}: requests are served at default clocks, nothing is saved`);
   }
+  /** What was told last of each group: what its clocks do and what its power limit is are told by different leases, and together to the scheduler. */
+  const told = new Map<ReplicaId, { readonly controlled: boolean; readonly pointId: string | null }>();
+  const limitsW = new Map<ReplicaId, number | null>();
+  function tell(name: ReplicaId): void {
+    const { controlled, pointId } = told.get(name) ?? { controlled: false, pointId: null };
+    const { replicaId, group } = placeOf(name);
+    runtime.control(replicaId, controlled, pointId, group, limitsW.get(name));
+  }
   const control = createClockControl({
     nodes,
     holder,
     now,
     onControl: (name, controlled, pointId) => {
-      const { replicaId, group } = placeOf(name);
       telemetry.replicaControl(name, controlled);
-      if (!controlled) uncontrolled(replicaId);
-      runtime.control(replicaId, controlled, pointId, group);
+      if (!controlled) uncontrolled(placeOf(name).replicaId);
+      told.set(name, { controlled, pointId });
+      tell(name);
+    },
+    onLimit: (name, heldW) => {
+      limitsW.set(name, heldW);
+      if (told.get(name)?.controlled === true) tell(name);
     },
     onState: telemetry.clockControlState,
     onWarning: telemetry.warning,

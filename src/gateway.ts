@@ -93,6 +93,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     slowStartMs: config.health.slowStartMs,
     energyAccounts: true,
     sleep: { awakeMin: config.planner.awakeMin },
+    ...batchCapRule(config),
   });
   // Before anything that keeps a process alive: it refuses a store that is none.
   const tenantLimits = openLimits(config, { now, telemetry, log, gatewayId: gatewayId() });
@@ -339,6 +340,12 @@ interface Joined {
   readonly now: () => number;
   readonly runtime: Runtime;
   readonly telemetry: Telemetry;
+}
+
+/** What is tried out next is drawn by chance; nothing depends on which. */
+function batchCapRule({ planner: { batchCap } }: Config): Pick<SchedulerOptions, 'batchCap'> {
+  if (batchCap === 'configured') return {};
+  return { batchCap: batchCap === 'plan' ? { kind: 'plan' } : { kind: 'learn', random: Math.random } };
 }
 
 /** Later it may be replaced by a newer one; at the start it must be there. */

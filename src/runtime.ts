@@ -57,8 +57,8 @@ export interface Runtime {
   hasOpenAccounts(replicaId: ReplicaId): boolean;
   /** As `Scheduler.learntOf`. */
   learntOf(replicaId: ReplicaId): LearntOf | 'unknown' | 'cold';
-  /** `group`: of a disaggregated server, which. */
-  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup): void;
+  /** `group`: of a disaggregated server, which. `powerLimitW`: watts that its devices are held to, `null`: to none; `undefined`: they take none. */
+  control(replicaId: ReplicaId, controlled: boolean, pointId: string | null, group?: PhaseGroup, powerLimitW?: number | null): void;
   /** `answered` is called once. */
   declareWorkflow(workflow: WorkflowSpec, answered: (answer: WorkflowAnswer) => void): void;
   /** Nothing more comes of it; one that is not open is ignored. */
@@ -189,7 +189,7 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     hasOpenAccounts: (replicaId) => scheduler.hasOpenAccounts(replicaId),
     learntOf: (replicaId) => scheduler.learntOf(replicaId),
     energyOf: (jobId, usage) => scheduler.energyOf(jobId, usage, now()),
-    control: (replicaId, controlled, pointId, group) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId }),
+    control: (replicaId, controlled, pointId, group, powerLimitW) => tell({ kind: 'control', replicaId, ...(group === undefined ? {} : { group }), controlled, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) }),
     declareWorkflow: (workflow, answered) => {
       declarations.push(answered);
       tell({ kind: 'workflow-declared', workflow });

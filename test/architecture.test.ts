@@ -22,7 +22,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   dashboard: ['core', 'scheduler', 'frontier', 'frontier-view', 'plot'],
   engine: ['frontier', 'core', 'random', 'make-directory.ts'],
   workload: ['core', 'random'],
-  simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics'],
+  simulator: ['scheduler', 'core', 'frontier', 'engine', 'workload', 'statistics', 'random'],
   // The request's way in: http → runtime → scheduler. Config only for its types and its SLO tables.
   http: ['core', 'scheduler', 'frontier', 'telemetry', 'config', 'config.ts', 'runtime.ts', 'json-members.ts', 'workflow-document.ts'],
   upstream: ['core', 'scheduler', 'frontier', 'telemetry'],

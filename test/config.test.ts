@@ -98,6 +98,7 @@ test('what a class is worth stands beside its objectives', () => {
 const HASH = 'a'.repeat(64);
 const budget = (text: string): string => `${MINIMAL}power: { budgets: [${text}] }\n`;
 test.each([
+  ['a cap learnt without a meter', `${MINIMAL}planner: { batchCap: learn }\n`, /planner\.batchCap: got 'learn', and there is no agent: it learns by what the devices' counters say/],
   ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, agent, concurrencyMax, sleep, apiKeyEnv, asksUsage, priority$/],
   ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, probes, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],

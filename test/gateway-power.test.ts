@@ -177,3 +177,13 @@ describe('operators', () => {
     expect((await ask(gateway, 'GET', '')).body).toEqual({ budgets: [], prices: null });
   });
 });
+
+test('what a class is worth goes to the scheduler with its requests', async () => {
+  const upstream = await createStubUpstream();
+  const gateway = await startConfigured(testConfig(`replicas: [${replica('r0', upstream.url)}]\nslo: { classes: { gold: { ttftMs: 5000, worth: 5 }, plain: { ttftMs: 5000 } }, default: plain, tiers: { priority: gold } }\n`));
+  opened.push(upstream, gateway);
+  for (const tier of ['priority', 'default']) {
+    await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify({ model: 'm', messages: [], service_tier: tier }) })).text();
+  }
+  expect(gateway.events.flatMap((event) => (event.kind === 'arrived' ? [event.job.worth] : []))).toEqual([5, 1]);
+});

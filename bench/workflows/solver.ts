@@ -1,5 +1,5 @@
 // How long it takes to allot a workflow's slack: the first time, and again after each node's end. Frontiers are calls' on real profiles and made-up
-// convex ones; prints medians and worst cases, `--json` for scripts.
+// convex ones; a first solution is the fastest of three, for other work on the machine is not asked about; `--json` for scripts.
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { callFrontier } from '../../src/core/call-frontier.ts';
@@ -9,10 +9,11 @@ import { loadProfile } from '../../src/profile-file.ts';
 import { createRandom, type Random } from '../../src/random/random.ts';
 import { type Graph, SHAPES } from './shapes.ts';
 
-const { values } = parseArgs({ options: { nodes: { type: 'string', default: '100,1000' }, seeds: { type: 'string', default: '3' }, shape: { type: 'string' }, updates: { type: 'string', default: '50' }, json: { type: 'boolean', default: false } } });
+const { values } = parseArgs({ options: { nodes: { type: 'string', default: '100,1000' }, seeds: { type: 'string', default: '5' }, shape: { type: 'string' }, updates: { type: 'string', default: '50' }, json: { type: 'boolean', default: false } } });
 const SIZES = values.nodes.split(',').map(Number);
 const SEEDS = Number(values.seeds);
 const UPDATES = Number(values.updates);
+const TURNS = 3;
 /** Between all at their fastest and all at their slowest. */
 const DEADLINES = { tight: 0.05, medium: 0.35, loose: 0.85 };
 const models = ['config/profiles/llama-3.1-8b.h200.json', 'config/profiles/llama-3.1-70b.h100-tp4.json'].map((path) => createPerformanceModel(loadProfile(path)));
@@ -35,13 +36,13 @@ for (const [shape, make] of Object.entries(SHAPES)) {
   if (values.shape !== undefined && !shape.startsWith(values.shape)) continue;
   for (const nodes of SIZES) for (const frontiers of Object.keys(FRONTIERS)) for (const deadline of Object.keys(DEADLINES) as (keyof typeof DEADLINES)[]) {
     const { firstMs, updateMs, ...row } = measure(shape, make, nodes, frontiers, deadline);
-    const times = { firstMedianMs: median(firstMs), firstWorstMs: Math.max(...firstMs), updateMedianMs: median(updateMs), updateWorstMs: Math.max(...updateMs) };
+    const times = { firstMedianMs: quantile(firstMs, 0.5), firstWorstMs: Math.max(...firstMs), updateMedianMs: quantile(updateMs, 0.5), updateP95Ms: quantile(updateMs, 0.95) };
     shown.push({ ...row, ...times });
-    if (!values.json) process.stdout.write(`${row.shape.padEnd(22)} ${String(row.nodes).padStart(5)} ${String(row.edges).padStart(6)}  ${row.frontiers.padEnd(13)}  ${row.deadline.padEnd(8)}  ${times.firstMedianMs.toFixed(2).padStart(8)} ${times.firstWorstMs.toFixed(2).padStart(8)}  ${times.updateMedianMs.toFixed(3).padStart(8)} ${times.updateWorstMs.toFixed(3).padStart(7)}\n`);
+    if (!values.json) process.stdout.write(`${row.shape.padEnd(22)} ${String(row.nodes).padStart(5)} ${String(row.edges).padStart(6)}  ${row.frontiers.padEnd(13)}  ${row.deadline.padEnd(8)}  ${times.firstMedianMs.toFixed(2).padStart(8)} ${times.firstWorstMs.toFixed(2).padStart(8)}  ${times.updateMedianMs.toFixed(3).padStart(8)} ${times.updateP95Ms.toFixed(3).padStart(7)}\n`);
   }
 }
 if (values.json) process.stdout.write(`${JSON.stringify({ machine, seeds: SEEDS, rows: shown }, null, 2)}\n`);
-else process.stdout.write(`Median and worst of ${SEEDS} graphs, and of ${UPDATES} ends in each. ${machine}\n`);
+else process.stdout.write(`First solution: median and worst of ${SEEDS} graphs; after an end: median and 95th percentile of ${UPDATES} in each. ${machine}\n`);
 
 function measure(shape: string, make: (typeof SHAPES)[string], nodes: number, kind: string, deadline: keyof typeof DEADLINES): Row {
   const firstMs: number[] = [];
@@ -65,10 +66,15 @@ function play(graph: Graph, frontiers: readonly TradeOffPoint[][], share: number
   const hulls = frontiers.map(lowerHull);
   const [fastestMs, slowestMs] = [longestMs(graph, hulls.map((hull) => (hull[0] as TradeOffPoint).timeMs)), longestMs(graph, hulls.map((hull) => (hull.at(-1) as TradeOffPoint).timeMs))];
   const deadlineMs = fastestMs + share * (slowestMs - fastestMs);
-  const startMs = performance.now();
-  const allotment = createSlackAllotment({ frontiers, edges: graph.edges, deadlineMs });
+  let firstMs = Number.POSITIVE_INFINITY;
+  let allotment = createSlackAllotment({ frontiers, edges: graph.edges, deadlineMs });
+  for (let turn = 0; turn < TURNS; turn++) {
+    const startMs = performance.now();
+    allotment = createSlackAllotment({ frontiers, edges: graph.edges, deadlineMs });
+    allotment.solve();
+    firstMs = Math.min(firstMs, performance.now() - startMs);
+  }
   let solved = allotment.solve();
-  const firstMs = performance.now() - startMs;
   const updateMs: number[] = [];
   const order = topologicalOrder(graph.nodes, graph.edges);
   // Most end as they were allotted; every so often one is early or late, and all behind it is allotted anew.
@@ -115,6 +121,6 @@ function convexPoints(random: Random): TradeOffPoint[] {
   });
 }
 
-function median(samples: readonly number[]): number {
-  return samples.toSorted((a, b) => a - b)[samples.length >> 1] ?? Number.NaN;
+function quantile(samples: readonly number[], share: number): number {
+  return samples.toSorted((a, b) => a - b)[Math.floor(share * (samples.length - 1))] ?? Number.NaN;
 }

@@ -14,6 +14,7 @@ const resultSchema = z.object({
   demand_mhz: z.number().nullish(),
   target_mhz: z.number().nullish(),
   demand_mw: z.number().nullish(),
+  target_mw: z.number().nullish(),
   clamped: z.string().nullish(),
   control: z.string().nullish(),
   status: z.string(),

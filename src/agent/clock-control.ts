@@ -16,7 +16,7 @@ interface NodeCommon {
 }
 export type ClockNode = NodeCommon & ({ readonly kind: 'paceline'; readonly ttlMs: number } | { readonly kind: 'zeusd'; readonly watchdogMs: number; readonly lowestClockMhz: number | null });
 
-export interface ClockControlOptions extends Pick<NodeOptions, 'holder' | 'now' | 'onControl' | 'onWarning'> {
+export interface ClockControlOptions extends Pick<NodeOptions, 'holder' | 'now' | 'onControl' | 'onLimit' | 'onWarning'> {
   readonly nodes: readonly ClockNode[];
   readonly onState?: (node: string, state: NodeState, why: string) => void;
 }
@@ -46,7 +46,7 @@ export interface ClockControl {
 }
 
 export function createClockControl(options: ClockControlOptions): ClockControl {
-  const { holder, now, onControl } = options;
+  const { holder, now, onControl, onLimit } = options;
   const statuses = new Map<string, Omit<NodeStatus, 'powerLimits'>>();
   const byReplica = new Map<ReplicaId, NodeControl>();
   const open = new Map<string, OpenNode>();
@@ -63,6 +63,7 @@ export function createClockControl(options: ClockControlOptions): ClockControl {
       groups: node.groups,
       now,
       onControl,
+      onLimit,
       onState: (state, why) => {
         if (given.back) return;
         statuses.set(node.name, { kind: node.kind, state, why });

@@ -21,6 +21,8 @@ export interface NodeOptions {
   readonly now: () => number;
   /** Told at every change: does the replica follow, and which point is it at (`null`: default clocks). */
   readonly onControl: (replicaId: ReplicaId, controlled: boolean, pointId: string | null) => void;
+  /** Told at every change: watts that its devices are held to, beside their clocks; `null`: to none. */
+  readonly onLimit?: ((replicaId: ReplicaId, heldW: number | null) => void) | undefined;
   readonly onState: (state: NodeState, why: string) => void;
   readonly onWarning: (message: string) => void;
 }

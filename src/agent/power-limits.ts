@@ -26,6 +26,8 @@ export interface PowerLimitOptions {
   readonly groups: readonly ClockGroup[];
   readonly now: () => number;
   readonly onWarning: (message: string) => void;
+  /** Told when it changes: watts that all devices of the group are held to together; `null`: to none. */
+  readonly onLimit?: ((replicaId: ReplicaId, heldW: number | null) => void) | undefined;
 }
 
 const RETRY_MS = { first: 200, max: 5_000 };
@@ -46,6 +48,8 @@ interface Group extends ClockGroup {
   /** Newest, and what was sent last. */
   wanted: Wanted | null;
   sent: Wanted | null;
+  /** As it was told. */
+  heldW: number | null;
 }
 
 interface Hold {
@@ -56,9 +60,9 @@ interface Hold {
   heardAtMs: number;
 }
 
-export function createPowerLimits({ address, holder, ttlMs, now, onWarning, ...options }: PowerLimitOptions): PowerLimits {
+export function createPowerLimits({ address, holder, ttlMs, now, onWarning, onLimit, ...options }: PowerLimitOptions): PowerLimits {
   const client: AgentClient = createAgentClient(address);
-  const groups = new Map<string, Group>(options.groups.map((group) => [group.replicaId, { ...group, available: false, wanted: null, sent: null }]));
+  const groups = new Map<string, Group>(options.groups.map((group) => [group.replicaId, { ...group, available: false, wanted: null, sent: null, heldW: null }]));
   let state: PowerLimitState | 'connecting' | 'closed' = 'unused';
   let hold: Hold | null = null;
   /** Of the try at a lease that counts. */
@@ -73,6 +77,12 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, ...o
     if (warned.has(message)) return;
     warned.add(message);
     onWarning(message);
+  }
+
+  function tell(group: Group, heldW: number | null): void {
+    if (group.heldW === heldW) return;
+    group.heldW = heldW;
+    onLimit?.(group.replicaId, heldW);
   }
 
   async function connect(): Promise<void> {
@@ -124,6 +134,7 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, ...o
     hold?.lease.abandon();
     hold = null;
     state = next;
+    for (const group of groups.values()) tell(group, null);
     clearTimeout(retryTimer);
     if (againInMs === null) return;
     retryTimer = setTimeout(() => (isLimiting() ? void connect() : (state = 'unused')), againInMs);
@@ -165,7 +176,7 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, ...o
       current.sending = false;
       current.heardAtMs = now();
       retryMs = RETRY_MS.first;
-      for (const result of results) settle(result);
+      for (const group of due) settle(group, results.filter(({ device }) => group.devices.includes(device)));
       void send();
     } catch (error) {
       if (hold === current) lost(error instanceof Error ? error.message : String(error));
@@ -187,9 +198,15 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, ...o
     return { devices: group.devices, power_limit_mw: limitMw, hold_ms: Math.max(1, holdMs) };
   }
 
-  function settle({ device, status, clamped, demand_mw: demandMw }: TargetResult): void {
-    if (status !== 'applied' && status !== 'deferred') warnOnce(`the agent says '${status}' of the power limit of ${device}; power budgets are kept by clocks alone there`);
-    else if (clamped === 'floor') warnOnce(`the power limit of ${device} can go no lower than ${(demandMw ?? 0) / 1_000} W; below that power budgets are kept by clocks alone`);
+  function settle(group: Group, results: readonly TargetResult[]): void {
+    for (const { device, status, clamped, demand_mw: demandMw } of results) {
+      if (status !== 'applied' && status !== 'deferred') warnOnce(`the agent says '${status}' of the power limit of ${device}; power budgets are kept by clocks alone there`);
+      else if (clamped === 'floor') warnOnce(`the power limit of ${device} can go no lower than ${(demandMw ?? 0) / 1_000} W; below that power budgets are kept by clocks alone`);
+    }
+    // It is applied later, and until then what was told before holds.
+    if (results.some(({ status }) => status === 'deferred')) return;
+    const applied = results.length === group.devices.length && results.every(({ status, target_mw: targetMw }) => status === 'applied' && targetMw != null);
+    tell(group, applied ? results.reduce((sum, { target_mw: targetMw }) => sum + (targetMw ?? 0), 0) / 1_000 : null);
   }
 
   const keeper = setInterval(() => {

@@ -101,15 +101,17 @@ interface ComposeOptions {
 function composed(files: readonly string[], work: ViewedWork, options: ComposeOptions, outputs: Outputs): number {
   const request = { promptTokens: work.promptTokens, outputTokens: options['output-tokens'] };
   const limits = { ratePerS: options.rate, ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'] };
+  const withinMs = options['within-ms'] ?? null;
+  if (withinMs !== null && (options.as === 'pools' || options.as === 'replicas')) throw new UsageError(`frontier compose --as ${options.as}: got --within-ms, and its limits are --ttft-ms and --tpot-ms`);
   switch (options.as) {
     case 'pipeline':
-      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'] }, outputs);
+      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'], withinMs }, outputs);
     case 'pools':
       return composePools(files, request, { ...limits, prefill: options.prefill, decode: options.decode }, outputs);
     case 'replicas':
       return composeReplicas(files, request, { ...limits, each: options.each }, outputs);
     default:
-      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs }, outputs);
   }
 }
 

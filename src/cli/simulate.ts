@@ -18,6 +18,7 @@ import { BEST_EFFORT, drawClasses, mixClasses, scaleSlos, type SloClass } from '
 import { WorkloadError } from '../workload/workload-error.ts';
 import { UsageError, defineCommand } from './command.ts';
 import { FLEET_OPTIONS, type FleetChoice, readFleet } from './fleet-options.ts';
+import { formatWorkflowRuns, playWorkflows } from './simulate-workflows.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
 const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
@@ -38,8 +39,12 @@ export const command = defineCommand({
     'skip-oversized': { type: 'flag', help: 'leave out requests that no replica could ever hold; default: refuse the workload' },
     routing: { type: 'text', value: 'HOW', help: "of all policies; default: paceline's energy, the others' least-loaded", oneOf: ['energy', 'least-loaded'] },
     concurrency: { type: 'number', value: 'N', help: "requests on a replica at once; default: the profile's maxSequences", min: 1, max: 100_000, integer: true },
+    'batch-cap': { type: 'text', value: 'HOW', help: "paceline's cap on the requests on a replica: 'plan' it from the profile, or 'learn' it from energy and deadlines; default: --concurrency alone", oneOf: ['plan', 'learn'] },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
     prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
+    workflow: { type: 'text', value: 'FILE', help: 'instead of requests: runs of the workflow in this file (as of paceline frontier workflow), each due after its deadlineMs' },
+    'workflow-rate': { type: 'number', value: 'R', help: 'workflow: runs per second', default: 0.1, min: 0.000_01, max: 10_000 },
+    'workflow-spread': { type: 'number', value: 'CV', help: 'workflow: coefficient of variation of what its answers and tools take about what the file says', default: 0.4, min: 0, max: 3 },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
     json: { type: 'flag', help: 'print the runs as a JSON list and nothing else on stdout' },
   },
@@ -50,9 +55,11 @@ export const command = defineCommand({
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
     'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
+    'paceline simulate --workflow config/workflows/research.yaml --workflow-rate 0.5 --duration 600 --truth config/profiles/llama-3.1-8b.h200.json',
     'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
   ],
   run: async (options) => {
+    if (options.workflow !== undefined) return answerWorkflow(options.workflow, options);
     const read = await readWorkload('simulate', options);
     const fleet = readFleet(options);
     const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
@@ -77,6 +84,10 @@ export const command = defineCommand({
       ...(options.routing === undefined ? {} : { routing: options.routing === 'energy' ? 'energy' : 'least-loaded' }),
       ...(options.concurrency === undefined ? {} : { concurrencyMax: options.concurrency }),
     };
+    const knobs: Knobs = {
+      ...(fleet.sleep === null ? {} : { sleep: fleet.sleep }),
+      ...(options['batch-cap'] === undefined ? {} : { batchCap: options['batch-cap'] === 'plan' ? 'plan' : 'learn' }),
+    };
     // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
     const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
     for (const name of names) {
@@ -86,7 +97,7 @@ export const command = defineCommand({
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
-      process.stdout.write(explained(options.explain, shared, fleet, options.json));
+      process.stdout.write(explained(options.explain, shared, knobs, options.json));
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
@@ -98,7 +109,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...sleepUnder(policy, fleet), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
@@ -107,6 +118,21 @@ export const command = defineCommand({
     return 0;
   },
 });
+
+/** Of a workload of requests, which there is none of. */
+const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'max-requests', 'slo', 'mix', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep'] as const;
+const WORKFLOW_DURATION_S = 600;
+
+function answerWorkflow(
+  file: string,
+  options: { readonly [Name in (typeof OF_REQUESTS)[number]]?: unknown } & { readonly duration?: number | undefined; readonly 'workflow-rate': number; readonly 'workflow-spread': number; readonly 'slo-scale': number; readonly seed: number; readonly target: number; readonly json: boolean } & Parameters<typeof readFleet>[0],
+): number {
+  const stray = OF_REQUESTS.find((name) => options[name] !== undefined);
+  if (stray !== undefined) throw new UsageError(`--${stray}: is of requests; --workflow plays runs of a workflow instead, leave one of the two out`);
+  const { heading, runs } = playWorkflows({ file, ratePerS: options['workflow-rate'], durationS: options.duration ?? WORKFLOW_DURATION_S, spread: options['workflow-spread'], deadlineScale: options['slo-scale'], seed: options.seed, attainmentTarget: options.target }, readFleet(options));
+  process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${heading}\n\n${formatWorkflowRuns(runs)}\n`);
+  return 0;
+}
 
 /** The file's first instant is the beginning of virtual time. Throws `UsageError`. */
 function pricesIn(path: string): readonly EnergyPrice[] {
@@ -154,20 +180,23 @@ function warn({ members, machines, truthScale }: FleetChoice, requests: readonly
   for (const line of lines) process.stderr.write(`warning: ${line}\n`);
 }
 
-function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, fleet: FleetChoice, json: boolean): string {
+function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, knobs: Knobs, json: boolean): string {
   const asked = shared.requests[request];
   const sloClass = shared.classes[request];
   if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
   const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
-  simulate({ ...shared, ...sleepUnder({ kind: 'paceline' }, fleet), policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  simulate({ ...shared, ...knobs, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
   endProgress();
   const explanation = explainer.explanation();
   return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;
 }
 
-/** The others stand for plain gateways, which let servers idle. */
-function sleepUnder({ kind }: SimulationOptions['policy'], { sleep }: FleetChoice): Pick<SimulationOptions, 'sleep'> {
-  return sleep === null || kind !== 'paceline' ? {} : { sleep };
+/** What else than clocks is planned under paceline. */
+type Knobs = Pick<SimulationOptions, 'sleep' | 'batchCap'>;
+
+/** The other policies stand for plain gateways, which have none. */
+function knobsUnder({ kind }: SimulationOptions['policy'], knobs: Knobs): Knobs {
+  return kind === 'paceline' ? knobs : {};
 }
 
 /** The static point that in hindsight took the least energy among those that reach the target; if none does, the best attainment. */

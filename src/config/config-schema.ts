@@ -264,6 +264,10 @@ export const configSchema = z.strictObject({
         .default('per-tenant')
         .describe("whether a prompt is reckoned shorter where the same beginning was sent before, under routing by energy; 'across-tenants': also by another tenant"),
       attainmentTarget: z.number().gt(0).lt(1).default(0.99),
+      batchCap: z
+        .enum(['configured', 'plan', 'learn'])
+        .default('configured')
+        .describe("requests on a replica at once: 'configured', its concurrencyMax; 'plan', no more than its profile says pays (memory for contexts, TPOT, energy per token); 'learn', tried out while serving, by metered joules per token, and never kept where deadlines are missed"),
       awakeMin: z.int().min(0).max(10_000).default(1).describe('of the replicas of a model that may sleep, so many are awake with the others at least; 0: the first request after a silence waits for one to wake'),
       controlPeriodMs: z.int().min(CONTROL_PERIOD_MS.min).max(CONTROL_PERIOD_MS.max).default(CONTROL_PERIOD_MS.default),
     })

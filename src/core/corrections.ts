@@ -1,7 +1,8 @@
 // How far a replica is from its profile: real over believed time and energy, by phase and operating point, learnt while it serves. A
 // profile may be right at one point and wrong at another; what is known of a point tells something of its neighbours.
-import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
-import type { Phase } from '../frontier/profile.ts';
+import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
+import type { PowerLimitedModel } from '../frontier/power-limited.ts';
+import type { DecodeWork, Phase, PrefillWork } from '../frontier/profile.ts';
 import type { EnergyWindow } from './energy-ledger.ts';
 import { blended, type Learnt, NOTHING_LEARNT, TIME_SCALE_BOUNDS } from './shared-learning.ts';
 
@@ -183,6 +184,20 @@ function createEvidence(count: number): Evidence {
       logs[point] = (logs[point] as number) + (weight / total) * (log - (logs[point] as number));
       weights[point] = total;
     },
+  };
+}
+
+/** Of a group under a power limit: each point's work is priced where the limit holds it. */
+export function pricedUnder(priced: Pricing, { heldAt }: Pick<PowerLimitedModel, 'heldAt'>): Pricing {
+  const prefillAt = (prefill: PrefillWork, point: PointIndex): PointIndex => heldAt({ prefill, decode: NO_DECODE }, point);
+  const decodeAt = (decode: DecodeWork, point: PointIndex): PointIndex => heldAt({ prefill: NO_PREFILL, decode }, point);
+  return {
+    points: priced.points,
+    prefillEnergyJ: (work, point) => priced.prefillEnergyJ(work, prefillAt(work, point)),
+    prefillTimeMs: (work, point) => priced.prefillTimeMs(work, prefillAt(work, point)),
+    decodeEnergyJ: (work, point) => priced.decodeEnergyJ(work, decodeAt(work, point)),
+    decodeTimeMs: (work, point) => priced.decodeTimeMs(work, decodeAt(work, point)),
+    idlePowerW: priced.idlePowerW,
   };
 }
 

@@ -68,7 +68,7 @@ export function movingOf(prices: readonly EnergyPrice[], { nowMs, arrivedAtMs, l
   const { startAtMs, nowPrice, thenPrice } = cheapestStart(prices, { nowMs, latestStartAtMs: lastAtMs, workMs });
   if (startAtMs > nowMs && thenPrice <= MOVING.savingRatio * nowPrice) {
     const cheapMs = Math.min(asCheapUntilMs(prices, startAtMs), latestStartAtMs) - startAtMs;
-    if (thenPrice * takesJ.within(Math.max(workMs, cheapMs)) <= MOVING.savingRatio * nowPrice * takesJ.now) return { kind: 'waits', untilMs: startAtMs };
+    if (thenPrice * takesJ.within(Math.max(workMs, cheapMs)) <= MOVING.costRatio * nowPrice * takesJ.now) return { kind: 'waits', untilMs: startAtMs };
   }
   const untilMs = Math.min(lastAtMs, asCheapUntilMs(prices, nowMs));
   return untilMs > nowMs ? { kind: 'may-go', untilMs } : { kind: 'goes' };

@@ -1,6 +1,6 @@
 // The plan of a server, whether its devices all run at one point or prefill and decode each have their own: planned by
 // `planner.ts`, once or twice.
-import { type LossRisk, lossRisk, type Plan, planReplica, roomOf, streamRisk } from './planner.ts';
+import { addStreamRisk, createRiskSum, type LossRisk, lossRisk, type Plan, planReplica, roomOf } from './planner.ts';
 import { costsAt } from './point-costs.ts';
 import { decodeView, prefillView } from './phase-views.ts';
 import type { PhaseGroup, ReplicaView, RunningStream } from './replica-view.ts';
@@ -33,13 +33,12 @@ export function serverRisk(view: ReplicaView): LossRisk {
   const { firstTokenMs } = costsAt(prefills, model.fastest);
   const decodes = decodeView(view, groups, { view: prefills, point: model.fastest });
   const fastest = costsAt(decodes, model.fastest);
-  let expected = 0;
-  let last = 0;
-  for (const stream of view.running) expected += stream.streams * streamRisk(fastest, stream, nowMs);
-  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard }] of prefills.waiting.entries()) {
+  const risk = createRiskSum();
+  for (const stream of view.running) addStreamRisk(risk, fastest, stream, nowMs);
+  for (const [index, { ttftDeadlineAtMs, e2eDeadlineAtMs, guard, worth = 1 }] of prefills.waiting.entries()) {
     const late = nowMs + (firstTokenMs[index] as number) * roomOf(guard) > Math.min(ttftDeadlineAtMs, e2eDeadlineAtMs);
-    last = late ? 1 : streamRisk(fastest, decodes.running[view.running.length + index] as RunningStream, nowMs);
-    expected += last;
+    if (late) risk.add(worth, 1, 1);
+    else addStreamRisk(risk, fastest, decodes.running[view.running.length + index] as RunningStream, nowMs, worth);
   }
-  return { expected, last };
+  return risk.sum(prefills.waiting.length > 0);
 }

@@ -39,12 +39,12 @@ export const HOLD = { shareMax: 0.5, dearerRatio: 2, slackMinMs: 5_000 };
 
 /**
  * Work with a slack of at least `slackMinMs`, and `slackTimes` what it takes alone, waits for an hour in which energy costs at most
- * `savingRatio` of what it costs now, counting with `stretch` times what it takes alone, as it takes in a full batch, and never into the
+ * `savingRatio` of what it costs now and the work, with the joules that it is thought to take then and now, `costRatio`, counting with `stretch` times what it takes alone, as it takes in a full batch, and never into the
  * last `marginShare` of its slack. It is looked at again after `lookMs` at the latest: prices are told anew, and others come. What has
  * waited is sent evenly over `spreadShare` of the cheap time: all at once would take faster clocks than the price makes up for. And it is
  * sent only where it adds no more than `riskShare` of what one job may put at risk: thousands come one after the other.
  */
-export const MOVING = { slackMinMs: 60_000, slackTimes: 20, savingRatio: 0.95, stretch: 3, marginShare: 0.1, lookMs: 30_000, spreadShare: 0.8, riskShare: 0.1 };
+export const MOVING = { slackMinMs: 60_000, slackTimes: 20, savingRatio: 0.95, costRatio: 0.75, stretch: 3, marginShare: 0.1, lookMs: 30_000, spreadShare: 0.8, riskShare: 0.1 };
 
 /**
  * Where all want more than there is, a tenant may have been given this much of the fleet's time more than its share before its jobs

@@ -152,16 +152,18 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
 
   /** Block search: the best of some hundred arcs, from where the last search ended. -1: none is worth it. */
   function entering(): number {
-    const block = Math.max(32, Math.ceil(Math.sqrt(count)));
+    const block = Math.max(32, Math.ceil(2 * Math.sqrt(count)));
     let best = -1;
     let most = tolerance;
     for (let seen = 0, left = block; seen < count; seen++) {
       const arc = nextArc;
       nextArc = nextArc + 1 === count ? 0 : nextArc + 1;
       const saves = (potentials[to[arc] as number] as number) - (potentials[from[arc] as number] as number);
-      const gain = Math.max(saves - (more[arc] as number), (less[arc] as number) - saves);
-      if (gain > most) {
-        most = gain;
+      if (saves - (more[arc] as number) > most) {
+        most = saves - (more[arc] as number);
+        best = arc;
+      } else if ((less[arc] as number) - saves > most) {
+        most = (less[arc] as number) - saves;
         best = arc;
       }
       if (--left === 0) {

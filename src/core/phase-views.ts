@@ -88,6 +88,7 @@ function streamToCome(prompt: WaitingPrompt, firstTokenMs: number, lost: boolean
     remainingHigh: Math.max(1, high),
     totals: prompt.totals,
     guard: prompt.guard,
+    ...(prompt.worth === undefined ? {} : { worth: prompt.worth }),
   };
 }
 

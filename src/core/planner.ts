@@ -28,10 +28,15 @@ export interface Plan {
   readonly groups?: Readonly<Record<PhaseGroup, Plan>>;
 }
 
-/** Deadlines that are expected to be missed, counted; `last` is the part of the last waiting prompt. */
+/** Deadlines that are expected to be missed, each counted by its job's worth; `last`: the risk of the last waiting prompt, by itself. */
 export interface LossRisk {
   readonly expected: number;
   readonly last: number;
+  /**
+   * The same without the chance that an answer gets too long for its end-to-end deadline: waiting takes from whoever waits as much as it
+   * gives to others, so for that alone nobody is kept back.
+   */
+  readonly sparable: { readonly expected: number; readonly last: number };
 }
 
 /** Jobs whose deadlines can still be met: waiting prompts by index, running streams. */
@@ -167,7 +172,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     if (prompt.tpotLimitMs !== Number.POSITIVE_INFINITY && note((prompt.tpotLimitMs - costs.stepWithPrefillsMs * room) * prompt.outputTokensMiddle, 'tpot', prompt.jobId)) return verdict();
     if (prompt.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const fastestLeftMs = prompt.e2eDeadlineAtMs - view.nowMs - (fastest.firstTokenMs[index] as number) * room;
-      const planned = largestFeasible([prompt.outputTokensHigh, prompt.outputTokensMiddle, 1], fastestLeftMs, fastest, room);
+      const planned = plannedTokens(prompt, { high: prompt.outputTokensHigh, middle: prompt.outputTokensMiddle, low: 1 }, fastestLeftMs, fastest, room);
       const endMs = firstMs + planned * costs.stepWithPrefillsMs * room;
       if (note(prompt.e2eDeadlineAtMs - view.nowMs - endMs, 'e2e', prompt.jobId)) return verdict();
     }
@@ -187,7 +192,7 @@ function judge(view: ReplicaView, savable: Savable, costs: PointCosts, fastest: 
     }
     if (stream.e2eDeadlineAtMs !== Number.POSITIVE_INFINITY) {
       const leftMs = stream.e2eDeadlineAtMs - view.nowMs;
-      const planned = largestFeasible([remainingHigh, stream.remainingMiddle, remainingLow], leftMs, fastest, room);
+      const planned = plannedTokens(stream, { high: remainingHigh, middle: stream.remainingMiddle, low: remainingLow }, leftMs, fastest, room);
       if (note(streamSlackMs(view, costs, fastest, leftMs, planned, room), 'e2e', stream.jobId)) return verdict();
     }
   }
@@ -214,12 +219,19 @@ function instabilityMs(view: ReplicaView, costs: PointCosts): number {
 }
 
 /**
- * How many tokens to plan an end-to-end deadline by: the first of the quantiles, largest first, that the fastest point can
- * still deliver. One answer's long tail would else keep the whole replica at its fastest for nothing.
+ * How many tokens to plan an end-to-end deadline by: the length that its class' caution wants, where the fastest point can deliver it in `leftMs`. Where it
+ * can only deliver less, but rather enough than not, that: nothing but the fastest point will do. Of one that others can make good (`e2eMoves`),
+ * and of one that is rather lost, the first of the quantiles that can be delivered: a long tail would else keep the whole replica at its fastest for nothing.
  */
-function largestFeasible(quantiles: readonly number[], leftMs: number, fastest: PointCosts, room: number): number {
-  return quantiles.find((tokens) => tokens * fastest.stepWithPrefillsMs * room <= leftMs) ?? (quantiles.at(-1) as number);
+function plannedTokens({ e2eMoves, guard }: Pick<RunningStream, 'e2eMoves' | 'guard'>, { high, middle, low }: { readonly high: number; readonly middle: number; readonly low: number }, leftMs: number, fastest: PointCosts, room: number): number {
+  const most = leftMs / (fastest.stepWithPrefillsMs * room);
+  const cautious = Math.max(high, middle + (guard * (high - middle)) / HIGH_DEVIATIONS);
+  if (!e2eMoves && most >= middle) return Math.min(most, cautious);
+  return [high, middle].find((tokens) => tokens <= most) ?? low;
 }
+
+/** The quantile that is called high is so many standard deviations above the middle, were lengths normal. */
+const HIGH_DEVIATIONS = 1.28;
 
 /**
  * What is left of `budgetMs` when a stream has had its `remaining` tokens: the lesser of (1) staying at this point with
@@ -265,25 +277,43 @@ export function lossRisk(view: ReplicaView): LossRisk {
   const fastest = costsAt(view, view.model.fastest);
   // Without what may yet arrive: that is kept back while it would cost a deadline.
   const { stepMs } = fastest;
-  let expected = 0;
-  let last = 0;
-  for (const stream of view.running) {
-    expected += stream.streams * streamRisk(fastest, stream, view.nowMs);
-  }
+  const risk = createRiskSum();
+  for (const stream of view.running) addStreamRisk(risk, fastest, stream, view.nowMs);
   for (let index = 0; index < view.waiting.length; index++) {
     const prompt = view.waiting[index] as WaitingPrompt;
     const firstMs = (fastest.firstTokenMs[index] as number) * roomOf(prompt.guard);
     const from = fastest.firstTokenIteration[index] as number;
     const late = prompt.ttftDeadlineAtMs - view.nowMs < firstMs;
-    last = late ? 1 : Math.max(e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
-    expected += last;
+    const { worth = 1 } = prompt;
+    if (late) risk.add(worth, 1, 1);
+    else risk.add(worth, e2eRisk(fastest, prompt, prompt.e2eDeadlineAtMs - view.nowMs - firstMs, 1, from), tpotRisk(fastest, prompt, 0, 1, stepMs, from));
   }
-  return { expected, last };
+  return risk.sum(view.waiting.length > 0);
 }
 
-/** Of one stream at the fastest point. */
-export function streamRisk(fastest: PointCosts, stream: RunningStream, nowMs: number): number {
-  return Math.max(e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
+export interface RiskSum {
+  /** Of so many alike, each counted by its worth: of one, the chance that it gets too long, and that it is late otherwise. */
+  add(count: number, e2e: number, otherwise: number): void;
+  /** `hasLast`: what was added last is the part of the last waiting prompt. */
+  sum(hasLast: boolean): LossRisk;
+}
+
+export function createRiskSum(): RiskSum {
+  let [expected, last, sparable, lastSparable] = [0, 0, 0, 0];
+  return {
+    add(count, e2e, otherwise) {
+      last = Math.max(e2e, otherwise);
+      lastSparable = e2e >= 1 ? 1 : otherwise;
+      expected += count * last;
+      sparable += count * lastSparable;
+    },
+    sum: (hasLast) => ({ expected, last: hasLast ? last : 0, sparable: { expected: sparable, last: hasLast ? lastSparable : 0 } }),
+  };
+}
+
+/** Of one stream, or several that are alike, at the fastest point. */
+export function addStreamRisk(risk: RiskSum, fastest: PointCosts, stream: RunningStream, nowMs: number, count = stream.streams * (stream.worth ?? 1)): void {
+  risk.add(count, e2eRisk(fastest, stream, stream.e2eDeadlineAtMs - nowMs, stream.tokensOut, 0), tpotRisk(fastest, stream, stream.bankMeanMs, stream.tokensOut, fastest.stepMs, 0));
 }
 
 /**
@@ -304,7 +334,7 @@ function e2eRisk(fastest: PointCosts, { totals, e2eMoves: moves }: RunningStream
 
 const RATHER_LOST = 0.5;
 
-const NO_RISK: LossRisk = { expected: 0, last: 0 };
+const NO_RISK: LossRisk = { expected: 0, last: 0, sparable: { expected: 0, last: 0 } };
 
 /**
  * Probability that a stream ends before it has made good what the prefills waiting now take from it. With c per iteration that

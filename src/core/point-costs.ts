@@ -87,12 +87,17 @@ function workedOut(view: ReplicaView, point: PointIndex): PointCosts {
  * share, so that what the model says of it is worked out once for all replicas and for as long as the share stands.
  */
 function settledAt({ model, share, timeScale, mechanisms, phase }: ReplicaView, point: PointIndex): Pick<PointCosts, 'settledTpotMs' | 'settledSequences'> {
-  let times = shareTimes.get(share);
-  if (times === undefined || times.model !== model) {
-    times = { model, points: [] };
-    shareTimes.set(share, times);
+  let byModel = shareTimes.get(share);
+  if (byModel === undefined) {
+    byModel = new WeakMap();
+    shareTimes.set(share, byModel);
   }
-  const { oneMs, perSequenceMs, prefillMs } = (times.points[point] ??= shareTimesAt(model, share, point, phase === 'prefill'));
+  let times = byModel.get(model);
+  if (times === undefined) {
+    times = [];
+    byModel.set(model, times);
+  }
+  const { oneMs, perSequenceMs, prefillMs } = (times[point] ??= shareTimesAt(model, share, point, phase === 'prefill'));
   const perMs = mechanisms.forecast ? share.perMs : 0;
   const outPerMs = perMs * share.outputTokensMean;
   const decodeScale = timeScale.decode[point] as number;
@@ -108,7 +113,8 @@ interface ShareTimes {
   readonly prefillMs: number;
 }
 
-const shareTimes = new WeakMap<FleetShare, { readonly model: PerformanceModel; readonly points: ShareTimes[] }>();
+/** By model as well: under power limits replicas of one profile are unlike. */
+const shareTimes = new WeakMap<FleetShare, WeakMap<PerformanceModel, ShareTimes[]>>();
 
 /** As believed: one step of one sequence, what a further one adds, and what a prefill adds to it. */
 function shareTimesAt(model: PerformanceModel, { promptTokensMean, prefillTokensMean, outputTokensMean }: FleetShare, point: PointIndex, prefillsAlone: boolean): ShareTimes {

@@ -1,9 +1,10 @@
 // The queue model of one replica: what was sent there and what came back, told by events, and what follows from it.
 // It keeps the state; the judging is `planner.ts`.
 import { NO_DECODE, NO_PREFILL, type PerformanceModel, type PointIndex, promptTimeMs } from '../frontier/performance-model.ts';
+import type { PowerLimitedModel } from '../frontier/power-limited.ts';
 import type { DecodeWork, Phase } from '../frontier/profile.ts';
 import { type ArrivalForecast, createArrivalForecast } from './arrival-forecast.ts';
-import { type Corrections, createCorrections } from './corrections.ts';
+import { type Corrections, createCorrections, pricedUnder } from './corrections.ts';
 import { createDriftAlarm, type Drift } from './drift-alarm.ts';
 import type { EnergyWindow } from './energy-ledger.ts';
 import type { GuardBands } from './guard-band.ts';
@@ -14,10 +15,11 @@ import { createRunningStreams } from './running-streams.ts';
 import type { LearnedModel } from './learned-model.ts';
 import type { Learnt } from './shared-learning.ts';
 import { createTightest } from './tightest.ts';
-import { isOfWorkflow, maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
+import { maxOutputOf, type PrefillSeen, tpotLimitOf, type TrackedJob } from './tracked-job.ts';
 
 export interface ReplicaQueue {
-  readonly model: PerformanceModel;
+  /** As it is now: under a power limit the model is the limited one. */
+  readonly model: () => PerformanceModel;
   readonly waitingCount: () => number;
   readonly runningCount: () => number;
   /** Another number after every change that a view would show. */
@@ -41,6 +43,8 @@ export interface ReplicaQueue {
   applied(point: PointIndex | null, nowMs: number): void;
   /** The same of one of the groups of a disaggregated server, and whether its clocks follow. */
   groupApplied(group: PhaseGroup, state: GroupState, nowMs: number): void;
+  /** Its devices are held to a power limit from now on, under which they work as the given model says; `null`: to none. */
+  limited(model: PowerLimitedModel | null, nowMs: number): void;
   /** All streams on the server by its own metrics, ours included. */
   load(running: number, waiting: number): void;
   /** Streams that other gateways have there, as they say themselves. */
@@ -96,12 +100,14 @@ interface Stretch {
 const SAMPLE_STEPS_MIN = 4;
 
 export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
-  const { model, learned, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
+  const { model: unlimited, learned, lengths, guards, controlPeriodMs, mechanisms = ALL_MECHANISMS } = options;
+  let model = unlimited;
   const { maxSequences, kvTokens } = model.profile.serving;
   const sequencesMax = Math.min(options.concurrencyMax, maxSequences);
   const waiting: TrackedJob[] = [];
   const forecast: ArrivalForecast = createArrivalForecast();
   const corrections = createCorrections(model);
+  let priced = corrections.priced;
   const drift = { prefill: createDriftAlarm(), decode: createDriftAlarm() };
   const running = createRunningStreams({ guards, tableOf, apart: options.streamsApart ?? false });
   let version = 0;
@@ -251,7 +257,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
   }
 
   return {
-    model,
+    model: () => model,
     waitingCount: () => waiting.length,
     runningCount: () => running.count(),
     version: () => version,
@@ -352,6 +358,17 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       groups = { ...groups, [group]: state };
       appliedPoint = groups.decode.appliedPoint;
     },
+    limited(under, nowMs) {
+      const next = under ?? unlimited;
+      if (next === model) return;
+      version += 1;
+      structure += 1;
+      progressTo(nowMs);
+      stretch = null;
+      model = next;
+      priced = under === null ? corrections.priced : pricedUnder(corrections.priced, under);
+      pointChangedAtMs = nowMs;
+    },
     load(serverRunning, serverWaiting) {
       version += 1;
       structure += 1;
@@ -390,7 +407,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       model,
       mechanisms,
       timeScale: corrections.time,
-      priced: corrections.priced,
+      priced,
       appliedPoint,
       ...(groups === null ? {} : { groups }),
       waiting: waiting.map((job) => waitingPrompt(job, tableOf(job), guards)),
@@ -415,18 +432,19 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
 const DEFAULT_CLOCKS: GroupState = { appliedPoint: null, controlled: false };
 
 function waitingPrompt(job: TrackedJob, totals: Float64Array, guards: GuardBands): WaitingPrompt {
-  const { slo, work, jobId, sloClass } = job.spec;
+  const { slo, work, jobId, sloClass, worth } = job.spec;
   return {
     jobId,
     promptTokens: job.promptTokens,
     prefilledTokens: Math.floor(job.prefilledTokens),
     ttftDeadlineAtMs: job.arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY),
     e2eDeadlineAtMs: job.e2eDeadlineAtMs,
-    e2eMoves: isOfWorkflow(job),
+    e2eMoves: job.e2eMoves,
     tpotLimitMs: tpotLimitOf(job),
     outputTokensMiddle: work === 'embed' ? 1 : (totals[LEVEL.middle] as number),
     outputTokensHigh: work === 'embed' ? 1 : (totals[LEVEL.high] as number),
     totals,
     guard: guards.of(sloClass),
+    ...(worth === undefined ? {} : { worth }),
   };
 }

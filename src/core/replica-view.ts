@@ -25,6 +25,8 @@ export interface WaitingPrompt {
   readonly totals: Float64Array;
   /** Caution of its class, standard deviations. */
   readonly guard: number;
+  /** What meeting its deadlines counts for; default 1. */
+  readonly worth?: number;
 }
 
 /** A stream that has had its first token; or several that are alike, with the worst of each limit and of what is left to meet it. */
@@ -49,6 +51,8 @@ export interface RunningStream {
   /** Quantiles of its whole length as a table, see `LENGTH_LEVELS`. */
   readonly totals: Float64Array;
   readonly guard: number;
+  /** Of several the mean; default 1. */
+  readonly worth?: number;
 }
 
 /** The same while it is made. */

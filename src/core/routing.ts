@@ -43,9 +43,12 @@ export interface Route<Id> {
   readonly plan: Plan;
   /** No deadline is given up by sending the job there. */
   readonly feasible: boolean;
-  /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others'. */
+  /** Deadlines that are expected to be missed more for sending it there now: the job's own, and others', in multiples of its own worth. */
   readonly ownRisk: number;
   readonly othersRisk: number;
+  /** Of these what waiting may spare (`LossRisk.sparable`). */
+  readonly ownSparable: number;
+  readonly othersSparable: number;
   /** What the two may come to together, here and now. */
   readonly riskMax: number;
   /** See `chargedWorkJ`. */
@@ -95,6 +98,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
   const plan = planServer(withJob, !controlled);
   const risk = serverRisk(withJob);
   const { model } = withJob;
+  const { worth = 1 } = withJob.waiting.at(-1) as WaitingPrompt;
   const faster = plan.groups === undefined ? isFaster(model, plan.point, without.plan.point) : PHASE_GROUPS.some((group) => isFaster(model, planOfGroup(plan, group).point, planOfGroup(without.plan, group).point));
   return {
     id,
@@ -102,7 +106,9 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     riskMax,
-    othersRisk: Math.max(0, risk.expected - risk.last - without.risk.expected),
+    othersRisk: Math.max(0, risk.expected - worth * risk.last - without.risk.expected) / worth,
+    ownSparable: risk.sparable.last,
+    othersSparable: Math.max(0, risk.sparable.expected - worth * risk.sparable.last - without.risk.sparable.expected) / worth,
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || faster,

@@ -196,11 +196,13 @@ function join(group: StreamRecord, stream: RunningStream): void {
   group.remainingMiddle = Math.max(group.remainingMiddle, stream.remainingMiddle);
   group.remainingHigh = Math.max(group.remainingHigh, stream.remainingHigh);
   group.guard = Math.max(group.guard, stream.guard);
+  const { worth = 1 } = group;
+  if (stream.worth !== undefined || group.worth !== undefined) group.worth = worth + ((stream.worth ?? 1) - worth) / streams;
   group.streams = streams;
 }
 
 function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: number): RunningStream {
-  const { slo, jobId, streaming } = job.spec;
+  const { slo, jobId, streaming, worth } = job.spec;
   const firstTokenAtMs = job.firstTokenAtMs ?? nowMs;
   const tokensOut = Math.floor(job.tokensOut);
   const limitMs = tpotLimitOf(job);
@@ -216,7 +218,7 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       tpotLimitMs: missed ? Number.POSITIVE_INFINITY : limitMs,
       // What is left of a workflow is due all the same.
       e2eDeadlineAtMs: missed && !isOfWorkflow(job) ? Number.POSITIVE_INFINITY : job.e2eDeadlineAtMs,
-      e2eMoves: isOfWorkflow(job),
+      e2eMoves: job.e2eMoves,
       bankMs: 0,
       bankMeanMs: 0,
       tokensOut,
@@ -225,6 +227,7 @@ function streamOf(job: TrackedJob, nowMs: number, totals: Float64Array, guard: n
       remainingHigh: 1,
       totals,
       guard,
+      ...(worth === undefined ? {} : { worth }),
     };
     job.seenAs = record;
   }

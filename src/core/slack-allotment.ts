@@ -65,23 +65,24 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   });
   const order = topologicalOrder(count, edges);
   const before = neededBefore(order, edges);
-  const [source, sink] = [2 * count, 2 * count + 1];
-  const [begin, end] = [(node: number): number => 2 * node, (node: number): number => 2 * node + 1];
+  const neededBy = new Int32Array(count);
+  for (const nodes of before) for (const node of nodes) neededBy[node] = (neededBy[node] as number) + 1;
+  // Each node has an instant at which it begins, numbered as itself. Its end is one of its own only where several wait for it: else it is the beginning of the one
+  // that does, or of nobody's, the sink. That it then ends later than it does is no harm, for nothing else could go by it.
+  const [source, sink] = [count, count + 1];
+  const ends = new Int32Array(count).fill(sink);
+  let instants = count + 2;
+  for (let node = 0; node < count; node++) if ((neededBy[node] as number) > 1) ends[node] = instants++;
+  for (const [after, nodes] of before.entries()) for (const node of nodes) if (neededBy[node] === 1) ends[node] = after;
   // Arcs of work first, then the releases: both are found by their node.
-  const arcs: Arc[] = hulls.map((hull, node) => ({ from: begin(node), to: end(node), pieces: piecesOf(hull) }));
+  const arcs: Arc[] = hulls.map((hull, node) => ({ from: node, to: ends[node] as number, pieces: piecesOf(hull) }));
   const add = (from: number, to: number, cost = 0): number => arcs.push({ from, to, pieces: [{ upTo: Number.POSITIVE_INFINITY, cost }] }) - 1;
   const release = (node: number): number => count + node;
-  for (let node = 0; node < count; node++) add(source, begin(node));
-  const isNeeded = new Uint8Array(count);
-  const into = before.map((nodes, after) =>
-    nodes.map((node) => {
-      isNeeded[node] = 1;
-      return add(end(node), begin(after));
-    }),
-  );
-  const leave = new Map(order.filter((node) => isNeeded[node] === 0).map((node) => [node, add(end(node), sink)]));
+  for (let node = 0; node < count; node++) add(source, node);
+  /** Of each node, the arcs by which the ends of those that it needs come to it. */
+  const into = before.map((nodes, after) => nodes.map((node) => (ends[node] === after ? node : add(ends[node] as number, after))));
   const back = add(sink, source, deadlineMs);
-  const simplex: NetworkSimplex = createNetworkSimplex(2 * count + 2, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
+  const simplex: NetworkSimplex = createNetworkSimplex(instants, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
   const releasedAtMs = new Float64Array(count);
   const shares = new Float64Array(count).fill(1);
 
@@ -89,7 +90,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   function slowestTree(): { node: number; arc: number }[] {
     const endsAtMs = new Float64Array(count);
     const tree: { node: number; arc: number }[] = [];
-    let [lastAtMs, lastArc] = [-1, back];
+    let [lastAtMs, last] = [-1, 0];
     for (const node of order) {
       const nodes = before[node] as number[];
       let [startMs, arc] = [0, release(node)];
@@ -99,11 +100,11 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
       }
       const endMs = startMs + ((hulls[node] as TradeOffPoint[]).at(-1) as TradeOffPoint).timeMs;
       endsAtMs[node] = endMs;
-      tree.push({ node: begin(node), arc }, { node: end(node), arc: node });
-      const leaves = leave.get(node);
-      if (leaves !== undefined && endMs > lastAtMs) [lastAtMs, lastArc] = [endMs, leaves];
+      tree.push({ node, arc });
+      if ((neededBy[node] as number) > 1) tree.push({ node: ends[node] as number, arc: node });
+      if (neededBy[node] === 0 && endMs > lastAtMs) [lastAtMs, last] = [endMs, node];
     }
-    if (count > 0) tree.push({ node: sink, arc: lastArc });
+    if (count > 0) tree.push({ node: sink, arc: last });
     return tree;
   }
 
@@ -120,7 +121,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
     return most;
   }
 
-  const instantOf = (node: number): number => simplex.potential(source) - simplex.potential(node);
+  const instantOf = (place: number): number => simplex.potential(source) - simplex.potential(place);
 
   function startsAt(node: number, atMs: number): void {
     releasedAtMs[node] = atMs;
@@ -141,9 +142,9 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
       if (simplex.solve() === 'unbounded') return { kind: 'infeasible', fastestMs: fastestMs() };
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
-        const startAtMs = instantOf(begin(node));
+        const startAtMs = instantOf(node);
         const share = shares[node] as number;
-        const timeMs = Math.min(instantOf(end(node)) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
+        const timeMs = Math.min(instantOf(ends[node] as number) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
         const nodeJ = share === 0 ? 0 : share * energyAt(hull, timeMs / share);
         energyJ += nodeJ;
         return { startAtMs, timeMs, deadlineAtMs: startAtMs + timeMs, energyJ: nodeJ };

@@ -15,6 +15,8 @@ export interface PendingJob {
   readonly arrivedAtMs: number;
   /** When all of it is due: by its own end-to-end limit, or earlier as its workflow allots it. `Infinity`: never. */
   readonly e2eDeadlineAtMs: number;
+  /** It is what its workflow allots it, which others can make good. */
+  readonly e2eMoves: boolean;
   /** The earliest instant by which something is due; `Infinity` without SLO. Orders the queue. */
   readonly firstDeadlineAtMs: number;
   /** After it nothing can be in time: it would have to have the fastest replica to itself by then. `Infinity` without a deadline. */
@@ -61,7 +63,6 @@ export function sent(job: PendingJob, feasible: boolean, nowMs: number): Tracked
   return { ...job, dispatchedAtMs: nowMs, feasible, prefixHits: 0, cachedTokens: 0, prefilledTokens: 0, firstTokenAtMs: null, lastTokenAtMs: nowMs, tokensOut: 0, totals: null, totalsAtTokens: 0, prefillSeen: null, seenAs: null };
 }
 
-/** What its end-to-end deadline is can be told only with the whole. */
 export function isOfWorkflow({ spec }: PendingJob): boolean {
   return spec.workflow !== undefined;
 }

@@ -47,6 +47,8 @@ export interface WorkflowRun {
   allot(nowMs: number, caution: number): void;
   /** By when a call that runs or may come now is due, by the last `allot`; `Infinity` where the whole is lost. */
   dueAtMs(stage: string): number;
+  /** Nothing needs its end. */
+  isLast(stage: string): boolean;
   /** As of the last `allot`. */
   parts(): readonly PartStatus[];
   /** That all of it takes at its fastest, from now on; and what it is expected to take as allotted. */
@@ -239,6 +241,10 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       // What nothing waits for has until the deadline itself: its reserve is the planner's own caution.
       if (verdict === 'meets' && (graph.neededBy[at.place] as number[]).length === 0) return deadlineAtMs;
       return beganAtMs + (latestAtMs[at.place] as number);
+    },
+    isLast(stage) {
+      const at = nodeAt(stage);
+      return at !== null && (graph.neededBy[at.place] as number[]).length === 0;
     },
     parts: () =>
       nodes.map(({ part: { stage, kind }, state, beganAtMs: fromMs, endedAtMs }, place) => ({

@@ -83,7 +83,7 @@ function learn(known: Learnt, calls: readonly SeenCall[]): void {
     const toolMs = before.length === 0 ? 0 : call.beganAtMs - Math.max(...before.map(({ endedAtMs }) => endedAtMs));
     const stage = known.stages.get(call.stage);
     if (stage === undefined) {
-      known.stages.set(call.stage, { model: call.model, promptTokens: call.promptTokens, outputTokens: call.outputTokens, toolMs, share: 1 / known.runs, runs: 1, after: new Set(before.map((other) => other.stage)) });
+      known.stages.set(call.stage, { model: call.model, promptTokens: call.promptTokens, outputTokens: call.outputTokens, toolMs, share: 0, runs: 1, after: new Set(before.map((other) => other.stage)) });
       continue;
     }
     stage.runs += 1;

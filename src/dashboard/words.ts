@@ -30,6 +30,8 @@ export function reasonText({ binding, jobId }: Explanation): string {
       return 'no deadline binds: of prompts and tokens together it takes the least energy here';
     case 'none-feasible':
       return 'as fast as it can: no clock meets every deadline with its margin';
+    case 'power':
+      return 'as fast as its part of the power budgets lets it';
     case 'policy':
       return 'the policy says so';
     case 'learning':

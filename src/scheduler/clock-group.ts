@@ -18,6 +18,9 @@ export interface ClockGroup {
   applied: PointIndex | null;
   changedAtMs: number;
   why: Explanation;
+  /** Watts that it was last told to keep within (`null`: any), and those that its devices are known to; absent before the first word of either. */
+  limitToldW?: number | null;
+  limitHeldW?: number | null;
 }
 
 /** Plain data of a group, for people. */
@@ -35,14 +38,17 @@ export function clockGroups(disaggregated: boolean): readonly [ClockGroup, ...Cl
   return disaggregated ? [group(PHASE_GROUPS[0]), group(PHASE_GROUPS[1])] : [group(null)];
 }
 
-export function demandOf({ replicaId, belief }: ReplicaSpec, group: ClockGroup, point: PointIndex, why: Explanation, { nowMs, controlPeriodMs }: { readonly nowMs: number; readonly controlPeriodMs: number }): Demand {
+export function demandOf({ replicaId, belief }: ReplicaSpec, group: ClockGroup, point: PointIndex, why: Explanation, { nowMs, controlPeriodMs, powerLimitW }: { readonly nowMs: number; readonly controlPeriodMs: number; readonly powerLimitW?: number | null | undefined }): Demand {
   const before = group.demanded ?? belief.fastest;
   const faster = isFaster(belief, point, before);
   if (before !== point) group.changedAtMs = nowMs;
   group.demanded = point;
   group.why = why;
-  const change = before === point ? 'renew' : faster ? 'raise' : 'lower';
-  return { kind: 'demand', replicaId, ...(group.phase === null ? {} : { group: group.phase }), point: belief.points[point] ?? null, holdMs: HOLD_PERIODS * controlPeriodMs, change, why };
+  const limits = powerLimitW === undefined ? 0 : (powerLimitW ?? Number.POSITIVE_INFINITY) - (group.limitToldW ?? Number.POSITIVE_INFINITY);
+  if (powerLimitW !== undefined) group.limitToldW = powerLimitW;
+  // `NaN`: no limit before and none now.
+  const change = faster || limits > 0 ? 'raise' : before !== point || limits < 0 ? 'lower' : 'renew';
+  return { kind: 'demand', replicaId, ...(group.phase === null ? {} : { group: group.phase }), point: belief.points[point] ?? null, ...(powerLimitW === undefined ? {} : { powerLimitW }), holdMs: HOLD_PERIODS * controlPeriodMs, change, why };
 }
 
 /** The point that a plan asks of a group now: what is slower waits until the last change is old enough. */
@@ -60,6 +66,8 @@ export function followed(belief: PerformanceModel, group: ClockGroup, controlled
   group.applied = controlled && index >= 0 ? index : null;
   if (!controlled) {
     group.demanded = null;
+    delete group.limitToldW;
+    delete group.limitHeldW;
     group.why = { binding: 'uncontrolled' };
   }
   return group.applied;

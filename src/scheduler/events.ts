@@ -51,8 +51,11 @@ export type SchedulerEvent =
   | { readonly kind: 'energy-prices'; readonly prices: readonly EnergyPrice[] }
   /** What the other gateways of the fleet have learnt, each replica and model with all of them together. */
   | { readonly kind: 'learnt'; readonly learning: Learning }
-  /** Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). */
-  | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly controlled: boolean; readonly pointId: string | null };
+  /**
+   * Whether the replica's devices (all, or those of a group) follow our demands, and the point they were last seen at (`null`: default, the fastest). `powerLimitW`: watts that the
+   * whole device group is held to now, `null`: to none; absent: nothing is known of limits, or they take none.
+   */
+  | { readonly kind: 'control'; readonly replicaId: ReplicaId; readonly group?: PhaseGroup; readonly controlled: boolean; readonly pointId: string | null; readonly powerLimitW?: number | null };
 
 /** What was predicted when a job was sent to a replica; goes into the response headers and the prediction metrics. */
 export interface Prediction {
@@ -75,7 +78,7 @@ export type RejectReason = 'no-replica' | 'unknown-model' | 'queue-full' | 'queu
 
 /** Why a replica runs at its point: the binding constraint, for people. */
 export interface Explanation {
-  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled' | 'learning';
+  readonly binding: 'idle' | 'ttft' | 'tpot' | 'e2e' | 'stability' | 'energy' | 'none-feasible' | 'policy' | 'uncontrolled' | 'learning' | 'power';
   readonly jobId?: JobId;
   /** Of the binding constraint, at the chosen point. */
   readonly slackMs?: number;

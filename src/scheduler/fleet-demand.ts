@@ -10,6 +10,7 @@ import { createTightest, type Tightest } from '../core/tightest.ts';
 import { parkedPowerW } from '../core/work-energy.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
+import type { PowerDemand } from './power-limits.ts';
 import type { ReplicaSpec } from './replica.ts';
 
 export interface FleetDemand {
@@ -22,6 +23,8 @@ export interface FleetDemand {
   shareOf(spec: ReplicaSpec, nowMs: number): FleetShare;
   /** The point at which the fleet does best, of replicas with this one's belief, by what arrives for the job's model; looked up again every second. */
   targetOf(spec: ReplicaSpec, learnt: Pick<Corrections, 'time' | 'priced'>, job: PendingJob, nowMs: number): PointIndex;
+  /** What falls to a replica in the same way, with what an output token may take on average and what a job is worth. */
+  powerDemandOf(spec: ReplicaSpec, nowMs: number): PowerDemand;
   /**
    * Joules that one more job of the model takes: at the rate at which they are sent now, and where as many come as arrive now and so many
    * that wait are worked off within a time. Looked up again every second.
@@ -37,6 +40,7 @@ export interface FleetDemand {
 interface ArrivalSizes {
   outputTokensMean: number;
   perTpotMean: number;
+  worthMean: number;
   /** Of those with a limit alone; 0: none has one. */
   limitedPerTpotMean: number;
   readonly tightestTtft: Tightest;
@@ -69,18 +73,42 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
   const margins = new Map<string, { readonly atMs: number; readonly now: number; readonly within: (ms: number) => number }>();
   const targets = new Map<PerformanceModel, Map<string, { readonly atMs: number; readonly point: PointIndex }>>();
 
-  function observeSizes({ work, slo, model }: JobSpec, outputTokens: number, nowMs: number): void {
+  function observeSizes({ work, slo, model, worth = 1 }: JobSpec, outputTokens: number, nowMs: number): void {
     const perTpot = work === 'embed' || slo.tpotMs === undefined ? 0 : 1 / slo.tpotMs;
     let known = sizes.get(model);
     if (known === undefined) {
-      known = { outputTokensMean: outputTokens, perTpotMean: perTpot, limitedPerTpotMean: perTpot, tightestTtft: createTightest() };
+      known = { outputTokensMean: outputTokens, perTpotMean: perTpot, limitedPerTpotMean: perTpot, worthMean: worth, tightestTtft: createTightest() };
       sizes.set(model, known);
     } else {
       known.outputTokensMean += SIZE_WEIGHT * (outputTokens - known.outputTokensMean);
       known.perTpotMean += SIZE_WEIGHT * (perTpot - known.perTpotMean);
+      known.worthMean += SIZE_WEIGHT * (worth - known.worthMean);
       if (perTpot > 0) known.limitedPerTpotMean += (known.limitedPerTpotMean === 0 ? 1 : SIZE_WEIGHT) * (perTpot - known.limitedPerTpotMean);
     }
     known.tightestTtft.observe(slo.ttftMs, nowMs);
+  }
+
+  function shareOf(spec: ReplicaSpec, nowMs: number): FleetShare {
+    const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
+    const known = shares.get(key);
+    if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
+    let perMs = 0;
+    let promptTokensPerMs = 0;
+    let prefillTokensPerMs = 0;
+    let outputTokensPerMs = 0;
+    for (const model of spec.models) {
+      const forecast = arrivals.get(model)?.at(nowMs);
+      if (forecast === undefined) continue;
+      const part = forecast.perMs / Math.max(1, replicasOf(model));
+      perMs += part;
+      promptTokensPerMs += part * forecast.promptTokensMean;
+      prefillTokensPerMs += part * forecast.prefillTokensMean;
+      outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
+    }
+    const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
+    const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
+    shares.set(key, { atMs: nowMs, share });
+    return share;
   }
 
   return {
@@ -90,27 +118,20 @@ export function createFleetDemand({ replicasOf }: { readonly replicasOf: (model:
     },
     sent: (job, nowMs) => forecastOf(departures, job.spec.model).observe(job.promptTokens, nowMs),
     sentWithin: (model, ms, nowMs) => forecastOf(departures, model).expectedWithin(ms, nowMs),
-    shareOf(spec, nowMs) {
-      const key = spec.models.length === 1 ? (spec.models[0] as string) : spec.models.join('\n');
-      const known = shares.get(key);
-      if (known !== undefined && nowMs - known.atMs < SHARE_EVERY_MS) return known.share;
+    shareOf,
+    powerDemandOf(spec, nowMs) {
+      const share = shareOf(spec, nowMs);
       let perMs = 0;
-      let promptTokensPerMs = 0;
-      let prefillTokensPerMs = 0;
-      let outputTokensPerMs = 0;
+      let perTpot = 0;
+      let worth = 0;
       for (const model of spec.models) {
-        const forecast = arrivals.get(model)?.at(nowMs);
-        if (forecast === undefined) continue;
-        const part = forecast.perMs / Math.max(1, replicasOf(model));
-        perMs += part;
-        promptTokensPerMs += part * forecast.promptTokensMean;
-        prefillTokensPerMs += part * forecast.prefillTokensMean;
-        outputTokensPerMs += part * (sizes.get(model)?.outputTokensMean ?? 0);
+        const ofModel = (arrivals.get(model)?.at(nowMs).perMs ?? 0) / Math.max(1, replicasOf(model));
+        const { perTpotMean = 0, worthMean = 1 } = sizes.get(model) ?? {};
+        perMs += ofModel;
+        perTpot += ofModel * perTpotMean;
+        worth += ofModel * worthMean;
       }
-      const mean = (ofAllPerMs: number): number => (perMs > 0 ? ofAllPerMs / perMs : 0);
-      const share = { perMs, promptTokensMean: mean(promptTokensPerMs), prefillTokensMean: mean(prefillTokensPerMs), outputTokensMean: mean(outputTokensPerMs) };
-      shares.set(key, { atMs: nowMs, share });
-      return share;
+      return { ...share, tpotMs: perTpot <= 0 ? Number.POSITIVE_INFINITY : perMs / perTpot, worthMean: perMs <= 0 ? 1 : worth / perMs };
     },
     targetOf({ belief, disaggregated = false }, learnt, { spec: { model }, promptTokens }, nowMs) {
       let byModel = targets.get(belief);

@@ -53,6 +53,8 @@ export interface Replica {
   /** It has said that it had too many: it gets no more than it could take then, for a while. */
   saturated: { readonly room: number; readonly untilMs: number } | null;
   readonly groups: readonly [ClockGroup, ...ClockGroup[]];
+  /** What its batch may be for the sake of energy and deadlines; `Infinity`: nothing speaks against what is configured. */
+  batchCap: number;
   /** Whether its server sleeps; `null`: it cannot. */
   rest: Rest | null;
 }
@@ -63,9 +65,9 @@ export function isControlled({ groups }: Pick<Replica, 'groups'>): boolean {
 }
 
 /** Jobs that may be on it now: every limit there is on what it is sent at once is a term of this. */
-export function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom }: Replica, slowStartMs: number, nowMs: number): number {
+export function roomOf({ spec: { concurrencyMax }, backAtMs, saturated, learnedRoom, batchCap }: Replica, slowStartMs: number, nowMs: number): number {
   const unsaturated = saturated === null || nowMs >= saturated.untilMs ? Number.POSITIVE_INFINITY : saturated.room;
-  return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room());
+  return Math.min(concurrencyMax, slowStartRoom(concurrencyMax, nowMs - backAtMs, slowStartMs), unsaturated, learnedRoom.room(), batchCap);
 }
 
 /** It has refused one of `load` jobs; that one counts no more: what is there without it the server could take. `retryAfterMs`: as it says. */

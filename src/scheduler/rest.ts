@@ -214,7 +214,8 @@ function isPresent({ rest }: Replica): boolean {
 function kindsOf(pool: readonly Replica[]): readonly Kind[] {
   const byBelief = new Map<PerformanceModel, Map<number, Replica[]>>();
   for (const replica of pool) {
-    const { belief, concurrencyMax } = replica.spec;
+    const { belief } = replica.spec;
+    const concurrencyMax = placesOf(replica);
     const byPlaces = byBelief.get(belief) ?? new Map<number, Replica[]>();
     byBelief.set(belief, byPlaces);
     byPlaces.set(concurrencyMax, [...(byPlaces.get(concurrencyMax) ?? []), replica]);
@@ -228,13 +229,18 @@ function kindsOf(pool: readonly Replica[]): readonly Kind[] {
         model: spec.belief,
         timeScale: time,
         priced,
-        sequencesMax: spec.concurrencyMax,
+        sequencesMax: placesOf(members[0] as Replica),
         replicas: members.length,
         alwaysAwake: members.filter(({ rest }) => rest === null).length,
         sleepPowerW: members.find(({ spec: own }) => own.sleep !== undefined)?.spec.sleep?.powerW ?? 0,
       };
     }),
   );
+}
+
+/** What it may be sent at once for good. */
+function placesOf({ spec, batchCap }: Replica): number {
+  return Math.min(spec.concurrencyMax, batchCap);
 }
 
 /** Of the plan for those that are present, with what the others draw asleep. */

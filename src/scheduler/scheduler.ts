@@ -1,6 +1,7 @@
 // The one place where decisions come together: events in, effects out, no clock and no I/O of its own. The gateway's
 // runtime drives it in real time, the simulator on virtual time.
 import assert from 'node:assert/strict';
+import type { CapStatus } from '../core/batch-cap-bandit.ts';
 import { type EnergyPrice, type Moving, movingOf } from '../core/energy-prices.ts';
 import { createGuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, ReplicaId, Usage, WorkflowId } from '../core/job.ts';
@@ -9,7 +10,7 @@ import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
 import { createLengthPredictor } from '../core/length-predictor.ts';
-import { CANDIDATES_MAX, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
+import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
 import type { Plan } from '../core/planner.ts';
@@ -25,12 +26,14 @@ import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/pe
 import type { Phase } from '../frontier/profile.ts';
 import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { type BatchCapRule, createBatchCaps } from './batch-caps.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
 import type { DeadlineQueue } from './deadline-queue.ts';
 import { createFleetDemand, TARGET_EVERY_MS } from './fleet-demand.ts';
 import { createJudgements } from './judgements.ts';
 import { reportOf } from './job-report.ts';
+import { type BudgetStatus, createPowerLimits } from './power-limits.ts';
 import { createPredictions, type RawPrediction } from './predictions.ts';
 import { createReplicaEnergy, energyAtEnd, energyAtReturn, energyNow, metered, moved } from './replica-energy.ts';
 import { companyOn, isControlled, type Replica, type ReplicaSpec, roomOf, saturate, trialBegins, trialEnds } from './replica.ts';
@@ -63,6 +66,8 @@ export interface SchedulerOptions {
   readonly energyAccounts?: boolean;
   /** Those that can sleep are put to sleep while the others are enough; absent: none are. `awakeMin`: of those that could stand in for each other. */
   readonly sleep?: { readonly awakeMin: number };
+  /** Caps on what a replica is sent at once by its batch, planned from its profile or learnt; absent: what is configured. */
+  readonly batchCap?: BatchCapRule;
   /** For comparisons. Default: all, under `paceline`; the other policies have no use for most. */
   readonly mechanisms?: Mechanisms;
   /** Called before a replica is looked at: who tells of tokens in bulk (the simulator) hands in now what came since. */
@@ -81,6 +86,8 @@ export interface FleetSnapshot {
     readonly rest?: Rest['kind'];
     /** Jobs that it may have now, with what it has. */
     readonly room: number;
+    /** Of them, as many as its batch should be; absent where that is not planned or learnt. */
+    readonly batchCap?: { readonly cap: number; readonly learnt?: readonly CapStatus[] };
     /** Of a disaggregated server: both of its groups are. */
     readonly controlled: boolean;
     /** Of a disaggregated server the decode group's, and why. */
@@ -97,6 +104,8 @@ export interface FleetSnapshot {
     readonly energy?: ReplicaEnergy;
   }[];
   readonly queued: number;
+  /** Absent where nobody has told of any. */
+  readonly budgets?: readonly BudgetStatus[];
 }
 
 export interface Scheduler {
@@ -145,6 +154,12 @@ const HOLD_ALONE_MS = 2_000;
 const LEAVES_AFTER_MS = 1_000;
 
 const NO_EFFECTS: readonly Effect[] = [];
+
+/** In so long what waits is to be sent, where watts are shared out by what arrives. */
+const BACKLOG_MS = 1_000;
+
+/** Where not everything can be met, a job may cost others this part of what it may gain at most. */
+const COSTS_OTHERS_MAX = 0.5;
 
 export function createScheduler(options: SchedulerOptions): Scheduler {
   const { policy, controlPeriodMs, attainmentTarget, slowStartMs = 0, mechanisms = ALL_MECHANISMS } = options;
@@ -208,6 +223,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       breaker: { kind: 'closed' },
       saturated: null,
       groups: clockGroups(spec.disaggregated === true),
+      batchCap: Number.POSITIVE_INFINITY,
       rest: options.sleep === undefined || spec.sleep === undefined ? null : { kind: 'awake', unneededSinceMs: null },
     };
   }
@@ -233,6 +249,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     },
   });
   const fleet = createFleetDemand({ replicasOf: (model) => serving.count(model) });
+  const power = createPowerLimits({
+    replicas,
+    demandOf: (replica, nowMs) => {
+      const { spec } = replica;
+      const demanded = fleet.powerDemandOf(spec, nowMs);
+      const waits = spec.models.reduce((sum, model) => sum + waiting.queue.countOf(model) / Math.max(1, serving.count(model)), 0);
+      return { ...demanded, perMs: demanded.perMs + waits / BACKLOG_MS };
+    },
+  });
+  /** Some job was worth more or less than others: where not all can be met, that decides. */
+  let worthsDiffer = false;
   const resting = createResting({
     replicas,
     fleet,
@@ -252,12 +279,14 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     companyOf,
     leftOf,
   });
+  const batchCaps = options.batchCap === undefined ? null : createBatchCaps({ rule: options.batchCap, replicas, fleet, attainmentTarget, placesWanted: waiting.placesWanted });
   /** Who has how many of the places, by model. */
   const places = new Map<string, Places>();
 
   function arrived(spec: JobSpec, nowMs: number): readonly Effect[] {
     if (!models.has(spec.model)) return [{ kind: 'reject', jobId: spec.jobId, reason: 'unknown-model', retryAfterMs: null }];
     if (serving.count(spec.model) === 0) return [{ kind: 'reject', jobId: spec.jobId, reason: 'no-replica', retryAfterMs: 1000 }];
+    worthsDiffer ||= (spec.worth ?? 1) !== 1;
     const job = track(spec, workflows.called(spec, nowMs), nowMs);
     const outputTokens = spec.work === 'embed' ? 1 : Math.min(lengths.mean(job.lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
     fleet.arrived(job, { prefillTokens: job.promptTokens - affinity.mostCachedTokens(job), outputTokens }, nowMs);
@@ -293,13 +322,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return arrivedAtMs + (spec.queueTimeoutMs ?? Number.POSITIVE_INFINITY);
   }
 
-  function rejection({ spec: { jobId } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
+  function rejection({ spec: { jobId, model } }: PendingJob, { reason, retryAfterMs }: Refused): Effect {
     refusals += 1;
+    batchCaps?.refused(model);
     return { kind: 'reject', jobId, reason, retryAfterMs: retryAfterOf(retryAfterMs, refusals) };
   }
 
   /** Less what is kept for other tenants. */
   function roomFor({ spec: { model, tenant } }: PendingJob, replica: Replica, nowMs: number): number {
+    if (power.isClosed(replica)) return 0;
     const room = roomOf(replica, slowStartMs, nowMs);
     return room - placesOf(model).keptFrom(tenant, room, nowMs);
   }
@@ -369,6 +400,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       promptTokens,
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
+      e2eMoves: part?.isLast === false,
       firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
       latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
@@ -476,7 +508,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     if (policy.kind === 'paceline' && mechanisms.immediateRaise) {
       for (const group of replica.groups) {
         const plan = planOfGroup(route.plan, group.phase);
-        if (group.controlled && isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, plan.point, explain(plan), nowMs));
+        if (!group.controlled || !isFaster(replica.spec.belief, plan.point, group.demanded ?? replica.spec.belief.fastest)) continue;
+        const point = power.pointWithin(replica, group, plan.point, nowMs);
+        if (isFaster(replica.spec.belief, point, group.demanded ?? replica.spec.belief.fastest)) effects.push(demand(replica, group, point, point === plan.point ? explain(plan) : { binding: 'power' }, nowMs));
       }
     }
     return { kind: 'sent', effects };
@@ -546,12 +580,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const lost = route.ownRisk >= 1;
     const patienceMs = route.latestStartAtMs === Number.POSITIVE_INFINITY ? PATIENCE_MS : LATE_PATIENCE_MS;
     const lastAtMs = lost || route.latestStartAtMs === Number.POSITIVE_INFINITY ? job.arrivedAtMs + patienceMs : route.latestStartAtMs;
-    const atRisk = route.othersRisk + (lost ? 0 : route.ownRisk);
+    const atRisk = route.othersSparable + (lost ? 0 : route.ownSparable);
     // The deadline of a workflow's call moves with the whole, whose slack is for running slowly and not for waiting.
     const mayPace = paced && !isOfWorkflow(job);
     if (mayPace && atRisk > riskMaxOf(job) && nowMs + controlPeriodMs < lastAtMs) return { kind: 'pace' };
     const { model, infeasible } = job.spec;
-    if (mayPace && route.othersRisk > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && route.othersSparable > riskMaxOf(job) && infeasible !== 'refuse' && waiting.contentionOf(model).givesWay(job, nowMs)) return { kind: 'pace' };
+    if (mayPace && isShed(job, route, nowMs)) return { kind: 'pace' };
     // Without a clock to lower nothing is saved by waiting.
     if (!holds || !isControlled(route.id) || route.latestStartAtMs === Number.POSITIVE_INFINITY) return null;
     // With the fleet to itself it waits for company, and that may be its own client's next request, which waits for this one.
@@ -563,6 +598,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Elsewhere it would be much cheaper, once there is room.
     if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
+  }
+
+  /** Not everything can be met, and its worth decides: where it would cost more than it may, it waits on beyond its own latest start, within the patience that best effort has. */
+  function isShed(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
+    return (worthsDiffer || limitsPower()) && othersRisk > Math.max(riskMaxOf(job), COSTS_OTHERS_MAX * (1 - ownRisk)) && job.spec.infeasible !== 'refuse' && nowMs - job.arrivedAtMs < FAIR.patienceMs;
   }
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
@@ -601,8 +641,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       if (!isAsked(replica) || load >= roomFor(job, replica, nowMs) || !serving.may(replica, job)) continue;
       const controlled = isControlled(replica) && (policy.kind === 'paceline' || policy.kind === 'rival');
       if (by === 'energy' && load === 0 && controlled && replica.groups.length === 1 && replica.queue.foreignCount() === 0 && !(holders === null ? affinity.cachedTokens(job, index) > 0 : holders.has(index))) {
-        if (idleSeen.has(replica.spec.belief)) continue;
-        idleSeen.add(replica.spec.belief);
+        // Under power limits those of one belief are unlike.
+        const model = replica.queue.model();
+        if (idleSeen.has(model)) continue;
+        idleSeen.add(model);
       }
       if (leastAlone) {
         candidates.length = 0;
@@ -659,9 +701,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     waiting.contentionOf(spec.model).corrected(job, nominalWorkMs(beliefOf(spec.model), event.usage?.promptTokens ?? job.promptTokens, spec.work === 'embed' ? 0 : (event.usage?.outputTokens ?? job.tokensOut)) - job.workMs, nowMs);
     const report = reportOf(job, job, event, nowMs, { replicaId: replica.spec.replicaId, prediction, energy });
     learnFrom(job, report, event);
+    batchCaps?.tokens(replica, Math.max(0, report.outputTokens - job.tokensOut));
+    batchCaps?.ended(replica, { arrivedAtMs: job.arrivedAtMs, met: report.met });
     predictions.learn(job, raw, report);
     workflows.left(event.jobId, report, nowMs);
     return [{ kind: 'report', report }, ...sendQueued(nowMs, false)];
+  }
+
+  function batchCapOf(replica: Replica): Pick<FleetSnapshot['replicas'][number], 'batchCap'> {
+    if (batchCaps === null) return {};
+    const learnt = batchCaps.statusOf(replica);
+    return { batchCap: { cap: Math.min(replica.spec.concurrencyMax, replica.batchCap), ...(learnt === null ? {} : { learnt }) } };
   }
 
   function takeOff(job: TrackedJob, replica: Replica, nowMs: number): void {
@@ -679,8 +729,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     placements.delete(jobId);
     takeOff(job, replica, nowMs);
     affinity.returned(job, replica.index);
-    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
-    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
+    const { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs } = job;
+    const again: PendingJob = { spec, key, lengthKey, promptTokens, arrivedAtMs, e2eDeadlineAtMs, e2eMoves, firstDeadlineAtMs, latestStartAtMs, workMs, avoid: avoidedOnce(job, replica) };
     waiting.contentionOf(spec.model).corrected(job, -workMs, nowMs);
     const settled = energyAtReturn(replica, job, nowMs);
     if (!isServed(again) && !serving.mayLater(again)) return [...settled, { kind: 'reject', jobId, reason: 'no-replica', retryAfterMs: 1000 }];
@@ -732,7 +782,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     /** Models, and tenants of them, that there is no room for. */
     const full = new Set<string>();
     const unwilling = new Map<string, number>();
-    const order = from.ordered(nowMs);
+    const order = worthsDiffer ? worthiestFirst(from.ordered(nowMs), nowMs) : from.ordered(nowMs);
     turn += 1;
     for (const [place, job] of order.entries()) {
       const { jobId, model } = job.spec;
@@ -782,20 +832,38 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   function tick(nowMs: number): readonly Effect[] {
+    batchCaps?.tick(nowMs);
     workflows.tick(nowMs);
     for (const deadline of workflows.takeMoved()) moveDeadline(deadline, nowMs);
     const effects: Effect[] = [...sendQueued(nowMs, true), ...refuseOverdue(nowMs), ...leave(nowMs), ...(options.sleep === undefined ? [] : resting.tick(nowMs))];
     if (policy.kind === 'max-clock') return effects;
-    for (const replica of replicas) {
-      if (!isControlled(replica)) continue;
-      const asked = askedOf(replica, policy, nowMs);
-      for (const group of replica.groups) {
-        if (!group.controlled) continue;
-        const { point, why } = asked(group);
-        effects.push(demand(replica, group, point, why, nowMs));
-      }
-    }
+    if (limitsPower()) power.allot(nowMs);
+    for (const replica of replicas) effects.push(...demandsOf(replica, policy, nowMs));
     return effects;
+  }
+
+  function demandsOf(replica: Replica, by: Exclude<PlannerPolicy, { kind: 'max-clock' }>, nowMs: number): Effect[] {
+    if (!isControlled(replica)) return [];
+    const asked = askedOf(replica, by, nowMs);
+    return replica.groups.flatMap((group) => {
+      if (!group.controlled) return [];
+      const { point, why } = asked(group);
+      const within = limitsPower() ? power.pointWithin(replica, group, point, nowMs) : point;
+      return [demand(replica, group, within, within === point ? why : { binding: 'power' }, nowMs)];
+    });
+  }
+
+  /** The other policies are there to be compared with: they know nothing of budgets. */
+  function limitsPower(): boolean {
+    return policy.kind === 'paceline' && power.isOn();
+  }
+
+  /** A lower cap must not wait for the next control period. */
+  function budgetsAre({ budgets }: Extract<SchedulerEvent, { kind: 'power-budgets' }>, nowMs: number): readonly Effect[] {
+    power.budgetsAre(budgets);
+    if (policy.kind !== 'paceline' || !power.isOn()) return NO_EFFECTS;
+    power.allot(nowMs);
+    return replicas.flatMap((replica) => demandsOf(replica, policy, nowMs));
   }
 
   /** What a group of the replica should run at from this tick on. */
@@ -838,8 +906,9 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return plan;
   }
 
-  function demand({ spec }: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
-    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs });
+  function demand(replica: Replica, group: ClockGroup, point: PointIndex, why: Explanation, nowMs: number): Effect {
+    const { spec } = replica;
+    return demandOf(spec, group, point, why, { nowMs, controlPeriodMs, powerLimitW: limitsPower() ? power.limitOf(replica) : undefined });
   }
 
   /** Its health is not known yet; a server that is new to us may be new altogether, and starts slowly. */
@@ -947,16 +1016,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     replica.learnedRoom.observe(event, loads[replica.index] as number);
   }
 
-  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): void {
+  function control(event: Extract<SchedulerEvent, { kind: 'control' }>, nowMs: number): readonly Effect[] {
     const replica = byId.get(event.replicaId);
-    if (replica === undefined) return;
+    if (replica === undefined) return NO_EFFECTS;
     for (const group of replica.groups) {
       if (event.group !== undefined && group.phase !== event.group) continue;
       const point = followed(replica.spec.belief, group, event.controlled, event.pointId);
+      if (event.controlled && event.powerLimitW !== undefined) group.limitHeldW = event.powerLimitW;
       moved(replica, group.phase, point, nowMs);
       if (group.phase === null) replica.queue.applied(point, nowMs);
       else replica.queue.groupApplied(group.phase, { appliedPoint: point, controlled: group.controlled }, nowMs);
     }
+    // What was given up here may be another one's now.
+    if (policy.kind !== 'paceline' || !power.moveOn(nowMs)) return NO_EFFECTS;
+    return replicas.flatMap((other) => (other.groups.some((group) => group.controlled && group.limitToldW !== power.limitOf(other)) ? demandsOf(other, policy, nowMs) : []));
   }
 
   function handle(event: SchedulerEvent, nowMs: number): readonly Effect[] {
@@ -967,6 +1040,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         const placement = placements.get(event.jobId);
         if (placement?.kind !== 'sent') return NO_EFFECTS;
         const first = placement.job.firstTokenAtMs === null;
+        batchCaps?.tokens(placement.replica, event.tokens);
         placement.replica.queue.tokens(placement.job, event.tokens, event.lastAtMs ?? nowMs);
         return first ? sendQueued(nowMs, false) : NO_EFFECTS;
       }
@@ -998,10 +1072,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         return NO_EFFECTS;
       case 'metered': {
         const replica = byId.get(event.replicaId);
-        return replica === undefined ? NO_EFFECTS : metered(replica, event, nowMs);
+        if (replica === undefined) return NO_EFFECTS;
+        batchCaps?.metered(replica, event.group, event.reading);
+        return metered(replica, event, nowMs);
       }
       case 'power-budgets':
-        return NO_EFFECTS;
+        return budgetsAre(event, nowMs);
       case 'energy-prices':
         prices = event.prices;
         return NO_EFFECTS;
@@ -1010,8 +1086,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         prompts.peersLearnt(event.learning.bytesPerToken);
         return NO_EFFECTS;
       case 'control':
-        control(event, nowMs);
-        return NO_EFFECTS;
+        return control(event, nowMs);
       case 'workflow-declared': {
         const { workflow } = event;
         return [{ kind: 'workflow-declared', tenant: workflow.tenant, workflowId: workflow.workflowId, answer: workflows.declare(workflow, nowMs) }];
@@ -1058,6 +1133,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           breaker: replica.breaker.kind,
           ...(replica.rest === null ? {} : { rest: replica.rest.kind }),
           room: roomOf(replica, slowStartMs, nowMs),
+          ...batchCapOf(replica),
           ...groupsStatus(replica.spec.belief, replica.groups),
           waitingPrompts: replica.queue.waitingCount(),
           runningStreams: replica.queue.runningCount(),
@@ -1066,9 +1142,15 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           ...(replica.energy === null ? {} : { energy: replica.energy.snapshot(nowMs) }),
         })),
         queued: waiting.size(),
+        ...(power.isOn() ? { budgets: power.status(({ energy }) => energy?.snapshot(nowMs).powerW ?? null) } : {}),
       };
     },
   };
+}
+
+/** Of those that can still be in time, and then of the late ones; among equals the order stays. */
+function worthiestFirst(jobs: readonly PendingJob[], nowMs: number): readonly PendingJob[] {
+  return jobs.toSorted((a, b) => Number(a.firstDeadlineAtMs <= nowMs) - Number(b.firstDeadlineAtMs <= nowMs) || (b.spec.worth ?? 1) - (a.spec.worth ?? 1));
 }
 
 function driftOf({ queue }: Replica, nowMs: number): Pick<FleetSnapshot['replicas'][number], 'drift'> {

@@ -6,17 +6,21 @@ import type { JobId, JobSpec, PromptPrefix, ReplicaId, Slo } from '../core/job.t
 import { CONTROL_PERIOD_MS } from '../core/limits.ts';
 import { createLearnedModel, type LearnedModel } from '../core/learned-model.ts';
 import type { Mechanisms } from '../core/mechanisms.ts';
+import type { PowerBudget } from '../core/power-budget.ts';
 import { unreachable } from '../core/unreachable.ts';
 import type { TruthScale } from '../engine/physics.ts';
 import { createPerformanceModel, type PerformanceModel } from '../frontier/performance-model.ts';
 import type { Route, Routing } from '../core/routing.ts';
+import { powerRange } from '../frontier/power-limited.ts';
 import type { Profile, SleepCosts } from '../frontier/profile.ts';
 import type { Effect, JobReport, SchedulerEvent } from '../scheduler/events.ts';
 import type { ReplicaSpec } from '../scheduler/replica.ts';
 import { createScheduler, type PlannerPolicy } from '../scheduler/scheduler.ts';
+import { createRandom } from '../random/random.ts';
 import { PREFIX_BLOCK_TOKENS } from '../workload/prefix-block.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
+import { type BudgetHeld, createPowerMeter } from './power-meter.ts';
 import type { RivalFactory } from './rivals/rival.ts';
 import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
 import { type CallTicket, type ComingCall, createWorkflowClients, type SimulatedWorkflow, type WorkflowOutcome } from './workflow-clients.ts';
@@ -24,7 +28,9 @@ import { type CallTicket, type ComingCall, createWorkflowClients, type Simulated
 export interface SimulationOptions {
   readonly requests: readonly WorkloadRequest[];
   /** Class of each request, in the order of `requests`. */
-  readonly classes: readonly { readonly name: string; readonly slo: Slo }[];
+  readonly classes: readonly { readonly name: string; readonly slo: Slo; readonly worth?: number }[];
+  /** Model of each request, in the order of `requests`; default: one model, which all replicas serve. */
+  readonly models?: readonly string[];
   /** Who sends each request, in the order of `requests`; default: one tenant, served best effort. */
   readonly tenants?: readonly SimulatedTenant[];
   /** Beside the requests; of one tenant. */
@@ -66,9 +72,23 @@ export interface SimulationOptions {
   readonly sampleEnergyEveryMs?: number;
   /** The scheduler is told what the devices' counters say, as often as a gateway reads them; default: it is not. */
   readonly metered?: boolean;
+  /** As in `SchedulerOptions`; to learn, the scheduler is told what the counters say. */
+  readonly batchCap?: 'plan' | 'learn';
   readonly observer?: SimulationObserver;
+  /** Caps on power, and how they are kept; default: none. */
+  readonly power?: SimulatedPower;
   /** `each` tells the scheduler of every token when it comes, at many times the cost. For tests. */
   readonly tokenEvents?: 'each' | 'first-and-last';
+}
+
+export interface SimulatedPower {
+  /** What may be drawn from when on; each replaces the one before. Ascending. */
+  readonly schedule: readonly { readonly atMs: number; readonly budgets: readonly PowerBudget[] }[];
+  /**
+   * `allotted`: the scheduler is told, and shares them out. `uniform`: each device group is held to the same part of its believed peak by its devices' own limit, as
+   * fleets are capped today; the scheduler is told that limit of each replica, which only `paceline` heeds.
+   */
+  readonly how: 'allotted' | 'uniform';
 }
 
 export interface SimulatedTenant {
@@ -85,6 +105,8 @@ export interface SimulationObserver {
 }
 
 export interface FleetMember {
+  /** What it serves; default: the one model. */
+  readonly models?: readonly string[];
   readonly truth: Profile;
   readonly belief: Profile;
 }
@@ -112,6 +134,8 @@ export interface SimulatedRun {
   /** Its kilowatt-hours, each at the price of its time; absent without prices. */
   readonly cost?: number;
   readonly energySamples?: readonly { readonly atMs: number; readonly energyJ: number }[];
+  /** What was drawn under each power budget; absent where there was none. */
+  readonly budgets?: readonly BudgetHeld[];
   /** Prompt tokens that were found in the prefix cache. */
   readonly cachedPromptTokens?: number;
 }
@@ -128,11 +152,13 @@ const PROGRESS_EVERY_STEPS = 512;
 const METER_EVERY_MS = 500;
 
 export function simulate(options: SimulationOptions): SimulatedRun {
-  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = false } = options;
+  const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = options.batchCap === 'learn' } = options;
   const members = options.fleet ?? Array.from({ length: options.replicas }, (): FleetMember => ({ truth: options.truth, belief: options.belief }));
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
+  const { power } = options;
+  const meter = createPowerMeter();
   const machines = createMachineFactory(options.truthScale, options.machines ?? {});
-  const fleet = createSimulatedFleet(replicaIds, (index) => sleepOf(members[index] as FleetMember), (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }));
+  const fleet = createSimulatedFleet(replicaIds, (index) => sleepOf(members[index] as FleetMember), (index, deliver) => machines.create((members[index] as FleetMember).truth, { seed: seed + index, tokenEvents, deliver }), power === undefined ? undefined : (replicaId, powerW, atMs) => meter.draws(replicaId, powerW, atMs));
   // Replicas of one profile share its model: the scheduler takes idle ones for alike by it.
   const models = new Map([...new Set(members.map(({ belief }) => belief))].map((profile) => [profile, options.learns === true ? createLearnedModel(profile) : { model: createPerformanceModel(profile) }]));
   const beliefOf = (index: number): PerformanceModel => learnedBy(index).model;
@@ -140,7 +166,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const policy = options.policy.kind === 'rival-factory' ? rivalOf(options.policy) : options.policy;
   const controlPeriodMs = options.controlPeriodMs ?? (policy.kind === 'rival' ? policy.clocks.controlPeriodMs : undefined) ?? CONTROL_PERIOD_MS.default;
   const scheduler = createScheduler({
-    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...sleepBelieved(members[index] as FleetMember), ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
+    replicas: replicaIds.map((replicaId, index) => ({ replicaId, models: members[index]?.models ?? [MODEL], belief: beliefOf(index), concurrencyMax: options.concurrencyMax ?? beliefOf(index).profile.serving.maxSequences, ...sleepBelieved(members[index] as FleetMember), ...('decodeSeen' in learnedBy(index) ? { learned: learnedBy(index) as LearnedModel } : {}) })),
     policy,
     ...(options.routing === undefined ? {} : { routing: options.routing }),
     attainmentTarget,
@@ -150,6 +176,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     ...(observer === undefined ? {} : { onRoute: (jobId: JobId, route: Route<ReplicaSpec>): void => observer.onRoute(jobId, route, nowMs) }),
     energyAccounts: metered,
     ...(options.sleep === undefined ? {} : { sleep: options.sleep }),
+    ...(options.batchCap === undefined ? {} : { batchCap: options.batchCap === 'plan' ? { kind: 'plan' } : { kind: 'learn', random: createRandom(seed, 'batch-cap') } }),
     ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
   });
   const reports: JobReport[] = [];
@@ -176,8 +203,22 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     };
   }
 
-  /** Point that each replica's devices were told last; none yet: default clocks. */
-  const told = new Map<ReplicaId, string | null>();
+  /** Point and limit that each replica's devices were told last; none yet: default clocks. */
+  const told = new Map<ReplicaId, string>();
+
+  function budgetsAre({ budgets }: SimulatedPower['schedule'][number]): void {
+    meter.budgetsAre(budgets, nowMs);
+    if (power?.how !== 'uniform') return tell({ kind: 'power-budgets', budgets });
+    const peaksW = new Map(replicaIds.map((replicaId, index) => [replicaId, powerRange(beliefOf(index)).peakW]));
+    const parts = new Map<ReplicaId, number>();
+    for (const { watts, replicaIds: under } of budgets) {
+      const part = watts / under.reduce((sum, replicaId) => sum + (peaksW.get(replicaId) ?? 0), 0);
+      for (const replicaId of under) parts.set(replicaId, Math.min(part, parts.get(replicaId) ?? 1));
+    }
+    const limits = replicaIds.map((replicaId): PowerBudget => ({ name: replicaId, watts: (parts.get(replicaId) ?? 1) * (peaksW.get(replicaId) ?? 0), replicaIds: [replicaId] }));
+    for (const { name, watts } of limits) fleet.limitPower(name as ReplicaId, watts, nowMs);
+    tell({ kind: 'power-budgets', budgets: limits });
+  }
 
   function tell(event: SchedulerEvent): void {
     for (const effect of scheduler.handle(event, nowMs)) {
@@ -204,10 +245,12 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       case 'demand': {
         // What the devices were told last they need not be told again. Not every first demand changes anything for the scheduler: a
         // belief's fastest point may be below the device's default clock.
-        if (effect.change === 'renew' && told.get(effect.replicaId) === (effect.point?.id ?? null)) return;
-        told.set(effect.replicaId, effect.point?.id ?? null);
+        const { powerLimitW } = effect;
+        const setting = settingOf(effect);
+        if (effect.change === 'renew' && told.get(effect.replicaId) === setting) return;
+        told.set(effect.replicaId, setting);
         const clockMhz = effect.point === null ? null : Number(effect.point.knobs['clockMhz']);
-        fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null }, nowMs + controlDelayMs);
+        fleet.set(effect.replicaId, { clockMhz, pointId: effect.point?.id ?? null, ...(powerLimitW === undefined ? {} : { powerLimitW }) }, nowMs + controlDelayMs);
         return;
       }
       case 'sleep':
@@ -251,11 +294,11 @@ export function simulate(options: SimulationOptions): SimulatedRun {
 
   function arrive(index: number): void {
     const { promptTokens, outputTokens, prefixBlocks } = requests[index] as WorkloadRequest;
-    const { name, slo } = classes[index] as SimulationOptions['classes'][number];
+    const { name, slo, worth } = classes[index] as SimulationOptions['classes'][number];
     const { name: tenant, weight = 1, infeasible = 'best-effort' } = options.tenants?.[index] ?? ANONYMOUS;
     tell({
       kind: 'arrived',
-      job: { jobId: String(index) as JobId, model: MODEL, tenant, weight, infeasible, sloClass: name, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, ...(prefixBlocks === undefined ? {} : { prefix: prefixOf(prefixBlocks, promptTokens) }), maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
+      job: { jobId: String(index) as JobId, model: options.models?.[index] ?? MODEL, tenant, weight, infeasible, sloClass: name, slo, ...(worth === undefined ? {} : { worth }), promptBytes: promptTokens * BYTES_PER_TOKEN, ...(prefixBlocks === undefined ? {} : { prefix: prefixOf(prefixBlocks, promptTokens) }), maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming },
     });
   }
 
@@ -273,7 +316,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     const part: Pick<JobSpec, 'workflow'> = told === 'declared' ? { workflow: { workflowId, stage } } : told === 'discovered' ? { workflow: { workflowId, stage, discovered: { deadlineMs, name } } } : {};
     tell({
       kind: 'arrived',
-      job: { jobId, model: MODEL, tenant: WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
+      job: { jobId, model: MODEL, tenant: typeof told !== 'string' && told.byStage === true ? `${WORKFLOW_TENANT}/${stage}` : WORKFLOW_TENANT, sloClass, slo, promptBytes: promptTokens * BYTES_PER_TOKEN, maxOutputTokens: Math.max(MAX_OUTPUT_TOKENS, outputTokens), work: 'generate', streaming, ...part },
     });
   }
 
@@ -281,6 +324,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     tell({ kind: 'control', replicaId, controlled: true, pointId: null });
     tell({ kind: 'replica-health', replicaId, state: 'up' });
   }
+  let nextBudgets = 0;
   let arriving = 0;
   let tickAtMs = 0;
   let meterAtMs = metered ? 0 : Number.POSITIVE_INFINITY;
@@ -291,12 +335,16 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   let steps = 0;
   while (arriving < requests.length || reports.length + rejected < sizes.length || !clients.isDone() || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
-    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, meterAtMs, sampleAtMs, bill.nextAtMs(), fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
+    nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, bill.nextAtMs(), fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
     assert(Number.isFinite(nowMs), 'what has not ended waits for something');
     const { brought, applied, rested } = fleet.advanceTo(nowMs);
     for (const { replicaId, state } of rested) tell({ kind: 'replica-rest', replicaId, state });
-    for (const { replicaId, pointId } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId });
+    for (const { replicaId, pointId, powerLimitW } of applied) tell({ kind: 'control', replicaId, controlled: true, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) });
     for (const event of brought) tellBrought(event);
+    for (let next = power?.schedule[nextBudgets]; next !== undefined && next.atMs <= nowMs; next = power?.schedule[nextBudgets]) {
+      nextBudgets += 1;
+      budgetsAre(next);
+    }
     if (sampleAtMs <= nowMs) {
       energySamples.push({ atMs: nowMs, energyJ: fleet.totals(nowMs).energyJ });
       sampleAtMs += options.sampleEnergyEveryMs ?? Number.POSITIVE_INFINITY;
@@ -309,7 +357,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     }
     if (tickAtMs <= nowMs) {
       tell({ kind: 'tick' });
-      tickAtMs = ticksOnce(policy) && options.sleep === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
+      tickAtMs = ticksOnce(policy) && options.sleep === undefined && options.batchCap === undefined ? Number.POSITIVE_INFINITY : tickAtMs + controlPeriodMs;
     }
     if (arrivalAtMs <= nowMs) arrive(arriving++);
     for (const coming of clients.take(nowMs)) {
@@ -320,7 +368,12 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(prices.length === 0 ? {} : { cost: bill.total(energyJ) }) };
+  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(prices.length === 0 ? {} : { cost: bill.total(energyJ) }), ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
+}
+
+/** In one word, to tell whether devices were told it before. */
+function settingOf({ point, powerLimitW }: Extract<Effect, { kind: 'demand' }>): string {
+  return `${point?.id ?? ''} ${powerLimitW === undefined ? '' : powerLimitW}`;
 }
 
 const J_PER_KWH = 3_600_000;

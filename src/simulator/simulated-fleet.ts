@@ -11,6 +11,8 @@ import type { SleepCosts } from '../frontier/profile.ts';
 export interface Setting {
   readonly clockMhz: number | null;
   readonly pointId: string | null;
+  /** Watts of the whole group, in equal parts on its devices; `null`: no limit; absent: it stays as it is. */
+  readonly powerLimitW?: number | null;
 }
 
 /** What a machine brought: a request's first token, any further one (where the engine tells of each), or its end. */
@@ -20,6 +22,13 @@ export interface Brought {
   readonly finished: boolean;
   readonly outputTokens: number;
   readonly cachedTokens: number;
+}
+
+/** What a replica's devices have been set to. */
+export interface Applied {
+  readonly replicaId: ReplicaId;
+  readonly pointId: string | null;
+  readonly powerLimitW?: number | null;
 }
 
 /** A server that fell asleep, or woke. */
@@ -33,12 +42,14 @@ export interface SimulatedFleet {
   /** Nothing happens by itself before this instant; `Infinity` when all is idle and settled. */
   nextAtMs(): number;
   /** Lets all that is due by then happen; it must be no later than `nextAtMs()`. */
-  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly { readonly replicaId: ReplicaId; readonly pointId: string | null }[]; readonly rested: readonly Rested[] };
+  advanceTo(nowMs: number): { readonly brought: readonly Brought[]; readonly applied: readonly Applied[]; readonly rested: readonly Rested[] };
   submit(replicaId: ReplicaId, request: EngineRequest<JobId>, nowMs: number): Submission;
   /** The latest demand wins over one that has not been applied yet. */
   set(replicaId: ReplicaId, setting: Setting, atMs: number): void;
   /** Its server is put to sleep, or woken, as its profile says that this goes; when it has gone so, `advanceTo` tells. */
   rest(replicaId: ReplicaId, to: 'asleep' | 'awake', nowMs: number): void;
+  /** At once, whatever is on its way: watts of each group. */
+  limitPower(replicaId: ReplicaId, watts: number | null, nowMs: number): void;
   /** Output tokens of streams there that were not handed out before, and when the last of them came. */
   newTokens(replicaId: ReplicaId, nowMs: number, each: (jobId: JobId, tokens: number, lastAtMs: number) => void): void;
   /** The same of one stream, of which the machine has just told; how many. */
@@ -67,10 +78,15 @@ interface FleetReplica extends HeapItem {
   seenAtMs: number;
 }
 
-/** `create` is given what to deliver to, because events must be known by their replica. `sleepOf`: what sleeping takes there, in truth. */
-export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: (index: number) => SleepCosts, create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>): SimulatedFleet {
+/** `create` is given what to deliver to, because events must be known by their replica. `sleepOf`: what sleeping takes there, in truth. `onPower`: told of each replica's draw whenever it may have changed. */
+export function createSimulatedFleet(
+  replicaIds: readonly ReplicaId[],
+  sleepOf: (index: number) => SleepCosts,
+  create: (index: number, deliver: (events: readonly EngineEvent<JobId>[]) => void) => EmulatedReplica<JobId>,
+  onPower?: (replicaId: ReplicaId, powerW: number, nowMs: number) => void,
+): SimulatedFleet {
   const brought: Brought[] = [];
-  const applied: { replicaId: ReplicaId; pointId: string | null }[] = [];
+  const applied: Applied[] = [];
   const rested: Rested[] = [];
   const byNext = createIndexedHeap<FleetReplica>((a, b) => a.nextAtMs < b.nextAtMs || (a.nextAtMs === b.nextAtMs && a.index < b.index));
   const replicas = replicaIds.map((replicaId, index): FleetReplica => {
@@ -81,6 +97,7 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: 
   });
   const byId = new Map(replicas.map((replica) => [replica.replicaId, replica]));
   for (const replica of replicas) byNext.push(replica);
+  if (onPower !== undefined) for (const { replicaId, machine } of replicas) onPower(replicaId, machine.powerW(), 0);
 
   /** Clock and load of a machine only change where something happens there, so what passed since is all alike. */
   function bringTo(replica: FleetReplica, nowMs: number): void {
@@ -104,12 +121,17 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: 
     return byId.get(replicaId) as FleetReplica;
   }
 
-  function apply(replica: FleetReplica, { clockMhz, pointId }: Setting, nowMs: number): void {
+  function limit({ machine }: FleetReplica, watts: number | null, nowMs: number): void {
+    for (let device = 0; device < machine.devices; device++) machine.limitPower(device, watts === null ? null : watts / machine.devices, nowMs);
+  }
+
+  function apply(replica: FleetReplica, { clockMhz, pointId, powerLimitW }: Setting, nowMs: number): void {
     const { machine, replicaId } = replica;
     replica.pending = null;
     const lowestMhz = machine.clockListMhz[0] as number;
     for (let device = 0; device < machine.devices; device++) machine.lock(device, clockMhz === null ? null : { minMhz: lowestMhz, maxMhz: clockMhz }, nowMs);
-    applied.push({ replicaId, pointId });
+    if (powerLimitW !== undefined) limit(replica, powerLimitW, nowMs);
+    applied.push({ replicaId, pointId, ...(powerLimitW === undefined ? {} : { powerLimitW }) });
   }
 
   /** Asleep it draws what its profile says; awake it idles again. */
@@ -130,6 +152,7 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: 
         if (replica.pending !== null && replica.pending.atMs <= nowMs) apply(replica, replica.pending, nowMs);
         if (replica.resting !== null && replica.resting.atMs <= nowMs) settle(replica, replica.resting.to, nowMs);
         placeInOrder(replica);
+        onPower?.(replica.replicaId, replica.machine.powerW(), nowMs);
       }
       return { brought, applied, rested };
     },
@@ -138,12 +161,22 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: 
       bringTo(replica, nowMs);
       const submission = replica.machine.submit(request, nowMs);
       placeInOrder(replica);
+      onPower?.(replicaId, replica.machine.powerW(), nowMs);
       return submission;
     },
     set(replicaId, setting, atMs) {
       const replica = of(replicaId);
-      replica.pending = { ...setting, atMs };
+      const { pending } = replica;
+      // A limit that is on its way is not put off by the next demand, however soon that comes.
+      replica.pending = pending?.powerLimitW === undefined ? { ...setting, atMs } : { powerLimitW: pending.powerLimitW, ...setting, atMs: Math.min(pending.atMs, atMs) };
       placeInOrder(replica);
+    },
+    limitPower(replicaId, watts, nowMs) {
+      const replica = of(replicaId);
+      bringTo(replica, nowMs);
+      limit(replica, watts, nowMs);
+      placeInOrder(replica);
+      onPower?.(replicaId, replica.machine.powerW(), nowMs);
     },
     rest(replicaId, to, nowMs) {
       const replica = of(replicaId);
@@ -154,6 +187,7 @@ export function createSimulatedFleet(replicaIds: readonly ReplicaId[], sleepOf: 
       if (to === 'awake') machine.rest(wakePowerW(sleep, machine.idlePowerW(machine.clockListMhz.at(-1) as number)), nowMs);
       replica.resting = { to, atMs: nowMs + (to === 'awake' ? sleep.wakeMs : sleep.sleepMs) };
       placeInOrder(replica);
+      onPower?.(replicaId, machine.powerW(), nowMs);
     },
     newTokens(replicaId, nowMs, each) {
       const { handedOut, machine } = of(replicaId);

@@ -9,9 +9,10 @@ export interface SimulatedWorkflow extends WorkloadWorkflow {
   readonly sloClass: string;
   /**
    * What the gateway is told: all of it beforehand; only to which workflow a call belongs, and by when all of it is due; or nothing but
-   * an SLO for each call, by place (tools have none).
+   * an SLO for each call, by place (tools have none). `byStage`: each stage then comes as a tenant of its own, so that how long its answers
+   * get is learnt for it alone, as it is of workflows.
    */
-  readonly told: 'declared' | 'discovered' | { readonly callSlos: readonly Slo[] };
+  readonly told: 'declared' | 'discovered' | { readonly callSlos: readonly Slo[]; readonly byStage?: boolean };
 }
 
 export interface WorkflowOutcome {

@@ -105,6 +105,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const replicaBreaker = registry.gauge({ name: 'paceline_replica_breaker', help: '1 for the state of its breaker: closed, open or half-open.', labels: ['replica', 'state'] });
   const replicaRest = registry.gauge({ name: 'paceline_replica_rest', help: '1 for the state of a server that may sleep: awake, falling-asleep, asleep, waking or lost (it does not wake).', labels: ['replica', 'state'] });
   const replicaRoom = registry.gauge({ name: 'paceline_replica_room', help: 'Requests that it may have at once now: its concurrency, or less while it starts slowly or is saturated.', labels: ['replica'] });
+  const replicaBatchCap = registry.gauge({ name: 'paceline_replica_batch_cap', help: 'Requests at once that its batch should have, where that is planned or learnt.', labels: ['replica'] });
   const replicaRunning = registry.gauge({ name: 'paceline_replica_running_streams', help: 'Our requests that have their first token.', labels: ['replica'] });
   const replicaWaiting = registry.gauge({ name: 'paceline_replica_waiting_prompts', help: 'Our requests sent and without a first token.', labels: ['replica'] });
   const replicaControlled = registry.gauge({ name: 'paceline_replica_controlled', help: '1 when its devices follow our demands.', labels: ['replica'] });
@@ -224,7 +225,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
     },
     warning: (message) => log.warn(message),
     render: (now) => {
-      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRest, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
+      for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRest, replicaBatchCap, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
       for (const { name, joulesRemaining, joulesPerDay = null, concurrent } of now.tenants) {
         tenantConcurrent.set([name], concurrent);
         if (joulesRemaining !== null) energyLeft.set([name], joulesRemaining);
@@ -238,6 +239,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
         replicaUp.set([replicaId], replica.state === 'up' ? 1 : 0);
         replicaState.set([replicaId, replica.state], 1);
         replicaBreaker.set([replicaId, replica.breaker], 1);
+        if (replica.batchCap !== undefined) replicaBatchCap.set([replicaId], replica.batchCap.cap);
         if (replica.rest !== undefined) replicaRest.set([replicaId, replica.rest], 1);
         replicaRoom.set([replicaId], replica.room);
         replicaRunning.set([replicaId], replica.runningStreams);

@@ -31,11 +31,12 @@ async function agent(controls: (device: string) => string[] = () => ['clock', 'p
   return stub;
 }
 
-function limits(socketPath: string, groups = BOTH): PowerLimits & { readonly warnings: string[] } {
+function limits(socketPath: string, groups = BOTH): PowerLimits & { readonly warnings: string[]; readonly told: [ReplicaId, number | null][] } {
   const warnings: string[] = [];
-  const created = createPowerLimits({ address: { kind: 'socket', path: socketPath }, holder: 'test', ttlMs: 1_000, groups, now: () => performance.now(), onWarning: (message) => warnings.push(message) });
+  const told: [ReplicaId, number | null][] = [];
+  const created = createPowerLimits({ address: { kind: 'socket', path: socketPath }, holder: 'test', ttlMs: 1_000, groups, now: () => performance.now(), onWarning: (message) => warnings.push(message), onLimit: (...limit) => told.push(limit) });
   opened.push(created);
-  return { ...created, warnings };
+  return { ...created, warnings, told };
 }
 
 const sentTo = ({ limitPuts }: StubAgent) => limitPuts.flatMap(({ targets }) => targets.map(({ devices, power_limit_mw: limitMw }) => [devices.join(), limitMw]));
@@ -66,6 +67,8 @@ describe('power limits', () => {
     power.want(R0, null, 500);
     await eventually(() => stub.limitPuts.length === 3);
     expect(sentTo(stub)).toEqual([['sim:0,sim:1', 400_500], ['sim:2', 300_000], ['sim:0,sim:1', 300_000], ['sim:0,sim:1', null]]);
+    await eventually(() => power.told.length === 4);
+    expect(power.told).toEqual([[R0, 801], [R1, 300], [R0, 600], [R0, null]]);
   });
 
   test('that stay as they are are sent again before they lapse, and not at every period', async () => {
@@ -109,6 +112,7 @@ describe('power limits', () => {
     await eventually(() => stub.limitPuts.length > 0);
     await stub.die();
     await eventually(() => power.state() === 'lost');
+    expect(power.told).toEqual([[R0, 800], [R0, null]]);
     await stub.comeBack();
     await eventually(() => stub.leases.length === 2 && stub.limitPuts.at(-1)?.epoch === 2);
     expect(power.state()).toBe('held');
@@ -147,7 +151,7 @@ describe('power limits', () => {
     const stub = await agent();
     stub.limitResult = (device) => ({ device, control: 'power_limit', status: 'failed' });
     const told: unknown[] = [];
-    const control = createLeaseControl({ address: { kind: 'socket', path: stub.socketPath }, holder: 'test', ttlMs: 1_000, groups: BOTH, now: () => performance.now(), onControl: (...what) => told.push(what), onState: () => {}, onWarning: () => {} });
+    const control = createLeaseControl({ address: { kind: 'socket', path: stub.socketPath }, holder: 'test', ttlMs: 1_000, groups: BOTH, now: () => performance.now(), onControl: (...what) => told.push(what), onLimit: () => {}, onState: () => {}, onWarning: () => {} });
     opened.push(control);
     await eventually(() => told.length === 2);
     control.demand({ replicaId: R0, holdMs: 500, change: 'raise', powerLimitW: 800, point: { id: 'c1290', knobs: { clockMhz: 1_290 }, idlePowerW: 90 } });

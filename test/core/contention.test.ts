@@ -7,7 +7,7 @@ import type { PendingJob } from '../../src/core/tracked-job.ts';
 let jobs = 0;
 function pending(tenant: string, over: Partial<PendingJob> & { weight?: number } = {}): PendingJob {
   const spec: JobSpec = { jobId: `j${jobs++}` as JobId, model: 'm', tenant, weight: over.weight ?? 1, sloClass: 'chat', slo: {}, promptBytes: 10, work: 'generate', streaming: true };
-  return { spec, key: `m\n${tenant}`, lengthKey: `m\n${tenant}`, promptTokens: 10, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100, ...over };
+  return { spec, key: `m\n${tenant}`, lengthKey: `m\n${tenant}`, promptTokens: 10, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, e2eMoves: false, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100, ...over };
 }
 
 /** Ten jobs a second were sent for two seconds while others waited: a millisecond of work per millisecond. */

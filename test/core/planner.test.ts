@@ -90,9 +90,19 @@ describe('the plan for a replica', () => {
     expect(due(300)).toBeGreaterThan(780);
   });
 
-  test('plans an end-to-end deadline by the largest quantile that can still be met, not by a tail that cannot', () => {
-    const running = [stream({ tpotLimitMs: Infinity, remainingMiddle: 100, remainingHigh: 2000, e2eDeadlineAtMs: 6000 })];
-    expect(planReplica(view({ running }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+  test('plans an end-to-end deadline by the length that caution wants, and by what the fastest can deliver where that is less', () => {
+    const due = { tpotLimitMs: Infinity, remainingMiddle: 100, remainingHigh: 2000, e2eDeadlineAtMs: 6000 };
+    expect(planReplica(view({ running: [stream(due)] })).point).toBe(model.fastest);
+    expect(planReplica(view({ running: [stream({ ...due, remainingHigh: 120, guard: 1 })] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+    const cautious = planReplica(view({ running: [stream({ ...due, remainingHigh: 120, guard: 4, e2eDeadlineAtMs: 3500 })] }));
+    const plain = planReplica(view({ running: [stream({ ...due, remainingHigh: 120, guard: 1, e2eDeadlineAtMs: 3500 })] }));
+    expect(model.speedRank[cautious.point]).toBeLessThan(model.speedRank[plain.point] ?? 0);
+  });
+
+  test('keeps nobody at the fastest for a tail that others can make good, or for what is rather lost', () => {
+    const due = { tpotLimitMs: Infinity, remainingMiddle: 100, remainingHigh: 2000, e2eDeadlineAtMs: 6000 };
+    expect(planReplica(view({ running: [stream({ ...due, e2eMoves: true })] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
+    expect(planReplica(view({ running: [stream({ ...due, remainingLow: 20, remainingMiddle: 1000 })] }))).toMatchObject({ kind: 'meets', point: SLOWEST });
   });
 
   test('takes no point at which arrivals, places or memory do not settle, even where nobody has a TPOT', () => {

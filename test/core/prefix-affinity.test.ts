@@ -11,7 +11,7 @@ let jobs = 0;
 function job(blocks: readonly number[]): TrackedJob {
   const promptTokens = blocks.length * BLOCK_TOKENS + 10;
   const spec: JobSpec = { jobId: `j${jobs++}` as JobId, model: 'm', tenant: 't', sloClass: 'chat', slo: {}, promptBytes: 4 * promptTokens, prefix: { blocks, blockShare: BLOCK_TOKENS / promptTokens }, work: 'generate', streaming: true };
-  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100 }, true, 0);
+  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, e2eMoves: false, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100 }, true, 0);
 }
 
 function usage({ promptTokens }: TrackedJob, cachedTokens: number): Usage {

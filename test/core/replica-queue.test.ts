@@ -15,7 +15,7 @@ function queue(): ReplicaQueue {
 
 function tracked(id: string, arrivedAtMs: number, over: Partial<JobSpec> = {}, promptTokens = 1000): TrackedJob {
   const spec: JobSpec = { jobId: id as JobId, model: 'm', tenant: 't', sloClass: 'chat', slo: { ttftMs: 1000, tpotMs: 50 }, promptBytes: 4000, work: 'generate', streaming: true, ...over };
-  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens, arrivedAtMs, e2eDeadlineAtMs: arrivedAtMs + (spec.slo.e2eMs ?? Infinity), firstDeadlineAtMs: arrivedAtMs + 1000, latestStartAtMs: Infinity, workMs: 100 }, true, arrivedAtMs);
+  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens, arrivedAtMs, e2eDeadlineAtMs: arrivedAtMs + (spec.slo.e2eMs ?? Infinity), e2eMoves: false, firstDeadlineAtMs: arrivedAtMs + 1000, latestStartAtMs: Infinity, workMs: 100 }, true, arrivedAtMs);
 }
 
 /** As the model has it at the fastest point. */

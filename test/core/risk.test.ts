@@ -15,7 +15,7 @@ const short: Partial<RunningStream> = { tokensOut: 1, remainingLow: 2, remaining
 
 describe('the deadlines that are put at risk', () => {
   test('are none where nothing waits or nothing has a limit', () => {
-    expect(lossRisk(view())).toEqual({ expected: 0, last: 0 });
+    expect(lossRisk(view())).toMatchObject({ expected: 0, last: 0 });
     expect(lossRisk(view({ running: [runningStream()] })).expected).toBe(0);
     expect(lossRisk(view({ running: [runningStream({ tpotLimitMs: Infinity })], waiting: [waitingPrompt({ promptTokens: 20_000 })] })).expected).toBe(0);
   });
@@ -30,8 +30,8 @@ describe('the deadlines that are put at risk', () => {
 
   test('count a prompt that will be late as one, and say which part is the last one’s', () => {
     const late = waitingPrompt({ jobId: 'late' as JobId, ttftDeadlineAtMs: 10 });
-    expect(lossRisk(view({ waiting: [late] }))).toEqual({ expected: 1, last: 1 });
-    expect(lossRisk(view({ waiting: [late, waitingPrompt()] }))).toEqual({ expected: 1, last: 0 });
+    expect(lossRisk(view({ waiting: [late] }))).toMatchObject({ expected: 1, last: 1 });
+    expect(lossRisk(view({ waiting: [late, waitingPrompt()] }))).toMatchObject({ expected: 1, last: 0 });
     expect(lossRisk(view({ waiting: [waitingPrompt({ e2eDeadlineAtMs: 500, outputTokensMiddle: 100 })] })).last).toBe(1);
   });
 

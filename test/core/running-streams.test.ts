@@ -19,7 +19,7 @@ function queue(streamsApart = false): ReplicaQueue {
 
 function tracked(index: number, over: Partial<JobSpec> = {}): TrackedJob {
   const spec: JobSpec = { jobId: `j${index}` as JobId, model: 'm', tenant: 't', sloClass: 'chat', slo: { ttftMs: 1e9, tpotMs: 500 }, promptBytes: 400, work: 'generate', streaming: true, ...over };
-  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens: 100, arrivedAtMs: 0, e2eDeadlineAtMs: spec.slo.e2eMs ?? Infinity, firstDeadlineAtMs: 1e9, latestStartAtMs: Infinity, workMs: 100 }, true, 0);
+  return sent({ spec, key: 'm\nt', lengthKey: 'm\nt', promptTokens: 100, arrivedAtMs: 0, e2eDeadlineAtMs: spec.slo.e2eMs ?? Infinity, e2eMoves: false, firstDeadlineAtMs: 1e9, latestStartAtMs: Infinity, workMs: 100 }, true, 0);
 }
 
 /** Running since 0, each with so many tokens. */

@@ -46,12 +46,13 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Of a gateway with an agent, a tenant that has limits, streams, answers, and refusals. */
 async function pageAfterTraffic(): Promise<string> {
+  writeFileSync(join(directory, 'watts.csv'), 'time,value\n2026-11-26T18:00:00Z,100000\n');
   const agent = await createStubAgent();
   const upstream = await createStubUpstream();
   const key = 'sk-acme';
   const gateway = await startConfigured(
     testConfig(
-      `agent: { socket: ${agent.socketPath} }\nreplicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${PROFILE}, devices: ['sim:0'] }]\nplanner: { policy: max-clock }\n` +
+      `agent: { socket: ${agent.socketPath} }\nreplicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${PROFILE}, devices: ['sim:0'] }]\nplanner: { policy: max-clock }\npower: { budgets: [{ name: all, schedule: { file: ${join(directory, 'watts.csv')} } }] }\n` +
         `slo: { classes: { cheap: {} } }\ntenants: [{ name: acme, apiKeySha256: ['${createHash('sha256').update(key).digest('hex')}'], limits: { concurrencyMax: 2 }, energyBudget: { joulesPerDay: 1000, atEnd: { class: cheap } } }]\ntimeouts: { drainMs: 0 }\n`,
     ),
   );

@@ -33,6 +33,7 @@ const GOES_ON: readonly { readonly match: RegExp; readonly ready: readonly strin
   { match: /paceline-agent serve .*quick/, ready: ['/tmp/paceline/quick/agent.sock'] },
   { match: /paceline-agent serve /, ready: ['/tmp/paceline/agent.sock'] },
   { match: /paceline -- serve .*quick/, ready: ['http://127.0.0.1:8181/readyz'] },
+  { match: /paceline -- serve .*power/, ready: ['http://127.0.0.1:8281/readyz'] },
   { match: /^npm run -s paceline -- serve /, ready: ['http://127.0.0.1:8081/readyz'] },
   { match: /^redis-server /, ready: ['redis://127.0.0.1:6379'] },
   { match: /^for .*-- serve .* & done$/, ready: ['http://127.0.0.1:8201/readyz', 'http://127.0.0.1:8202/readyz', 'http://127.0.0.1:8203/readyz'] },

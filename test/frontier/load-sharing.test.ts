@@ -24,7 +24,7 @@ function bestOfAll(hulls: readonly (readonly RatePoint<number>[])[], left: numbe
   return best;
 }
 
-test('no split of the load draws less than the bound, and the split that is told draws that but for one replica between two of its points', () => {
+test('no split of the load draws less than the bound, and of the split that is told all replicas but one are at bends of their hulls', () => {
   fc.assert(
     fc.property(replicasOf, fc.integer({ min: 0, max: 24 }), (replicas, ratePerS) => {
       const hulls = replicas.map(rateHull);
@@ -35,33 +35,29 @@ test('no split of the load draws less than the bound, and the split that is told
         return;
       }
       expect(shared.boundW).toBeCloseTo(best, 6);
+      expect(shared.powerW).toBeGreaterThanOrEqual(best - 1e-6);
       expect(shared.replicas.reduce((sum, each) => sum + each.ratePerS, 0)).toBeCloseTo(ratePerS, 6);
-      for (const { ratePerS: part, point } of shared.replicas) expect(point.ratePerS).toBeGreaterThanOrEqual(part - 1e-6);
-      const between = shared.replicas.map((each, index) => each.point.powerW - hullPowerW(hulls[index] as RatePoint<number>[], each.ratePerS)).filter((extraW) => extraW > 1e-6);
+      expect(shared.replicas.reduce((sum, { point }) => sum + point.powerW, 0)).toBeCloseTo(shared.powerW, 6);
+      const between = shared.replicas.filter(({ point }, index) => !(hulls[index] as RatePoint<number>[]).some(({ choice }) => choice === point.choice) || point.powerW - hullPowerW(hulls[index] as RatePoint<number>[], point.ratePerS) > 1e-6);
       expect(between.length).toBeLessThanOrEqual(1);
-      expect(shared.powerW).toBeCloseTo(shared.boundW + (between[0] ?? 0), 6);
     }),
     { numRuns: 3_000, seed: 51 },
   );
 });
 
-test('nobody hurries while another could do it for less: moving a little of the load never saves, and the marginal power is what one more costs', () => {
+test('nobody hurries to wait: no replica has a cheaper point that serves its part, and one more request costs what it is said to', () => {
   fc.assert(
     fc.property(replicasOf, fc.double({ min: 0, max: 15, noNaN: true }), (replicas, ratePerS) => {
       const shared = shareLoad(replicas, ratePerS);
-      const little = 1e-4;
-      const more = shareLoad(replicas, ratePerS + little);
       if (shared.kind === 'infeasible') return;
-      if (more.kind === 'meets') expect((more.boundW - shared.boundW) / little).toBeGreaterThanOrEqual(shared.marginalJ - 1e-3);
-      const hulls = replicas.map(rateHull);
-      for (const [from, { ratePerS: fromRate }] of shared.replicas.entries()) {
-        for (const [to, { ratePerS: toRate }] of shared.replicas.entries()) {
-          if (from === to || fromRate < little) continue;
-          const before = hullPowerW(hulls[from] as RatePoint<number>[], fromRate) + hullPowerW(hulls[to] as RatePoint<number>[], toRate);
-          const after = hullPowerW(hulls[from] as RatePoint<number>[], fromRate - little) + hullPowerW(hulls[to] as RatePoint<number>[], toRate + little);
-          expect(after).toBeGreaterThanOrEqual(before - 1e-6);
-        }
+      for (const [replica, { ratePerS: part, point }] of shared.replicas.entries()) {
+        for (const way of replicas[replica] as readonly RatePoint<number>[]) expect(way.ratePerS < part || way.powerW >= point.powerW).toBe(true);
       }
+      // On the hulls one more costs what it is said to, and one less saves no more.
+      const little = 1e-4;
+      const [more, fewer] = [shareLoad(replicas, ratePerS + little), shareLoad(replicas, Math.max(0, ratePerS - little))];
+      if (more.kind === 'meets') expect((more.boundW - shared.boundW) / little).toBeGreaterThanOrEqual(shared.marginalJ - 1e-3);
+      if (more.kind === 'meets' && fewer.kind === 'meets' && ratePerS > little) expect((shared.boundW - fewer.boundW) / little).toBeLessThanOrEqual((more.boundW - shared.boundW) / little + 1e-3);
     }),
     { numRuns: 2_000, seed: 52 },
   );
@@ -73,6 +69,14 @@ test('like replicas are alike but for one, and the dear one is used last', () =>
   const shared = shareLoad([dear, cheap, cheap], 11);
   expect(shared.kind === 'meets' ? shared.replicas.map(({ ratePerS, point }) => [ratePerS, point.choice]) : []).toEqual([[0, 'waits'], [6, 'fast'], [5, 'fast']]);
   expect(shared.kind === 'meets' ? [shared.boundW, shared.powerW, shared.marginalJ] : []).toEqual([1_150, 1_300, 150]);
+});
+
+test('a rest goes to whom it costs least at the points that there are, not where the next piece of a hull would be', () => {
+  const large = [{ ratePerS: 0, powerW: 700, choice: 'waits' }, { ratePerS: 1, powerW: 1_500, choice: 'few streams' }, { ratePerS: 10, powerW: 1_900, choice: 'many streams' }];
+  const small = [{ ratePerS: 0, powerW: 300, choice: 'waits' }, { ratePerS: 1, powerW: 800, choice: 'few streams' }, { ratePerS: 3, powerW: 1_000, choice: 'many streams' }];
+  const shared = shareLoad([large, small], 1);
+  expect(shared.kind === 'meets' ? shared.replicas.map(({ ratePerS, point }) => [ratePerS, point.choice]) : []).toEqual([[0, 'waits'], [1, 'few streams']]);
+  expect(shared.kind === 'meets' ? [shared.powerW, shared.boundW, shared.marginalJ] : []).toEqual([1_500, 1_120, 120]);
 });
 
 test('more than all can serve is infeasible and says what they can; nobody at all can serve nothing', () => {

@@ -49,7 +49,7 @@ describe('VoltanaLLM', () => {
   });
 
   describe('routes', () => {
-    const pending: PendingJob = { spec: job('new'), key: 'any', lengthKey: 'any', promptTokens: 1000, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100 };
+    const pending: PendingJob = { spec: job('new'), key: 'any', lengthKey: 'any', promptTokens: 1000, arrivedAtMs: 0, e2eDeadlineAtMs: Infinity, e2eMoves: false, firstDeadlineAtMs: Infinity, latestStartAtMs: Infinity, workMs: 100 };
     const route = (...views: ReturnType<typeof view>[]): ReplicaId | null | undefined => fresh().route?.(views.map((view, index) => ({ replicaId: `r${index}` as ReplicaId, view })), pending);
 
     test('to the slowest instance, then to the one with the fewest requests, while all have few', () => {
