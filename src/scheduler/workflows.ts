@@ -413,7 +413,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const workflow = open.get(openKey(tenant, workflowId));
       if (workflow === undefined) return null;
       const declared = workflow.shape === 'declared';
-      return { declared, takes: (stage) => !declared || workflow.models.has(stage), stages: () => [...workflow.models.keys()] };
+      return { declared, takes: (stage) => !declared || workflow.calledAs.has(stage), stages: () => [...workflow.calledAs.keys()] };
     },
     openCount: () => open.size,
     openCountOf: (tenant) => ofTenant.get(tenant)?.workflows ?? 0,
