@@ -27,8 +27,10 @@ const CLASSES: Readonly<Record<'llama-3.1-70b.h100-tp4' | 'llama-3.1-8b.h200', r
 const PROFILES = ['llama-3.1-70b.h100-tp4', 'llama-3.1-8b.h200'] as const;
 const CAPS = ['90', '75', '60'] as const;
 /** Parts of what the rack takes under its cap, see `cappedRatePerS`. */
-const LOADS = { low: 0.3, middle: 0.6, high: 0.9 } as const;
-const LOAD_NAMES = ['low', 'middle', 'high'] as const;
+const LOADS = { low: 0.3, middle: 0.6, high: 0.9, over: 1.3 } as const;
+const LOAD_NAMES = ['low', 'middle', 'high', 'over'] as const;
+/** More than the rack takes: for seeing what is shed. */
+const OVER_CAP = '60';
 const BELIEFS = { right: {}, 'too frugal': { power: 1.15, time: 1.05 } } as const;
 /** Where the machines are hungrier and slower than believed. */
 const WRONG_CELLS: readonly string[] = ['75 middle', '60 high'];
@@ -58,7 +60,7 @@ await refusing(async () => {
       profile: { type: 'string', default: PROFILES.join(',') },
       cap: { type: 'string', default: CAPS.join(',') },
       load: { type: 'string', default: LOAD_NAMES.join(',') },
-      seconds: { type: 'string', default: '90' },
+      seconds: { type: 'string', default: '60' },
       seed: { type: 'string', default: '1' },
       step: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -72,6 +74,7 @@ await refusing(async () => {
     if (!values.step) {
       for (const cap of chosen('cap', values.cap, CAPS)) {
         for (const load of chosen('load', values.load, LOAD_NAMES)) {
+          if (load === 'over' && cap !== OVER_CAP) continue;
           for (const belief of ['right', 'too frugal'] as const) {
             if (belief === 'right' || WRONG_CELLS.includes(`${cap} ${load}`)) cases.push(caseOf(rack, { profile, cap, load, belief }, { caps: [{ atS: 0, share: Number(cap) / 100 }], ratePerS: LOADS[load] * cappedRatePerS(rack, Number(cap) / 100), durationS, seed }));
           }
