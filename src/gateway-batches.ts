@@ -97,8 +97,11 @@ export function openBatches(config: Config, { gatewayId, live, snapshot, prices,
   }
 }
 
+/** Servers are not woken for what has hours, unless nobody is awake. */
 function fleetOf({ replicas, queued }: FleetSnapshot): { readonly room: number; readonly running: number; readonly queued: number } {
-  const up = replicas.filter(({ state, breaker }) => state === 'up' && breaker !== 'open');
+  const there = replicas.filter(({ state, breaker }) => state === 'up' && breaker !== 'open');
+  const awake = there.filter(({ rest = 'awake' }) => rest === 'awake');
+  const up = awake.length > 0 ? awake : there;
   const sum = (of: (replica: (typeof up)[number]) => number): number => up.reduce((total, replica) => total + of(replica), 0);
   return { room: sum(({ room }) => room), running: sum(({ runningStreams, waitingPrompts }) => runningStreams + waitingPrompts), queued };
 }

@@ -7,6 +7,7 @@ import { isOneGroup } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
 import { createLearners } from './gateway-learning.ts';
+import { configurationsOf, settingsName } from './frontier/configurations.ts';
 import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
 import type { Profile, SleepCosts } from './frontier/profile.ts';
 import { loadProfile, ProfileFileError, sleepProblems } from './profile-file.ts';
@@ -135,10 +136,13 @@ export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replica
   });
 }
 
-/** What is wrong with a profile is said with the replica that names it. */
+/** What is wrong with a profile is said with the replica that names it. One server is one configuration: between others its points cannot be moved. */
 function profileOf({ id, profilePath }: ReplicaConfig): Profile {
   try {
-    return loadProfile(profilePath);
+    const profile = loadProfile(profilePath);
+    const configurations = configurationsOf(profile);
+    if (configurations.length === 1) return profile;
+    throw new ConfigError([`profile of replica '${id}': ${profilePath} has ${configurations.length} configurations that only a restart changes (${configurations.map(({ settings }) => settingsName(settings)).join('; ')}); want a profile with the one that this server has`]);
   } catch (error) {
     throw error instanceof ProfileFileError ? new ConfigError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`)) : error;
   }

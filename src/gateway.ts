@@ -102,7 +102,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     replicas: () => replicas.configs(),
     beliefs: () => replicas.beliefs(),
     tell: { budgets: (budgets) => runtime.powerBudgets(budgets), prices: (prices) => runtime.energyPrices(prices) },
-    uses: () => [],
+    uses: () => runtime.snapshot().budgets ?? [],
     telemetry,
     now,
     unixNowMs: Date.now,

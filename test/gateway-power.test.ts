@@ -8,6 +8,7 @@ import type { PowerBudget } from '../src/core/power-budget.ts';
 import { createGateway } from '../src/gateway.ts';
 import { openPower } from '../src/gateway-power.ts';
 import { eventually, type GatewayUnderTest, PROFILE, startConfigured, testConfig } from './fixtures/gateway-under-test.ts';
+import { createStubAgent } from './fixtures/stub-agent.ts';
 import { createStubUpstream } from './fixtures/stub-upstream.ts';
 
 const opened: { close(): Promise<void> }[] = [];
@@ -186,4 +187,20 @@ test('what a class is worth goes to the scheduler with its requests', async () =
     await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify({ model: 'm', messages: [], service_tier: tier }) })).text();
   }
   expect(gateway.events.flatMap((event) => (event.kind === 'arrived' ? [event.job.worth] : []))).toEqual([5, 1]);
+});
+
+test('a budget reaches the devices as a limit of their power, which the scheduler hears of, and goes with the budget', async () => {
+  const [upstream, agent] = [await createStubUpstream(), await createStubAgent()];
+  agent.devices = [{ device: 'sim:0', controls: ['clock', 'power_limit'] }];
+  const of = (power: string): string => `agent: { socket: ${agent.socketPath} }\nreplicas: [{ id: r0, url: '${upstream.url}', models: [m], profile: ${PROFILE}, devices: ['sim:0'] }]\npower: ${power}\n`;
+  const gateway = await startConfigured(testConfig(of('{ budgets: [{ name: all, watts: 400 }] }')));
+  opened.push(agent, upstream, gateway);
+  await eventually(() => gateway.events.some((event) => event.kind === 'control' && typeof event.powerLimitW === 'number'));
+  const limitMw = agent.limitPuts.at(-1)?.targets[0]?.power_limit_mw ?? 0;
+  expect(limitMw).toBeGreaterThan(0);
+  expect(limitMw).toBeLessThanOrEqual(400_000);
+  expect(await (await fetch(`${gateway.adminUrl}/paceline/power`)).json()).toMatchObject({ budgets: [{ watts: 400, allottedW: expect.any(Number) }] });
+  expect(await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()).toMatchObject({ agents: { agent: { powerLimits: 'held' } } });
+  expect(gateway.reload(() => testConfig(of('{}')))).toBe(true);
+  await eventually(() => agent.limitPuts.at(-1)?.targets[0]?.power_limit_mw === null);
 });

@@ -82,6 +82,14 @@ test('a server without the mode serves on, and is asked once', async () => {
   expect(gateway.events.filter((event) => event.kind === 'replica-rest').map((event) => 'state' in event && event.state)).toEqual(['cannot', 'cannot']);
 }, 20_000);
 
+test('a profile of several servers is refused for one', async () => {
+  const twice = { ...PROFILE, knobs: { ...PROFILE.knobs, degree: { unit: 'devices', changes: 'restart' as const } } };
+  const points = [2, 4].flatMap((degree) => PROFILE.points.map((point) => ({ ...point, id: `${degree}-${point.id}`, knobs: { ...point.knobs, degree } })));
+  const rows = <Row extends { readonly point: string }>(of: readonly Row[]): readonly Row[] => [2, 4].flatMap((degree) => of.map((row) => ({ ...row, point: `${degree}-${row.point}` })));
+  writeFileSync(join(directory, 'profile.json'), JSON.stringify({ ...twice, points, prefill: rows(PROFILE.prefill), decode: rows(PROFILE.decode) }));
+  await expect(createGateway(configOf(['http://127.0.0.1:9']))).rejects.toThrow(/has 2 configurations that only a restart changes \(degree 2; degree 4\)/);
+});
+
 describe('a configuration of sleep', () => {
   test.each([
     { name: 'without its costs, in the profile or here', sleep: '{}', says: /sleep of replica 'r0': powerW, sleepMs, wakeMs missing; fixture-8b does not say/ },

@@ -26,6 +26,7 @@ export const FLEET_OPTIONS = {
   'power-error': { type: 'number', value: 'PCT', help: 'the truth draws more than its profile by this; negative: less', default: 0, ...ERROR_PCT },
   noise: { type: 'number', value: 'PCT', help: 'each iteration takes a log-normal time around the truth, spread by this', default: 0, min: 0, max: 200 },
   'switch-outliers': { type: 'text', value: 'SHARE:MS', help: "share of clock switches that take up to so long; default: the truth profile's" },
+  'batch-tokens': { type: 'number', value: 'N', help: "tokens that a server takes into one batch (its chunk size, vLLM's --max-num-batched-tokens); default: the profile's", min: 1, max: 1_000_000, integer: true },
   sleep: { type: 'text', value: 'COSTS', help: "servers sleep while the others are enough: POWERW:SLEEPMS:WAKEMS[:WAKEJ] of each device group (watts asleep, times to fall asleep and to wake, joules of waking), or 'profile' for what the profiles say; default: none sleeps" },
   'awake-min': { type: 'number', value: 'N', help: 'with --sleep: so many replicas stay awake at least', default: 1, min: 0, max: REPLICAS_MAX, integer: true },
   'power-cap': { type: 'number', value: 'W', help: 'limit of each device group; the gateway is not told', min: 1 },
@@ -43,8 +44,9 @@ export interface FleetChoice {
 
 /** Throws `UsageError` for what cannot be read or makes no sense. */
 export function readFleet(options: OptionValues<typeof FLEET_OPTIONS>): FleetChoice {
-  const awake = options.fleet === undefined ? uniform(options) : mixed(options.fleet, options);
-  const members = options.sleep === undefined ? awake : sleeping(awake, options.sleep);
+  const named = options.fleet === undefined ? uniform(options) : mixed(options.fleet, options);
+  const started = options['batch-tokens'] === undefined ? named : batchedBy(named, options['batch-tokens']);
+  const members = options.sleep === undefined ? started : sleeping(started, options.sleep);
   return {
     members,
     truthScale: { time: 1 + options['time-error'] / 100, power: 1 + options['power-error'] / 100 },
@@ -128,22 +130,34 @@ function profileOf(option: string, path: string): Profile {
   }
 }
 
-/** Members that share profiles still do. */
-function sleeping(members: FleetChoice['members'], text: string): FleetChoice['members'] {
-  if (text === 'profile') {
-    const silent = members.find(({ truth, belief }) => truth.sleep === undefined || belief.sleep === undefined);
-    if (silent !== undefined) throw new UsageError(`--sleep: got 'profile', and ${silent.truth.sleep === undefined ? silent.truth.name : silent.belief.name} does not say what sleeping costs; want POWERW:SLEEPMS:WAKEMS[:WAKEJ]`);
-    return members;
-  }
-  const sleep = parseSleepCosts('--sleep', text);
+/** All profiles changed alike; members that share one still do. */
+function changed(members: FleetChoice['members'], change: (profile: Profile) => Profile): FleetChoice['members'] {
   const known = new Map<Profile, Profile>();
-  const asleep = (profile: Profile): Profile => {
-    const made = known.get(profile) ?? withSleep(profile, sleep, '--sleep');
+  const changedOnce = (profile: Profile): Profile => {
+    const made = known.get(profile) ?? change(profile);
     known.set(profile, made);
     return made;
   };
-  const [first, ...others] = members.map(({ truth, belief }) => ({ truth: asleep(truth), belief: asleep(belief) }));
+  const [first, ...others] = members.map(({ truth, belief }) => ({ truth: changedOnce(truth), belief: changedOnce(belief) }));
   return [first as FleetMember, ...others];
+}
+
+function sleeping(members: FleetChoice['members'], text: string): FleetChoice['members'] {
+  if (text === 'profile') {
+    const silent = members.flatMap(({ truth, belief }) => [truth, belief]).find(({ sleep }) => sleep === undefined);
+    if (silent !== undefined) throw new UsageError(`--sleep: got 'profile', and ${silent.name} does not say what sleeping costs; want POWERW:SLEEPMS:WAKEMS[:WAKEJ]`);
+    return members;
+  }
+  const sleep = parseSleepCosts('--sleep', text);
+  return changed(members, (profile) => withSleep(profile, sleep, '--sleep'));
+}
+
+/** As if the engines had been started with another budget of tokens for a batch. */
+function batchedBy(members: FleetChoice['members'], maxBatchTokens: number): FleetChoice['members'] {
+  return changed(members, (profile) => {
+    if (maxBatchTokens < profile.serving.maxSequences) throw new UsageError(`--batch-tokens: got ${maxBatchTokens}, below the ${profile.serving.maxSequences} sequences of ${profile.name}: a step could not hold one token of each`);
+    return { ...profile, serving: { ...profile.serving, maxBatchTokens } };
+  });
 }
 
 function outliersOf(text: string): { share: number; latencyMs: number } {

@@ -1,6 +1,6 @@
 // `paceline frontier compose --as …`: several device groups as one whole, balanced so that nobody hurries to wait: stages of a pipeline, pools that prefill and
 // decode, unlike replicas that share a load.
-import type { Frontier } from '../frontier/frontier.ts';
+import { cheapestWithin, type Frontier } from '../frontier/frontier.ts';
 import { type LoadShares, type RatePoint, shareLoad } from '../frontier/load-sharing.ts';
 import type { OperatingPoint } from '../frontier/profile.ts';
 import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
@@ -20,20 +20,21 @@ const GROUPS_MAX = 64;
 /** Rates of the plot, from nothing to the most. */
 const PLOTTED_RATES = 100;
 
-/** One stage for each file, which has an equal part of the model's layers: its times and energies are that part of the profile's. */
-export function composePipeline(files: readonly string[], { promptTokens, microBatches }: { readonly promptTokens: number; readonly microBatches: number }, outputs: Outputs): number {
+/** One stage for each file, which has an equal part of the model's layers: its times and energies are that part of the profile's. Exit code 1 where nothing is in time. */
+export function composePipeline(files: readonly string[], { promptTokens, microBatches, withinMs }: { readonly promptTokens: number; readonly microBatches: number; readonly withinMs: number | null }, outputs: Outputs): number {
   const stages = groupsOf(files, 'pipeline', 'one for each stage');
   const part = 1 / stages.length;
   const ways = stages.map(({ model }) => candidatesFor(model, iterationsOf(model, 'prefill', { promptTokens, sequences: 1, contextTokens: 0 })).map(({ timeMs, energyJ, choice }) => ({ timeMs: timeMs * part, energyJ: energyJ * part, choice })));
   const whole: Frontier<readonly PointIndex[]> = pipeline(ways, { microBatches, idlePowerW: (stage) => parkedW((stages[stage] as ViewedProfile).model) });
   const settings = (choice: readonly PointIndex[]): string => choice.map((point, stage) => settingOf((stages[stage] as ViewedProfile).model, point)).join(' → ');
+  const answer = withinMs === null ? null : cheapestWithin(whole, withinMs);
   const title = `${microBatches} prompts of ${promptTokens} tokens through ${stages.length} stages`;
-  if (outputs.json) print({ as: 'pipeline', stages: stages.map(({ name }) => name), promptTokens, microBatches, points: whole.map(({ timeMs, energyJ, choice }) => ({ timeMs, energyJ, points: choice.map((point, stage) => (stages[stage] as ViewedProfile).model.points[point]?.id) })) });
-  else process.stdout.write(`${title}: ${stages.map(({ name }) => name).join(' → ')}\n${tableOf([['stage by stage', (row) => settings(row.choice)], ['time ms', (row) => digits(row.timeMs)], ['energy J', (row) => digits(row.energyJ)]], whole)}\n`);
+  if (outputs.json) print({ as: 'pipeline', stages: stages.map(({ name }) => name), promptTokens, microBatches, points: whole.map(({ timeMs, energyJ, choice }) => ({ timeMs, energyJ, points: choice.map((point, stage) => (stages[stage] as ViewedProfile).model.points[point]?.id) })), withinMs, answer: answer === null ? null : answer.kind === 'meets' ? { kind: 'meets', timeMs: answer.point.timeMs, energyJ: answer.point.energyJ } : { kind: 'infeasible', fastestMs: answer.fastest?.timeMs ?? null } });
+  else process.stdout.write(`${title}: ${stages.map(({ name }) => name).join(' → ')}\n${tableOf([['stage by stage', (row) => settings(row.choice)], ['time ms', (row) => digits(row.timeMs)], ['energy J', (row) => digits(row.energyJ)]], whole)}\n${answer === null ? '' : answer.kind === 'meets' ? `\nCheapest within ${withinMs} ms: ${settings(answer.point.choice)}, ${digits(answer.point.timeMs)} ms, ${digits(answer.point.energyJ)} J.\n` : `\nNothing within ${withinMs} ms: the fastest takes ${digits(answer.fastest?.timeMs ?? Number.NaN)} ms.\n`}`);
   const plot = (standalone: boolean): string =>
-    chart({ title, description: 'Energy against time of all micro-batches, fill, drain and waiting included', x: { label: 'time (ms)' }, y: { label: 'energy (J)' }, series: [{ name: 'frontier', shape: 'line-and-marks', points: whole.map(({ timeMs, energyJ }) => ({ x: timeMs, y: energyJ })) }], standalone });
+    chart({ title, description: 'Energy against time of all micro-batches, fill, drain and waiting included', x: { label: 'time (ms)' }, y: { label: 'energy (J)' }, series: [{ name: 'frontier', shape: 'line-and-marks', points: whole.map(({ timeMs, energyJ }) => ({ x: timeMs, y: energyJ })) }], references: withinMs === null ? [] : [{ axis: 'x', at: withinMs, label: `${withinMs} ms` }], standalone });
   write(outputs, { svg: () => plot(true), html: () => page({ title: 'Pipeline', lead: title, sections: [{ heading: stages.map(({ name }) => name).join(' → '), parts: [{ kind: 'figure', svg: plot(false) }, { kind: 'table', columns: ['stage by stage', 'time (ms)', 'energy (J)'], rows: whole.map(({ timeMs, energyJ, choice }) => [settings(choice), timeMs, energyJ]) }] }] }) });
-  return 0;
+  return answer?.kind === 'infeasible' ? 1 : 0;
 }
 
 export interface PoolLimits {

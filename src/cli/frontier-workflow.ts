@@ -1,5 +1,4 @@
 // `paceline frontier workflow`: what a deadline of a whole workflow costs, and how its slack is best spent. What is computed is `core/`.
-import { LineCounter, parseDocument } from 'yaml';
 import { callFrontier } from '../core/call-frontier.ts';
 import { createSlackAllotment, energyAt, lowerHull, type TradeOffPoint } from '../core/slack-allotment.ts';
 import { timingsOf, workflowFrontier } from '../core/workflow-frontier.ts';
@@ -7,9 +6,10 @@ import type { PerformanceModel } from '../frontier/performance-model.ts';
 import { chart } from '../plot/chart.ts';
 import { page, type Part } from '../plot/page.ts';
 import { tableOf } from '../simulator/format-table.ts';
-import { type DeclaredWorkflow, readWorkflow } from '../workflow-document.ts';
+import type { DeclaredWorkflow } from '../workflow-document.ts';
 import { UsageError } from './command.ts';
-import { digits, type Outputs, print, profileOf, read, write } from './frontier-files.ts';
+import { digits, type Outputs, print, profileOf, write } from './frontier-files.ts';
+import { loadWorkflow, sizedNodes } from './workflow-file.ts';
 
 export interface WorkflowOptions {
   /** `MODEL=PATH`, or one `PATH` for all. */
@@ -49,7 +49,7 @@ const ROWS_SHOWN_MAX = 24;
 
 /** Exit code 1 where the deadline cannot be met. */
 export function workflow(file: string, options: WorkflowOptions, outputs: Outputs): number {
-  const declared = load(file);
+  const declared = loadWorkflow(file);
   const frontiers = frontiersOf(declared, options);
   const { edges } = declared;
   const whole = workflowFrontier({ frontiers, edges });
@@ -128,33 +128,13 @@ function shownOf(rows: readonly Row[]): Row[] {
   return Array.from({ length: ROWS_SHOWN_MAX }, (_, index) => rows[Math.round((index * (rows.length - 1)) / (ROWS_SHOWN_MAX - 1))] as Row);
 }
 
-function load(file: string): DeclaredWorkflow {
-  const lines = new LineCounter();
-  // JSON is YAML. No aliases: a few of them can stand for a gigabyte.
-  const document = parseDocument(read(file), { lineCounter: lines, prettyErrors: true, uniqueKeys: true });
-  const [error] = document.errors;
-  if (error !== undefined) throw new UsageError(`${file}: is neither YAML nor JSON: ${error.message.split('\n')[0]}`);
-  let value: unknown;
-  try {
-    value = document.toJS({ maxAliasCount: 0 });
-  } catch (cause) {
-    throw new UsageError(`${file}: ${cause instanceof Error ? cause.message : String(cause)}`);
-  }
-  const reading = readWorkflow(value);
-  if (reading.kind === 'refused') throw new UsageError(reading.problems.map((problem) => `${file}: ${problem}`).join('\n'));
-  return reading.workflow;
-}
-
 function frontiersOf({ nodes }: DeclaredWorkflow, { profiles, company, like }: WorkflowOptions): TradeOffPoint[][] {
   const models = modelsOf(profiles);
-  const sizes = like === undefined ? null : sizesOf(like);
-  return nodes.map((node, place) => {
+  return sizedNodes(nodes, like).map((node, place) => {
     if (node.kind === 'tool') return [{ timeMs: node.timeMs, energyJ: 0 }];
     const model = models.get(node.model) ?? models.get(ALL_MODELS);
     if (model === undefined) throw new UsageError(`nodes[${place}] ${node.stage}: got model '${node.model}', and ${models.size === 0 ? 'no profile' : `profiles of ${[...models.keys()].join(', ')} only`}; give --profile ${node.model}=PATH`);
-    const [promptTokens, outputTokens] = [node.promptTokens ?? sizes?.promptTokens, node.outputTokens ?? sizes?.outputTokens];
-    if (promptTokens === undefined || outputTokens === undefined) throw new UsageError(`nodes[${place}] ${node.stage}: says no ${promptTokens === undefined ? 'promptTokens' : 'outputTokens'}; give them, or --like PROMPT:OUTPUT for all calls that say none`);
-    return callFrontier(model, { promptTokens, outputTokens, company });
+    return callFrontier(model, { ...node, company });
   });
 }
 
@@ -172,10 +152,4 @@ function modelsOf(profiles: readonly string[]): Map<string, PerformanceModel> {
     models.set(model, profileOf(path).model);
   }
   return models;
-}
-
-function sizesOf(like: string): { readonly promptTokens: number; readonly outputTokens: number } {
-  const [, promptTokens, outputTokens] = /^(\d{1,8}):(\d{1,8})$/.exec(like) ?? [];
-  if (promptTokens === undefined) throw new UsageError(`--like: got '${like}', want PROMPT:OUTPUT in tokens, such as 1200:300`);
-  return { promptTokens: Number(promptTokens), outputTokens: Number(outputTokens) };
 }

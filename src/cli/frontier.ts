@@ -16,10 +16,11 @@ import { loadProfile, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { defineCommand, UsageError } from './command.ts';
 import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
+import { fleet } from './frontier-fleet.ts';
 import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
 import { workflow } from './frontier-workflow.ts';
 
-const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'validate', 'convert'] as const;
+const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'fleet', 'validate', 'convert'] as const;
 
 export const command = defineCommand({
   name: 'frontier',
@@ -29,12 +30,12 @@ export const command = defineCommand({
     'prompt-tokens': { type: 'number', value: 'N', help: 'of the prompt that is prefilled', default: 1024, min: 1, max: 10_000_000, integer: true },
     sequences: { type: 'number', value: 'N', help: 'that get a token in a decode step', default: 16, min: 1, max: 100_000, integer: true },
     context: { type: 'number', value: 'N', help: 'tokens of context of each of them', default: 1024, min: 0, max: 10_000_000, integer: true },
-    'output-tokens': { type: 'number', value: 'N', help: 'compose: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
+    'output-tokens': { type: 'number', value: 'N', help: 'compose, fleet: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
     as: { type: 'text', value: 'HOW', help: 'compose: a prompt and then its answer; stages of a pipeline, one file each; a pool that prefills and one that decodes; replicas that share a load', oneOf: ['sequence', 'pipeline', 'pools', 'replicas'], default: 'sequence' },
     'micro-batches': { type: 'number', value: 'N', help: 'compose --as pipeline: prompts that go through all stages', default: 8, min: 1, max: 100_000, integer: true },
-    rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas: requests a second', default: 1, min: 0, max: 1_000_000 },
-    'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools: mean time to the first token, at most', default: 500, min: 0.001 },
-    'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas: mean time from one token to the next, at most', default: 50, min: 0.001 },
+    rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas; fleet: requests a second', default: 1, min: 0, max: 1_000_000 },
+    'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools; fleet: mean time to the first token, at most', default: 500, min: 0.001 },
+    'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas; fleet: mean time from one token to the next, at most', default: 50, min: 0.001 },
     prefill: { type: 'number', value: 'P', help: 'compose --as pools: replicas that prefill', default: 1, min: 1, max: 64, integer: true },
     decode: { type: 'number', value: 'D', help: 'compose --as pools: replicas that decode', default: 1, min: 1, max: 64, integer: true },
     each: { type: 'number', value: 'N', help: 'compose --as replicas: of each file', default: 1, min: 1, max: 64, integer: true },
@@ -44,6 +45,10 @@ export const command = defineCommand({
     company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
     like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
     'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
+    devices: { type: 'number', value: 'N', help: 'fleet: devices that there are', default: 8, min: 1, max: 4096, integer: true },
+    peak: { type: 'number', value: 'X', help: 'fleet: has room for so many times the rate', default: 1.3, min: 1, max: 100 },
+    'batch-tokens': { type: 'text', value: 'LIST', help: "fleet: chunk sizes to look at beside the profiles' own, separated by commas" },
+    sleep: { type: 'text', value: 'COSTS', help: 'fleet: servers may sleep, POWERW:SLEEPMS:WAKEMS of each' },
     from: { type: 'text', value: 'FORMAT', help: 'convert: what the file is', oneOf: Object.keys(SOURCE_FORMATS) },
     source: { type: 'text', value: 'TEXT', help: 'convert: where the table is from; kept as provenance' },
     licence: { type: 'text', value: 'TEXT', help: 'convert: its licence, e.g. Apache-2.0' },
@@ -58,6 +63,7 @@ export const command = defineCommand({
     'paceline frontier compose config/profiles/llama-3.1-8b.h200.json --prompt-tokens 2000 --output-tokens 300 --within-ms 4000',
     'paceline frontier compose config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json --as replicas --rate 3',
     'paceline frontier workflow config/workflows/research.yaml --profile config/profiles/llama-3.1-8b.h200.json --html workflow.html',
+    'paceline frontier fleet config/profiles/llama-3.1-70b.h100-tp2.json config/profiles/llama-3.1-70b.h100-tp4.json --devices 8 --rate 4',
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
   ],
@@ -75,6 +81,8 @@ export const command = defineCommand({
         return composed(files, work, options, outputs);
       case 'workflow':
         return workflow(oneOf(files, 'workflow'), { profiles: options.profile, company: options.company, like: options.like, deadlineMs: options['deadline-ms'] }, outputs);
+      case 'fleet':
+        return fleet(files, { devices: options.devices, ratePerS: options.rate, peak: options.peak, promptTokens: work.promptTokens, outputTokens: options['output-tokens'], ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'], batchTokens: options['batch-tokens'], sleep: options.sleep }, options.json);
       case 'validate':
         return validate(files, options.json);
       default:
@@ -101,15 +109,17 @@ interface ComposeOptions {
 function composed(files: readonly string[], work: ViewedWork, options: ComposeOptions, outputs: Outputs): number {
   const request = { promptTokens: work.promptTokens, outputTokens: options['output-tokens'] };
   const limits = { ratePerS: options.rate, ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'] };
+  const withinMs = options['within-ms'] ?? null;
+  if (withinMs !== null && (options.as === 'pools' || options.as === 'replicas')) throw new UsageError(`frontier compose --as ${options.as}: got --within-ms, and its limits are --ttft-ms and --tpot-ms`);
   switch (options.as) {
     case 'pipeline':
-      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'] }, outputs);
+      return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'], withinMs }, outputs);
     case 'pools':
       return composePools(files, request, { ...limits, prefill: options.prefill, decode: options.decode }, outputs);
     case 'replicas':
       return composeReplicas(files, request, { ...limits, each: options.each }, outputs);
     default:
-      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs: options['within-ms'] ?? null }, outputs);
+      return compose(oneOf(files, 'compose'), work, { outputTokens: options['output-tokens'], withinMs }, outputs);
   }
 }
 

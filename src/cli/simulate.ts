@@ -18,6 +18,7 @@ import { BEST_EFFORT, drawClasses, mixClasses, scaleSlos, type SloClass } from '
 import { WorkloadError } from '../workload/workload-error.ts';
 import { UsageError, defineCommand } from './command.ts';
 import { FLEET_OPTIONS, type FleetChoice, readFleet } from './fleet-options.ts';
+import { formatWorkflowRuns, playWorkflows } from './simulate-workflows.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
 const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
@@ -41,6 +42,9 @@ export const command = defineCommand({
     'batch-cap': { type: 'text', value: 'HOW', help: "paceline's cap on the requests on a replica: 'plan' it from the profile, or 'learn' it from energy and deadlines; default: --concurrency alone", oneOf: ['plan', 'learn'] },
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
     prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
+    workflow: { type: 'text', value: 'FILE', help: 'instead of requests: runs of the workflow in this file (as of paceline frontier workflow), each due after its deadlineMs' },
+    'workflow-rate': { type: 'number', value: 'R', help: 'workflow: runs per second', default: 0.1, min: 0.000_01, max: 10_000 },
+    'workflow-spread': { type: 'number', value: 'CV', help: 'workflow: coefficient of variation of what its answers and tools take about what the file says', default: 0.4, min: 0, max: 3 },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
     json: { type: 'flag', help: 'print the runs as a JSON list and nothing else on stdout' },
   },
@@ -51,9 +55,11 @@ export const command = defineCommand({
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
     'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
+    'paceline simulate --workflow config/workflows/research.yaml --workflow-rate 0.5 --duration 600 --truth config/profiles/llama-3.1-8b.h200.json',
     'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
   ],
   run: async (options) => {
+    if (options.workflow !== undefined) return answerWorkflow(options.workflow, options);
     const read = await readWorkload('simulate', options);
     const fleet = readFleet(options);
     const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
@@ -112,6 +118,21 @@ export const command = defineCommand({
     return 0;
   },
 });
+
+/** Of a workload of requests, which there is none of. */
+const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'max-requests', 'slo', 'mix', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep'] as const;
+const WORKFLOW_DURATION_S = 600;
+
+function answerWorkflow(
+  file: string,
+  options: { readonly [Name in (typeof OF_REQUESTS)[number]]?: unknown } & { readonly duration?: number | undefined; readonly 'workflow-rate': number; readonly 'workflow-spread': number; readonly 'slo-scale': number; readonly seed: number; readonly target: number; readonly json: boolean } & Parameters<typeof readFleet>[0],
+): number {
+  const stray = OF_REQUESTS.find((name) => options[name] !== undefined);
+  if (stray !== undefined) throw new UsageError(`--${stray}: is of requests; --workflow plays runs of a workflow instead, leave one of the two out`);
+  const { heading, runs } = playWorkflows({ file, ratePerS: options['workflow-rate'], durationS: options.duration ?? WORKFLOW_DURATION_S, spread: options['workflow-spread'], deadlineScale: options['slo-scale'], seed: options.seed, attainmentTarget: options.target }, readFleet(options));
+  process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${heading}\n\n${formatWorkflowRuns(runs)}\n`);
+  return 0;
+}
 
 /** The file's first instant is the beginning of virtual time. Throws `UsageError`. */
 function pricesIn(path: string): readonly EnergyPrice[] {

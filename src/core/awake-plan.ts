@@ -1,6 +1,6 @@
 // How many replicas should be awake, and of which kind? As many as what may come needs, and of those choices the one at which what is
 // expected is served at the least power. Tensor-parallel degree, generation and batch cap are what tells one kind from another.
-import type { PerformanceModel } from '../frontier/performance-model.ts';
+import type { PerformanceModel, PointIndex } from '../frontier/performance-model.ts';
 import type { PointScale, Pricing } from './corrections.ts';
 import { type LoadShape, type PointRate, pointRate } from './point-rate.ts';
 import { parkedPowerW } from './work-energy.ts';
@@ -32,6 +32,8 @@ export interface AwakePlan {
   readonly awake: readonly number[];
   /** By kind, what of the arrivals each one that is awake should serve, per millisecond. */
   readonly perMsEach: readonly number[];
+  /** By kind, where those that are awake run; `null`: none of them serves anything. */
+  readonly points: readonly (PointIndex | null)[];
   /** Expected, of all of them, asleep ones included. */
   readonly powerW: number;
   /** False where not even all of them have room for what may come: all are awake then. */
@@ -63,14 +65,16 @@ export function planAwake(kinds: readonly ReplicaKind[], load: AwakeLoad, awakeM
     const powerW = split.powerW + asleepW;
     if (best !== null && powerW >= best.powerW) continue;
     const perMsEach = awake.map((count, index) => (count === 0 ? 0 : ((split.parts[index] as number) * load.arrivalsPerMs) / LOAD_PARTS / count));
-    best = { awake, perMsEach, powerW, sustains: true };
+    best = { awake, perMsEach, points: perMsEach.map((perMs, kind) => (servings[kind] as Serving).cheapestAt(perMs).point), powerW, sustains: true };
   }
-  return best ?? { awake: kinds.map(({ replicas }) => replicas), perMsEach: kinds.map(() => 0), powerW: Number.POSITIVE_INFINITY, sustains: false };
+  return best ?? { awake: kinds.map(({ replicas }) => replicas), perMsEach: kinds.map(() => 0), points: kinds.map(() => null), powerW: Number.POSITIVE_INFINITY, sustains: false };
 }
 
 interface Serving {
   /** Of one replica at its fastest point. */
   readonly mostPerMs: number;
+  /** Of one replica that serves so much; `Infinity`: it cannot. */
+  cheapestAt(perMs: number): { readonly powerW: number; readonly point: PointIndex | null };
   /** Of so many of the kind that serve so many parts of the load together; `Infinity`: they cannot. */
   powerW(awake: number, parts: number): number;
 }
@@ -79,21 +83,25 @@ function servingOf({ model, timeScale, priced, sequencesMax }: ReplicaKind, load
   const parkedW = parkedPowerW(priced);
   const rates = model.points.map((_, point) => pointRate(model, point, load, { timeScale, priced, parkedW }, sequencesMax));
   const known = new Map<number, number>();
-  function eachW(perMs: number): number {
-    if (perMs <= 0) return parkedW;
-    let leastW = Number.POSITIVE_INFINITY;
-    for (const rate of rates) if (holds(rate, perMs, load)) leastW = Math.min(leastW, parkedW + 1000 * perMs * rate.excessJ(perMs));
-    return leastW;
+  function cheapestAt(perMs: number): { readonly powerW: number; readonly point: PointIndex | null } {
+    if (perMs <= 0) return { powerW: parkedW, point: null };
+    let best: { readonly powerW: number; readonly point: PointIndex | null } = { powerW: Number.POSITIVE_INFINITY, point: null };
+    for (const [point, rate] of rates.entries()) {
+      const powerW = holds(rate, perMs, load) ? parkedW + 1000 * perMs * rate.excessJ(perMs) : Number.POSITIVE_INFINITY;
+      if (powerW < best.powerW) best = { powerW, point };
+    }
+    return best;
   }
   const fastest = rates[model.fastest] as PointRate;
   return {
     mostPerMs: Math.max(0, fastest.mostPerMs),
+    cheapestAt,
     powerW(awake, parts) {
       if (awake === 0) return parts === 0 ? 0 : Number.POSITIVE_INFINITY;
       const key = awake * (LOAD_PARTS + 1) + parts;
       const cached = known.get(key);
       if (cached !== undefined) return cached;
-      const powerW = awake * eachW((parts * load.arrivalsPerMs) / LOAD_PARTS / awake);
+      const powerW = awake * cheapestAt((parts * load.arrivalsPerMs) / LOAD_PARTS / awake).powerW;
       known.set(key, powerW);
       return powerW;
     },

@@ -156,22 +156,33 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     return Math.max(0, fromMs + (part.frontier[0]?.timeMs ?? 0) - nowMs);
   }
 
-  /** Of what is left at its fastest: when all of it has ended, from now on, and the variance along the path that takes longest. */
-  function longestLeft(nowMs: number): { readonly ms: number; readonly variance: number } {
+  /**
+   * Of what is left at its fastest: how long the longest path takes by expected times, and when all of it has ended as a random time: sums of what
+   * is in series, and of what is side by side the larger, as if independent.
+   */
+  function longestLeft(nowMs: number): { readonly ms: number; readonly end: RandomTime } {
     const endsMs = new Float64Array(nodes.length);
-    const variances = new Float64Array(nodes.length);
-    let longest = { ms: 0, variance: 0 };
+    const ends: RandomTime[] = [];
+    let ms = 0;
+    let end = AT_ONCE;
     for (const place of graph.order) {
       const { part, state, leftShare, spreadMs } = nodes[place] as Node;
+      ends[place] = AT_ONCE;
       if (state === 'ended') continue;
-      let before = { ms: 0, variance: 0 };
-      for (const need of graph.needs[place] as number[]) if ((endsMs[need] as number) > before.ms) before = { ms: endsMs[need] as number, variance: variances[need] as number };
+      let startMs = 0;
+      let start = AT_ONCE;
+      for (const need of graph.needs[place] as number[]) {
+        startMs = Math.max(startMs, endsMs[need] as number);
+        start = largerOf(start, ends[need] as RandomTime);
+      }
       const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestOf(part);
-      endsMs[place] = before.ms + ownMs;
-      variances[place] = before.variance + spreadMs ** 2;
-      if ((endsMs[place] as number) > longest.ms) longest = { ms: endsMs[place] as number, variance: variances[place] as number };
+      endsMs[place] = startMs + ownMs;
+      const own = { meanMs: start.meanMs + ownMs, variance: start.variance + spreadMs ** 2 };
+      ends[place] = own;
+      ms = Math.max(ms, endsMs[place] as number);
+      if ((graph.neededBy[place] as number[]).length === 0) end = largerOf(end, own);
     }
-    return longest;
+    return { ms, end };
   }
 
   return {
@@ -227,7 +238,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       const inTimeMs = deadlineAtMs - nowMs;
       verdict = left.ms <= inTimeMs ? 'meets' : left.ms * LUCKY_SHARE <= inTimeMs ? 'late' : 'lost';
       // Where there is no room for the reserve, all that there is is used up: everything at its fastest.
-      const plannedMs = Math.max(left.ms + ROUNDING_MS, Math.min(inTimeMs, inTimeMs - caution * Math.sqrt(left.variance)));
+      const reserveMs = left.end.meanMs - left.ms + caution * Math.sqrt(left.end.variance);
+      const plannedMs = Math.max(left.ms + ROUNDING_MS, inTimeMs - reserveMs);
       slack.setDeadline(fromMs + plannedMs);
       const solved = slack.solve();
       assert(solved.kind === 'meets', 'the longest path at its fastest is a deadline that can be met');
@@ -258,6 +270,36 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     fastestLeftMs: () => fastestLeftMs,
     energyJ: () => energyJ,
   };
+}
+
+/** By its mean and variance; taken for normal. */
+interface RandomTime {
+  readonly meanMs: number;
+  readonly variance: number;
+}
+
+const AT_ONCE: RandomTime = { meanMs: 0, variance: 0 };
+
+/** The larger of two, neither below 0, as if independent (Clark, The greatest of a finite set of random variables, Operations Research 9, 1961). */
+function largerOf(a: RandomTime, b: RandomTime): RandomTime {
+  if (a === AT_ONCE || b === AT_ONCE) return a === AT_ONCE ? b : a;
+  const spread = Math.sqrt(a.variance + b.variance);
+  const apart = a.meanMs - b.meanMs;
+  if (Math.abs(apart) >= SURE_DEVIATIONS * spread) return apart >= 0 ? a : b;
+  const deviations = apart / spread;
+  const density = Math.exp(-(deviations ** 2) / 2) / Math.sqrt(2 * Math.PI);
+  const share = normalShare(deviations);
+  const meanMs = a.meanMs * share + b.meanMs * (1 - share) + spread * density;
+  const square = (a.meanMs ** 2 + a.variance) * share + (b.meanMs ** 2 + b.variance) * (1 - share) + (a.meanMs + b.meanMs) * spread * density;
+  return { meanMs, variance: Math.max(0, square - meanMs ** 2) };
+}
+
+/** So far apart the later one is later for certain. */
+const SURE_DEVIATIONS = 4;
+
+/** Below so many deviations; logistic, within a hundredth of the normal distribution. */
+function normalShare(deviations: number): number {
+  return 1 / (1 + Math.exp(-1.702 * deviations));
 }
 
 /** So that a part that takes no time has shares, too; and what rounding may add up to. */

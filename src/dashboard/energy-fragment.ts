@@ -12,7 +12,16 @@ import { energyText, instantText, shareText } from './words.ts';
 export const TENANTS_MAX = 20;
 const POINTS_MAX = 200;
 
-export function powerFragment({ remembered: { power }, atUnixMs }: DashboardView): string {
+export function powerFragment(view: DashboardView): string {
+  return `${drawnFigure(view)}${budgetsTable(view)}`;
+}
+
+function budgetsTable({ snapshot: { budgets = [] } }: DashboardView): string {
+  if (budgets.length === 0) return '';
+  return tableHtml({ columns: ['power budget', 'may draw (W)', 'allotted (W)', 'draws (W)'], rows: budgets.map(({ name, watts, allottedW, drawnW }): Cell[] => [name, watts, allottedW, drawnW ?? 'not metered']) });
+}
+
+function drawnFigure({ remembered: { power }, atUnixMs }: DashboardView): string {
   const known = power.filter(({ powerW }) => powerW !== null);
   if (known.length < 2) return '<p class="none">Power has not been metered for long enough to be drawn; without an agent or another meter it is not known.</p>';
   const points = thinned(power.map(({ atUnixMs: at, powerW }) => ({ x: (at - atUnixMs) / 60_000, y: powerW ?? Number.NaN })), POINTS_MAX);

@@ -79,8 +79,9 @@ function whyText({ why }: ClockGroupStatus, state: Replica['state']): string {
 }
 
 /** The word says it; colour only repeats it. */
-function chip({ state, breaker }: Replica): string {
-  const [kind, text] = state !== 'up' ? [state === 'down' ? 'bad' : 'warn', state] : breaker === 'closed' ? ['good', 'up'] : ['warn', `breaker ${breaker}`];
+function chip({ state, breaker, rest = 'awake' }: Replica): string {
+  const serving = breaker === 'closed' ? (['good', rest === 'awake' ? 'up' : rest.replace('-', ' ')] as const) : (['warn', `breaker ${breaker}`] as const);
+  const [kind, text] = state !== 'up' ? [state === 'down' ? 'bad' : 'warn', state] : serving;
   return `<span class="chip ${kind}">${text}</span>`;
 }
 

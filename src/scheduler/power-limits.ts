@@ -246,8 +246,8 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
       const { belief } = replica.spec;
       const groupW = limitW / replica.groups.length;
       const model = modelUnder(belief, groupW);
-      // Devices that were never heard to take a limit are kept within it by their clock alone, whatever comes.
-      if (group.limitHeldW === undefined) {
+      // Devices that are not heard to be held to a limit are kept within it by their clock alone, whatever comes.
+      if (group.limitHeldW === undefined || group.limitHeldW === null) {
         const { pointsW } = rangeOf(replica);
         return belief.bySlowness.findLast((candidate) => (pointsW[candidate] as number) <= groupW && (belief.speedRank[candidate] as number) >= (belief.speedRank[point] as number)) ?? (belief.bySlowness[0] as PointIndex);
       }

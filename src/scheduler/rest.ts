@@ -52,6 +52,9 @@ const PATIENCE = { times: 3, moreMs: 5_000 };
 /** Other replicas than those that are awake, and enough, are taken only where that spares so much of the power, and for long enough to have paid. */
 const BETTER_SHARE = 0.95;
 
+/** Nobody is let go where sleep itself would spare less of the power than this: routing fills some replicas and parks the others without being told. */
+const SPARED_SHARE_MIN = 0.01;
+
 export function isAwake({ rest }: Pick<Replica, 'rest'>): boolean {
   return rest === null || rest.kind === 'awake';
 }
@@ -102,7 +105,10 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
   function wantedOf(key: string, pool: readonly Replica[], kinds: readonly Kind[], nowMs: number): readonly number[] {
     const load = fleet.loadOf((pool[0] as Replica).spec.models, Math.max(...pool.map(({ spec }) => spec.sleep?.wakeMs ?? 0)), nowMs);
     const all = planAwake(kinds, load, awakeMin);
-    const present = planAwake(kinds.map((kind) => ({ ...kind, replicas: kind.members.filter(isPresent).length })), load, awakeMin);
+    const there = kinds.map(({ members }) => members.filter(isPresent).length);
+    const ofThose = planAwake(kinds.map((kind, index) => ({ ...kind, replicas: there[index] as number })), load, awakeMin);
+    const sparedW = kinds.reduce((sum, { priced, sleepPowerW }, index) => sum + ((there[index] as number) - (ofThose.awake[index] as number)) * Math.max(0, parkedPowerW(priced) - sleepPowerW), 0);
+    const present = sparedW < SPARED_SHARE_MIN * ofThose.powerW ? { ...ofThose, awake: there } : ofThose;
     const enough = present.sustains && present.awake.reduce((sum, count) => sum + count, 0) >= awakeMin;
     if (!enough) {
       betterSince.delete(key);

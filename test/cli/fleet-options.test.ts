@@ -15,7 +15,7 @@ const [fast, slow] = (['fast', 'slow'] as const).map((name) => {
   return path;
 }) as [string, string];
 
-const NONE = { replicas: undefined, truth: undefined, belief: undefined, fleet: undefined, 'time-error': 0, 'power-error': 0, noise: 0, 'switch-outliers': undefined, 'power-cap': undefined, sleep: undefined, 'awake-min': 1 };
+const NONE = { replicas: undefined, truth: undefined, belief: undefined, fleet: undefined, 'time-error': 0, 'power-error': 0, noise: 0, 'switch-outliers': undefined, 'power-cap': undefined, sleep: undefined, 'awake-min': 1, 'batch-tokens': undefined };
 
 function names(fleet: string): string[] {
   return readFleet({ ...NONE, fleet }).members.map(({ truth, belief }) => `${truth.name} believed ${belief.name}`);
@@ -73,4 +73,10 @@ test.each([
   { sleep: 'profile', says: /does not say what sleeping costs/ },
 ])('a sleep that makes no sense is refused: $sleep', ({ sleep, says }) => {
   expect(() => readFleet({ ...NONE, fleet: fast, sleep })).toThrow(says);
+});
+
+test('a chunk size is that of all servers, and holds a token of each sequence', () => {
+  const { members } = readFleet({ ...NONE, fleet: `2x${fast}`, 'batch-tokens': 512 });
+  expect(members.map(({ truth, belief }) => [truth.serving.maxBatchTokens, belief.serving.maxBatchTokens])).toEqual([[512, 512], [512, 512]]);
+  expect(() => readFleet({ ...NONE, fleet: fast, 'batch-tokens': 100 })).toThrow(/--batch-tokens: got 100, below the 256 sequences/);
 });

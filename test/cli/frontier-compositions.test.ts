@@ -42,6 +42,15 @@ test('of a pipeline of unlike stages the faster one is slowed to the slower', as
   expect(readFileSync(html, 'utf8')).toMatch(/^<!doctype html>.*stage by stage/s);
 });
 
+test('of a pipeline the cheapest way in time is named, and it fails where there is none', async () => {
+  const within = await run(TP4, TP8, '--as', 'pipeline', '--within-ms', '400');
+  expect(within.code).toBe(0);
+  expect(within.text).toMatch(/Cheapest within 400 ms: \d+ MHz → \d+ MHz, 3\d\d\.\d ms, \d+ J\./);
+  const short = await run(TP4, TP8, '--as', 'pipeline', '--within-ms', '10');
+  expect(short.code).toBe(1);
+  expect(short.text).toMatch(/Nothing within 10 ms: the fastest takes [\d.]+ ms\./);
+});
+
 test('pools keep their limits and serve all of the load, each at its cheapest', async () => {
   const svg = join(directory, 'p.svg');
   const argv = [H200, '--as', 'pools', '--rate', '20', '--prefill', '2', '--decode', '3', '--prompt-tokens', '1500', '--ttft-ms', '200', '--tpot-ms', '20'];
@@ -76,6 +85,7 @@ test.each([
   [[...Array.from({ length: 3 }, () => H200), '--as', 'replicas', '--each', '60'], /--as replicas: got 180 replicas, at most 64/],
   [[...Array.from({ length: 65 }, () => H200), '--as', 'pipeline'], /got 65 files, .*at most 64/],
   [[H200, TP4], /compose: got 2 files, want one/],
+  [[H200, '--as', 'pools', '--within-ms', '5'], /--as pools: got --within-ms, and its limits are --ttft-ms and --tpot-ms/],
   [[H200, '--as', 'ring'], /--as: got 'ring', allowed: sequence, pipeline, pools, replicas/],
   [[H200, '--as', 'pools', '--rate', '-1'], /--rate: got '-1'|argument/],
   [[H200, '--as', 'pipeline', '--micro-batches', '0'], /--micro-batches: got '0'/],

@@ -104,3 +104,23 @@ test('a plot was written over the profile that it was made of', async () => {
   await expect(run('compare', H200, own, '--svg', join(directory, '.', 'own.json'))).rejects.toThrow(UsageError);
   expect(readFileSync(own, 'utf8')).toBe(profile);
 });
+
+test('fleet names the cheapest servers for a load, sleeping and chunked where that is asked', async () => {
+  const asked = ['fleet', TP4, TP8, '--devices', '8', '--rate', '4', '--prompt-tokens', '1000', '--output-tokens', '100', '--ttft-ms', '1500', '--tpot-ms', '50'];
+  const { text } = await run(...asked);
+  expect(text).toMatch(/cheapest first:\n\npower W .*\n\d+ .* 4 +1 x llama-3.1-70b.h100-tp4 +1 +855/);
+  const { text: json } = await run(...asked, '--sleep', '200:2000:5000', '--batch-tokens', '512,1024', '--json');
+  const { fleets, looked } = JSON.parse(json) as { looked: number; fleets: { powerW: number; parts: { name: string; awake: number; replicas: number }[] }[] };
+  expect(looked).toBeGreaterThan(fleets.length);
+  expect(fleets.some(({ parts }) => parts.some(({ awake, replicas }) => awake < replicas))).toBe(true);
+  expect((await run('fleet', TP4, '--devices', '2', '--rate', '1')).text).toContain('none of 0 fleets serves that');
+});
+
+test.each([
+  { argv: ['fleet'], says: /want at least one profile/ },
+  { argv: ['fleet', TP4, '--batch-tokens', 'many'], says: /--batch-tokens: got 'many'/ },
+  { argv: ['fleet', TP4, '--sleep', '9000:1:1'], says: /--sleep: .*above the .* W that the group idles at/ },
+  { argv: ['fleet', TP4, TP4, TP4, TP4, TP8, TP8, '--devices', '400'], says: /at most 20000 are looked at/ },
+])('fleet says what is wrong: $argv', async ({ argv, says }) => {
+  await expect(run(...argv)).rejects.toThrow(says);
+});

@@ -41,6 +41,20 @@ describe('what the counters say of a replica', () => {
     expect(ledger.snapshot(1_000)).toMatchObject({ source: 'metered', meterJ: 300, idle: { meteredJ: 300, modelledJ: 0 }, requests: { meteredJ: 0, modelledJ: 0 }, othersJ: 0 });
   });
 
+  test('is idling while its server sleeps, and tells nothing of what it idles at awake', () => {
+    const ledger = ledgerOf();
+    ledger.metered(null, reading(0), 0);
+    ledger.rests(40, 0);
+    let window = ledger.metered(null, reading(40), 1_000).window;
+    window = ledger.metered(null, reading(80), 2_000).window;
+    expect(window).toMatchObject({ steady: false, idlePowerW: null });
+    ledger.rests(null, 2_500);
+    ledger.metered(null, reading(300), 3_000);
+    expect(ledger.metered(null, reading(600), 4_000).window?.idlePowerW).toBeCloseTo(300, 6);
+    expect(ledger.snapshot(4_000)).toMatchObject({ meterJ: 600, idle: { meteredJ: 600 } });
+    expect(balance(ledger, 4_000)).toBeCloseTo(0, 9);
+  });
+
   test('is all of the only job that was there', () => {
     const ledger = ledgerOf();
     ledger.metered(null, reading(0), 0);

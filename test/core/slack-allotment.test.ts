@@ -17,6 +17,14 @@ const smallGraph = fc.integer({ min: 1, max: 5 }).chain((nodes) =>
   }),
 );
 
+const largeGraph = fc.integer({ min: 20, max: 200 }).chain((nodes) =>
+  fc.record({
+    frontiers: fc.array(fc.array(fc.record({ timeMs: fc.double({ min: 1, max: 500, noNaN: true }), energyJ: fc.double({ min: 0.1, max: 900, noNaN: true }) }), { minLength: 1, maxLength: 12 }), { minLength: nodes, maxLength: nodes }),
+    edges: fc.array(fc.tuple(fc.integer({ min: 0, max: nodes - 1 }), fc.integer({ min: 1, max: 12 })), { minLength: nodes, maxLength: 3 * nodes }).map((pairs) => pairs.flatMap(([from, by]): [number, number][] => (from + by < nodes ? [[from, from + by]] : []))),
+    share: fc.double({ min: 0, max: 1, noNaN: true }),
+  }),
+);
+
 function makespan(order: readonly number[], edges: Edges, timesMs: readonly number[]): number {
   const endsAtMs = timesMs.map(() => 0);
   for (const node of order) {
@@ -130,6 +138,44 @@ test('with a share of some nodes left the optimum is that of a new problem with 
   );
 }, 120_000);
 
+test('as a workflow goes on, early and late, every solution from the last one is that of a new problem that is told the same', () => {
+  const played = largeGraph.chain((graph) => fc.tuple(fc.constant(graph), fc.array(fc.double({ min: 0.5, max: 1.4, noNaN: true }), { minLength: graph.frontiers.length, maxLength: graph.frontiers.length })));
+  fc.assert(
+    fc.property(played, ([{ frontiers, edges, share }, luck]) => {
+      const order = topologicalOrder(frontiers.length, edges);
+      const hulls = frontiers.map(lowerHull);
+      const [fastestMs, slowestMs] = [makespan(order, edges, hulls.map((hull) => hull[0]?.timeMs ?? 0)), makespan(order, edges, hulls.map((hull) => hull.at(-1)?.timeMs ?? 0))];
+      const deadlineMs = fastestMs + share * (slowestMs - fastestMs) + 1e-3;
+      const warm = createSlackAllotment({ frontiers, edges, deadlineMs });
+      const told: ((graph: typeof warm) => void)[] = [];
+      const tell = (change: (graph: typeof warm) => void): void => {
+        told.push(change);
+        change(warm);
+      };
+      for (const [index, node] of order.entries()) {
+        const solved = warm.solve();
+        if (solved.kind === 'infeasible') {
+          tell((graph) => graph.setDeadline(solved.fastestMs * 1.02));
+          continue;
+        }
+        const { startAtMs, timeMs } = solved.nodes[node] as (typeof solved.nodes)[number];
+        const atMs = startAtMs + timeMs * (luck[index] as number);
+        if (index % 3 === 0) tell((graph) => graph.remains(node, startAtMs + 0.4 * timeMs, 0.6 * (luck[index] as number)));
+        else tell((graph) => graph.endedAt(node, atMs));
+        if (index % 7 === 0) tell((graph) => graph.startsAt(order.at(-1) as number, atMs));
+        if (index % 10 !== 0) continue;
+        const anew = createSlackAllotment({ frontiers, edges, deadlineMs });
+        for (const change of told) change(anew);
+        const [fromLast, fromNew] = [warm.solve(), anew.solve()];
+        expect(fromLast.kind).toBe(fromNew.kind);
+        if (fromLast.kind === 'meets' && fromNew.kind === 'meets') expect(fromLast.energyJ / Math.max(1, fromNew.energyJ)).toBeCloseTo(fromNew.energyJ / Math.max(1, fromNew.energyJ), 6);
+        if (fromLast.kind === 'infeasible' && fromNew.kind === 'infeasible') expect(fromLast.fastestMs).toBeCloseTo(fromNew.fastestMs, 6);
+      }
+    }),
+    { numRuns: 40, seed: 16 },
+  );
+}, 120_000);
+
 test('the price of the deadline lies between what a little more of it saves and what a little less costs', () => {
   fc.assert(
     fc.property(smallGraph, ({ frontiers, edges, deadlineMs }) => {
@@ -147,14 +193,6 @@ test('the price of the deadline lies between what a little more of it saves and 
     { numRuns: 2_000, seed: 15 },
   );
 }, 120_000);
-
-const largeGraph = fc.integer({ min: 20, max: 200 }).chain((nodes) =>
-  fc.record({
-    frontiers: fc.array(fc.array(fc.record({ timeMs: fc.double({ min: 1, max: 500, noNaN: true }), energyJ: fc.double({ min: 0.1, max: 900, noNaN: true }) }), { minLength: 1, maxLength: 12 }), { minLength: nodes, maxLength: nodes }),
-    edges: fc.array(fc.tuple(fc.integer({ min: 0, max: nodes - 1 }), fc.integer({ min: 1, max: 12 })), { minLength: nodes, maxLength: 3 * nodes }).map((pairs) => pairs.flatMap(([from, by]): [number, number][] => (from + by < nodes ? [[from, from + by]] : []))),
-    share: fc.double({ min: 0, max: 1, noNaN: true }),
-  }),
-);
 
 test('of a large graph the allotment keeps order and deadline, more time never costs more, and with all of it each node takes its least', () => {
   fc.assert(

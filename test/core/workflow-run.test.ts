@@ -203,3 +203,14 @@ describe('what was not foreseen', () => {
     expect(() => runOf([call('a', 1), call('b', 1)], [[0, 1], [1, 0]], 10)).toThrow(/cycle/);
   });
 });
+
+test('of parts side by side more is kept in reserve than of one: the latest of many is later than any is expected to be', () => {
+  const dueOf = (branches: number): number => {
+    const sides = Array.from({ length: branches }, (_, branch) => call(`side-${branch}`, 100, { spreadMs: 30 }));
+    const run = runOf([call('a', 100), ...sides], sides.map((_, branch) => [0, branch + 1] as const), 600);
+    run.began('a', 1_000);
+    run.allot(1_000, 1);
+    return run.dueAtMs('a');
+  };
+  expect(dueOf(8)).toBeLessThan(dueOf(1));
+});

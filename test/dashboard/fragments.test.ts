@@ -24,9 +24,22 @@ test('a card says what a replica runs at, why, and what is left of the tightest 
   expect(text).toContain('310 W');
 });
 
+test('power budgets stand beside the power, each with what it allows, what is allotted and what is drawn; without any there is no table', () => {
+  const budgets = [{ name: 'rack-7', watts: 1_800, allottedW: 1_790, drawnW: 1_203, exceeded: false }, { name: 'fleet', watts: 5_000, allottedW: 4_100, drawnW: null, exceeded: false }];
+  const text = textOf(fragmentsOf(aView({ snapshot: { replicas: [aReplica('r0')], queued: 0, budgets } })).power);
+  expect(text).toMatch(/rack-7 1\s800 1\s790 1\s203 /);
+  expect(text).toMatch(/fleet 5\s000 4\s100 not metered/);
+  expect(fragmentsOf(aView()).power).not.toContain('power budget');
+});
+
 test('a replica that nobody drives runs at default clocks, whatever was demanded last', () => {
   const view = aView({ snapshot: { replicas: [aReplica('r0', { controlled: false, why: { binding: 'uncontrolled' } })], queued: 0 } });
   expect(textOf(fragmentsOf(view).fleet)).toContain('default clocks Nobody drives its clocks.');
+});
+
+test('a card says of a server that sleeps that it does', () => {
+  const view = aView({ snapshot: { replicas: [aReplica('r0', { rest: 'asleep' }), aReplica('r1', { rest: 'falling-asleep' })], queued: 0 } });
+  expect(fragmentsOf(view).fleet).toMatch(/<span class="chip good">asleep<.*<span class="chip good">falling asleep</s);
 });
 
 test('both groups of a disaggregated server are shown', () => {

@@ -158,3 +158,31 @@ describe('paceline simulate', () => {
     expect(stderr.trim().split('\n')).toHaveLength(1);
   });
 });
+
+describe('paceline simulate --prices', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'paceline-prices-'));
+  const file = (name: string, text: string): string => {
+    writeFileSync(join(directory, name), text);
+    return join(directory, name);
+  };
+  const classes = file('classes.json', '{"classes":[{"name":"chat","share":0.5,"ttftMs":2000,"tpotMs":80},{"name":"later","share":0.5,"e2eMs":400000}]}');
+
+  test('gives each run a cost, and plays paceline with and without moving work', async () => {
+    const prices = file('prices.csv', 'time,value\n2026-11-26T18:00:00Z,300\n2026-11-26T18:01:00Z,20\n2026-11-26T18:06:00Z,300\n');
+    const { code, stdout } = await simulate('--synthetic', 'poisson', '--rate', '7', '--duration', '120', '--replicas', '2', '--slo', classes, '--prices', prices, '--policy', 'max-clock,paceline', '--json');
+    expect(code).toBe(0);
+    const runs = JSON.parse(stdout) as RunReport[];
+    expect(runs.map(({ policy }) => policy)).toEqual(['max-clock', 'paceline, not moved', 'paceline']);
+    const [, stayed, moved] = runs as [RunReport, RunReport, RunReport];
+    expect(moved.cost).toBeLessThan(stayed.cost as number);
+    expect(moved.attainmentByClass['later']).toBe(1);
+    // All at one price it would be the kilowatt-hours times that.
+    expect(stayed.cost).toBeLessThan((300 * stayed.energyJ) / 3_600_000);
+    expect(stayed.cost).toBeGreaterThan((20 * stayed.energyJ) / 3_600_000);
+  });
+
+  test('refuses a file that is none, with the place', async () => {
+    const { code, stderr } = await simulate(...LOAD, '--prices', file('bad.csv', 'time,value\nsoon,1\n'));
+    expect([code, stderr]).toEqual([2, expect.stringContaining('bad.csv: line 2, time: got soon')]);
+  });
+});
