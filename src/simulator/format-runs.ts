@@ -19,6 +19,8 @@ export function formatRuns(runs: readonly RunReport[]): string {
   ];
   const { cost: firstCost } = first;
   if (runs.some(({ cost }) => cost !== null)) columns.splice(4, 0, ['cost', ({ cost }) => cost?.toPrecision(4) ?? '-'], ['vs first', ({ cost }) => (cost === null || firstCost === null || firstCost === 0 ? '-' : (cost / firstCost).toFixed(3))]);
+  if (runs.some(({ worthAttained }) => worthAttained !== undefined)) columns.splice(2, 0, ['of the worth', ({ worthAttained }) => (worthAttained === undefined ? '-' : `${(100 * worthAttained).toFixed(2)} %`)]);
+  if (runs.some(({ budgets }) => budgets !== undefined)) columns.push(['peak', ({ budgets }) => budgets?.map(({ peakW }) => `${peakW.toFixed(0)} W`).join(', ') ?? '-'], ['over the cap', ({ budgets }) => budgets?.map(({ longestOverMs }) => `${longestOverMs.toFixed(0)} ms`).join(', ') ?? '-']);
   // Energies are comparable over one window; a run that took longer idled longer, too.
   const lengths = new Set(runs.map(({ durationS }) => Math.round(durationS)));
   if (lengths.size > 1) columns.push(['window', ({ durationS }) => `${durationS.toFixed(0)} s`]);

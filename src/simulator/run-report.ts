@@ -1,6 +1,7 @@
 // A simulated run in numbers: what `paceline simulate` prints, and what runs are compared by.
 import type { JobReport } from '../scheduler/events.ts';
 import { percentiles, type Percentiles } from '../statistics/percentiles.ts';
+import type { BudgetHeld } from './power-meter.ts';
 import type { SimulatedRun } from './simulate.ts';
 
 /** Field names are read by scripts: only ever added to. */
@@ -33,6 +34,10 @@ export interface RunReport {
   readonly infeasibleAlone: number;
   /** Requests that could not be met when they were sent, even at the fastest point, with the load as it was; and those never sent. */
   readonly infeasibleWhenSent: number;
+  /** Of the worth of all requests, that of those which met; absent where all are worth the same. */
+  readonly worthAttained?: number;
+  /** What was drawn under each power budget; absent without any. */
+  readonly budgets?: readonly BudgetHeld[];
   /** Share of prompt tokens that were in the prefix cache. */
   readonly cachedPromptShare: number;
   /** What a reader must know of this run, for people; `null` where there is nothing. */
@@ -46,9 +51,9 @@ const OVERLOAD_SHARE = 0.1;
 
 /**
  * `feasible` says of each request of the workload, by its index, whether it could be met at all (`feasibleAlone`); empty stands
- * for all of them.
+ * for all of them. `worths`: of each request, where they are not all worth the same.
  */
-export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = []): RunReport {
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = [], worths: readonly number[] | null = null): RunReport {
   const { reports } = run;
   const finished = reports.filter(({ outcome }) => outcome === 'finished');
   const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
@@ -79,6 +84,8 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     infeasibleAlone,
     infeasibleWhenSent,
     cachedPromptShare: share(cachedPromptTokens, finished.reduce((sum, report) => sum + report.promptTokens, 0)),
+    ...(worths === null ? {} : { worthAttained: share(reports.filter(isMet).reduce((sum, { jobId }) => sum + (worths[Number(jobId)] ?? 0), 0), worths.reduce((sum, worth) => sum + worth, 0)) }),
+    ...(run.budgets === undefined ? {} : { budgets: run.budgets }),
     note: noteOf(requests, infeasibleAlone, infeasibleWhenSent, reports.filter(isMet).length),
   };
 }
