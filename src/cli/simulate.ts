@@ -109,7 +109,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, fleet.members.map((member) => member.truth.name));
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });

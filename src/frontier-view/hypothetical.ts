@@ -26,8 +26,8 @@ export function scaleProfile(profile: Profile, { time, power, idlePower }: Scale
     name,
     deviceGroup: { ...deviceGroup, device: `${name} (hypothetical)` },
     points: points.map((point): OperatingPoint => ({ ...point, idlePowerW: rounded(point.idlePowerW * idlePower) })),
-    prefill: prefill.map(({ hardware: _, ...row }) => ({ ...row, timeMs: rounded(row.timeMs * time), energyJ: rounded(row.energyJ * time * power) })),
-    decode: decode.map(({ hardware: _, ...row }) => ({ ...row, timeMs: rounded(row.timeMs * time), energyJ: rounded(row.energyJ * time * power) })),
+    prefill: prefill.map(({ tokens, contextTokens, point, timeMs, energyJ }) => ({ tokens, contextTokens, point, timeMs: rounded(timeMs * time), energyJ: rounded(energyJ * time * power) })),
+    decode: decode.map(({ sequences, contextTokens, point, timeMs, energyJ }) => ({ sequences, contextTokens, point, timeMs: rounded(timeMs * time), energyJ: rounded(energyJ * time * power) })),
     ...(sleep === undefined ? {} : { sleep: { ...sleep, powerW: rounded(sleep.powerW * idlePower), ...(sleep.wakeEnergyJ === undefined ? {} : { wakeEnergyJ: rounded(sleep.wakeEnergyJ * idlePower) }) } }),
     provenance: provenanceOf(profile, { time, power, idlePower }),
   };

@@ -37,6 +37,23 @@ export interface RunReport {
   readonly cachedPromptShare: number;
   /** What a reader must know of this run, for people; `null` where there is nothing. */
   readonly note: string | null;
+  /** Who did how much, in a fleet of several profiles; absent otherwise. */
+  readonly byProfile?: readonly ProfileShare[];
+}
+
+/** What the replicas of one profile did. */
+export interface ProfileShare {
+  readonly profile: string;
+  readonly replicas: number;
+  /** Of the requests that any replica ended. */
+  readonly requestShare: number;
+  /** Idling included. */
+  readonly energyJ: number;
+  /** Of all of their energy, idling included. */
+  readonly joulesPerOutputToken: number | null;
+  readonly clockMhzMean: number;
+  /** Share of their time with work on the devices. */
+  readonly utilisation: number;
 }
 
 /** From this share on a load is called infeasible. */
@@ -46,9 +63,9 @@ const OVERLOAD_SHARE = 0.1;
 
 /**
  * `feasible` says of each request of the workload, by its index, whether it could be met at all (`feasibleAlone`); empty stands
- * for all of them.
+ * for all of them. `profiles` names the profile of each replica, in the order of the fleet.
  */
-export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = []): RunReport {
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = [], profiles: readonly string[] = []): RunReport {
   const { reports } = run;
   const finished = reports.filter(({ outcome }) => outcome === 'finished');
   const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
@@ -80,7 +97,28 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     infeasibleWhenSent,
     cachedPromptShare: share(cachedPromptTokens, finished.reduce((sum, report) => sum + report.promptTokens, 0)),
     note: noteOf(requests, infeasibleAlone, infeasibleWhenSent, reports.filter(isMet).length),
+    ...(new Set(profiles).size > 1 ? { byProfile: byProfile(run, profiles) } : {}),
   };
+}
+
+function byProfile({ reports, replicas = [], durationMs }: SimulatedRun, profiles: readonly string[]): readonly ProfileShare[] {
+  const finished = reports.filter(({ outcome }) => outcome === 'finished');
+  const byReplica = Map.groupBy(finished, ({ replicaId }) => replicaId);
+  return [...Map.groupBy(replicas.keys(), (index) => profiles[index] ?? '')].map(([profile, indices]) => {
+    const done = indices.flatMap((index) => replicas[index] ?? []);
+    const ended = done.flatMap(({ replicaId }) => byReplica.get(replicaId) ?? []);
+    const total = (of: (one: (typeof done)[number]) => number): number => done.reduce((sum, one) => sum + of(one), 0);
+    const [energyJ, outputTokens] = [total((one) => one.energyJ), ended.reduce((sum, report) => sum + report.outputTokens, 0)];
+    return {
+      profile,
+      replicas: done.length,
+      requestShare: share(ended.length, finished.length),
+      energyJ,
+      joulesPerOutputToken: outputTokens === 0 ? null : energyJ / outputTokens,
+      clockMhzMean: share(total(({ clockMhzMs }) => clockMhzMs), done.length * durationMs),
+      utilisation: share(total(({ busyMs }) => busyMs), done.length * durationMs),
+    };
+  });
 }
 
 /** Facts first: what nothing could have met, then how many were missed where it is more than the machines' share of trouble. */
