@@ -18,7 +18,7 @@ import { powerOf, powerProblems } from './config/power-config.ts';
 import { storeOf, storeProblems } from './config/store-config.ts';
 import { ConfigError, createPlaces, issueLines } from './config/config-problems.ts';
 import type { RawAgent, RawConfig } from './config/config-schema.ts';
-import { BUILT_IN_CLASSES, configJsonSchema, configSchema, LISTEN_DEFAULT } from './config/config-schema.ts';
+import { BUILT_IN_CLASSES, configJsonSchema, configSchema, LISTEN_DEFAULT, WORKFLOWS_MAX_DEFAULT } from './config/config-schema.ts';
 
 export interface ReplicaConfig {
   readonly id: ReplicaId;
@@ -81,6 +81,8 @@ export interface TenantConfig {
   readonly weight: number;
   readonly admission: AdmissionConfig;
   readonly limits: LimitedTenant['limits'];
+  /** Workflows that it may have open at once. */
+  readonly workflowsMax: number;
   readonly energyBudget: { readonly joulesPerDay: number; readonly atEnd: 'refuse' | { readonly class: string } } | null;
 }
 
@@ -195,6 +197,7 @@ export const ANONYMOUS: TenantConfig = {
   weight: 1,
   admission: { infeasible: 'best-effort', queueTimeoutMs: null, keepAliveMs: null },
   limits: { requestsPerMinute: null, tokensPerMinute: null, concurrencyMax: null, scope: 'fleet' },
+  workflowsMax: WORKFLOWS_MAX_DEFAULT,
   energyBudget: null,
 };
 
@@ -358,6 +361,7 @@ function resolvedTenantOf(tenant: RawConfig['tenants'][number], raw: RawConfig):
     weight,
     admission: admissionOf(raw.admission, tenant.admission),
     limits: { requestsPerMinute: limits.requestsPerMinute ?? null, tokensPerMinute: limits.tokensPerMinute ?? null, concurrencyMax: limits.concurrencyMax ?? null, scope: limits.scope },
+    workflowsMax: limits.workflowsMax,
     energyBudget: energyBudget ?? null,
   };
 }

@@ -14,6 +14,7 @@ import { openDashboard } from './gateway-dashboard.ts';
 import { askFacts } from './gateway-learning.ts';
 import { createDriftWatch } from './gateway-drift.ts';
 import { openPower } from './gateway-power.ts';
+import { openWorkflows } from './gateway-workflows.ts';
 import { openReplicas, specsOf } from './gateway-replicas.ts';
 import type { ReplicaId } from './core/job.ts';
 import { learntProfile } from './core/learnt-profile.ts';
@@ -107,6 +108,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     now,
     unixNowMs: Date.now,
   });
+  const workflows = openWorkflows({ runtime: () => runtime, now });
   const runtime: Runtime = createRuntime({
     scheduler,
     controlPeriodMs: config.planner.controlPeriodMs,
@@ -131,6 +133,10 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     settled: (settled) => {
       tenantLimits.settled(settled);
       energy.settled(settled);
+    },
+    workflowEnded: (report) => {
+      telemetry.workflowEnded(report);
+      workflows.ended(report);
     },
     left: (replicaId, accounts) => {
       replicas.left(replicaId);
@@ -203,6 +209,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     },
     prefixSeed: (model, tenant) => live.prefixSeed(model, tenant),
     limiter: tenantLimits.limiter,
+    workflows: workflows.service,
     bodyBytesMax: config.limits.bodyBytesMax,
     stallMs: config.timeouts.stallMs,
     now,
@@ -227,6 +234,11 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     createdAtS: Math.floor(Date.now() / 1_000),
     refused: telemetry.requestRefused,
     batches: batches?.service ?? null,
+    workflows: workflows.service,
+    get slo() {
+      return live.config.slo;
+    },
+    draining,
   });
   /** Those that leave are driven until they are gone, by the agents they have. */
   function fleetChanged(): void {
@@ -244,7 +256,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       replicas.find(id)?.watch.drain(on);
       return runtime.snapshot().replicas.find(({ replicaId }) => replicaId === id) ?? null;
     },
-    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), power: power.snapshot(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
+    metrics: () => telemetry.render({ snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), clockControl: clocks.state(), agents: clocks.nodes(), tenants: tenantLimits.tenants(), energy: energyReadings(), power: power.snapshot(), workflowsOpen: runtime.openWorkflows(), attainmentTarget: config.planner.attainmentTarget, process: processReader.read() }),
     status: () => ({
       policy: config.planner.policy,
       clockControl: clocks.state(),

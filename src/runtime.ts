@@ -12,7 +12,7 @@ import type { WorkflowSpec } from './core/workflow.ts';
 import type { Effect, JobReport, Prediction, RejectReason, SchedulerEvent } from './scheduler/events.ts';
 import type { ReplicaSpec } from './scheduler/replica.ts';
 import type { FleetSnapshot, Scheduler } from './scheduler/scheduler.ts';
-import type { WorkflowAnswer, WorkflowReport, WorkflowStatus } from './scheduler/workflows.ts';
+import type { OpenWorkflow, WorkflowAnswer, WorkflowReport, WorkflowStatus } from './scheduler/workflows.ts';
 import { unreachable } from './core/unreachable.ts';
 
 /** Whoever submits a job hears of it here: exactly one of the two, at once or later, again after it was returned, and nothing once it has ended. */
@@ -64,6 +64,10 @@ export interface Runtime {
   /** Nothing more comes of it; one that is not open is ignored. */
   endWorkflow(tenant: string, workflowId: WorkflowId): void;
   workflow(tenant: string, workflowId: WorkflowId): WorkflowStatus | null;
+  /** What a call must fit to be one of it; `null`: it is not open. */
+  openWorkflow(tenant: string, workflowId: WorkflowId): OpenWorkflow | null;
+  /** How many are open; of all tenants, or of one. */
+  openWorkflows(tenant?: string): number;
   /** All that there are from now on. */
   powerBudgets(budgets: readonly PowerBudget[]): void;
   /** On the clock of `now`; none: nothing is known. */
@@ -192,6 +196,8 @@ export function createRuntime(options: RuntimeOptions): Runtime {
     },
     endWorkflow: (tenant, workflowId) => tell({ kind: 'workflow-ended', tenant, workflowId }),
     workflow: (tenant, workflowId) => scheduler.workflow(tenant, workflowId, now()),
+    openWorkflow: (tenant, workflowId) => scheduler.openWorkflow(tenant, workflowId),
+    openWorkflows: (tenant) => scheduler.openWorkflows(tenant),
     powerBudgets: (budgets) => tell({ kind: 'power-budgets', budgets }),
     energyPrices: (prices) => tell({ kind: 'energy-prices', prices }),
     snapshot: () => scheduler.snapshot(now()),

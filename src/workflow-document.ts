@@ -22,7 +22,7 @@ export type WorkflowReading = { readonly kind: 'read'; readonly workflow: Declar
 const NAME_CHARACTERS_MAX = 256;
 const TOKENS_MAX = 10_000_000;
 /** Thirty days: whoever gives more has given another unit. */
-const TIME_MS_MAX = 30 * 24 * 3_600_000;
+export const WORKFLOW_MS_MAX = 30 * 24 * 3_600_000;
 /** More are counted only: they are mostly the same mistake. */
 const PROBLEMS_SHOWN_MAX = 10;
 
@@ -30,11 +30,11 @@ const name = z.string().min(1).max(NAME_CHARACTERS_MAX);
 const tokens = z.exactOptional(z.number().int().min(0).max(TOKENS_MAX));
 const nodeSchema = z.union([
   z.strictObject({ stage: name, model: name, promptTokens: tokens, outputTokens: tokens }),
-  z.strictObject({ stage: name, toolMs: z.number().min(0).max(TIME_MS_MAX) }),
+  z.strictObject({ stage: name, toolMs: z.number().min(0).max(WORKFLOW_MS_MAX) }),
 ]);
 const documentSchema = z.strictObject({
   name: z.exactOptional(name),
-  deadlineMs: z.exactOptional(z.number().positive().max(TIME_MS_MAX)),
+  deadlineMs: z.exactOptional(z.number().positive().max(WORKFLOW_MS_MAX)),
   nodes: z.array(z.unknown()).min(1).max(WORKFLOW_NODES_MAX),
   edges: z.array(z.tuple([name, name])).max(WORKFLOW_EDGES_MAX).default([]),
 });
@@ -42,10 +42,11 @@ const documentSchema = z.strictObject({
 /**
  * `{name?, deadlineMs?, nodes: [{stage, model, promptTokens?, outputTokens?} | {stage, toolMs}], edges?: [[stage, stage], …]}`, nothing else: unknown keys are
  * problems, and so are stages that are named twice or nowhere, and cycles. Each problem says where it is, what was given and what is allowed.
+ * `also`: further keys that whoever calls knows and has read already.
  */
-export function readWorkflow(value: unknown): WorkflowReading {
+export function readWorkflow(value: unknown, also: readonly string[] = []): WorkflowReading {
   const document = documentSchema.safeParse(value);
-  if (!document.success) return refused(document.error.issues.map((issue) => problemOf(issue, value, [])));
+  if (!document.success) return refused(document.error.issues.map((issue) => problemOf(issue, value, [], also)));
   const problems: string[] = [];
   const nodes: DeclaredNode[] = [];
   const places = new Map<string, number>();
@@ -87,9 +88,9 @@ function nodeProblems(given: unknown, place: number): string[] {
   return parsed.error?.issues.map((issue) => problemOf(issue, given, ['nodes', place])) ?? [];
 }
 
-function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly PropertyKey[]): string {
+function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly PropertyKey[], also: readonly string[] = []): string {
   const where = [...at, ...issue.path].map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`)).join('');
-  if (issue.code === 'unrecognized_keys') return `${where === '' ? '' : `${where}: `}unknown key ${issue.keys.map((key) => `'${key.slice(0, NAME_CHARACTERS_MAX)}'`).join(', ')}; known: ${at.length === 0 ? 'name, deadlineMs, nodes, edges' : 'stage, model, promptTokens, outputTokens; of a tool stage, toolMs'}`;
+  if (issue.code === 'unrecognized_keys') return `${where === '' ? '' : `${where}: `}unknown key ${issue.keys.map((key) => `'${key.slice(0, NAME_CHARACTERS_MAX)}'`).join(', ')}; known: ${at.length === 0 ? [...also, 'name', 'deadlineMs', 'nodes', 'edges'].join(', ') : 'stage, model, promptTokens, outputTokens; of a tool stage, toolMs'}`;
   const given = issue.path.reduce<unknown>((inside, part) => (typeof inside === 'object' && inside !== null ? (inside as Record<PropertyKey, unknown>)[part] : undefined), value);
   return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${issue.message}`;
 }

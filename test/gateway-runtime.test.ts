@@ -26,6 +26,8 @@ function runtimeOf(handle: (event: SchedulerEvent) => readonly Effect[]) {
       energyOf: () => null,
       hasOpenAccounts: () => false,
       workflow: () => null,
+      openWorkflow: () => null,
+      openWorkflows: () => 0,
     },
     controlPeriodMs: 1_000_000,
     now: () => 7,

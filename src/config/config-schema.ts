@@ -2,9 +2,13 @@
 // of it, so the descriptions are what an editor shows. Relations between keys are checked in `config.ts`.
 import { z } from 'zod';
 import { CONTROL_PERIOD_MS, QUEUED_MAX_DEFAULT } from '../core/limits.ts';
+import { WORKFLOWS_MAX } from '../core/workflow.ts';
 
 /** Where requests come in, where the file says nothing. */
 export const LISTEN_DEFAULT = { host: '127.0.0.1', port: 8080 };
+
+/** Of one tenant, open at once. */
+export const WORKFLOWS_MAX_DEFAULT = 1_000;
 
 const DAY_MS = 86_400_000;
 
@@ -106,6 +110,7 @@ const tenant = z.strictObject({
       requestsPerMinute: z.int().min(1).max(10_000_000).optional(),
       tokensPerMinute: z.int().min(1).max(10_000_000_000).optional().describe('of prompts and answers; what an answer may take is reserved, and what it did not take given back'),
       concurrencyMax: z.int().min(1).max(1_000_000).optional().describe('requests at once, those that wait included'),
+      workflowsMax: z.int().min(0).max(WORKFLOWS_MAX).default(WORKFLOWS_MAX_DEFAULT).describe('workflows open at once, of each gateway by itself; 0: it may have none'),
       scope: z.enum(['fleet', 'gateway']).default('fleet').describe("'gateway': of each gateway by itself, without asking the store"),
     })
     .prefault({})

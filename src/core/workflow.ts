@@ -30,5 +30,7 @@ export type WorkflowNode =
 /** Workflows that are open at once, and nodes of all of them: some 200 bytes for each operating point of a node. */
 export const WORKFLOWS_MAX = 10_000;
 export const OPEN_NODES_MAX = 50_000;
+/** Of them one tenant's: whoever opens all that it can leaves as much to the others. */
+export const TENANT_NODES_MAX = OPEN_NODES_MAX / 2;
 /** Calls of a workflow whose shape is being learnt. */
 export const DISCOVERED_CALLS_MAX = 200;

@@ -13,6 +13,9 @@ import { writeRefusal } from './error-response.ts';
 import type { Exchange } from './exchange.ts';
 import { requestIdOf } from './headers.ts';
 import type { ModelNames } from './model-names.ts';
+import type { SloConfig } from '../config.ts';
+import type { WorkflowRoutesService } from './workflow-routes.ts';
+import { addWorkflowRoutes, workflowMethods } from './workflow-routes.ts';
 
 /** Models and access may become others between two requests. */
 export interface AppOptions {
@@ -23,6 +26,9 @@ export interface AppOptions {
   readonly refused: (kind: Refusal['kind'], requestId: string) => void;
   /** `null`: there are no batches here, and their routes are unknown. */
   readonly batches: BatchRoutesService | null;
+  readonly workflows: WorkflowRoutesService;
+  readonly slo: SloConfig;
+  readonly draining: () => boolean;
 }
 
 export type App = Hono<{ Bindings: HttpBindings }>;
@@ -43,7 +49,7 @@ export function createShortCut(options: ShortCutOptions): ShortCut {
     const path = pathOf(incoming.url);
     const endpoint = incoming.method === 'POST' ? ENDPOINTS.get(path) : undefined;
     if (endpoint !== undefined) exchange(endpoint, path, incoming, outgoing);
-    else if (!ENDPOINTS.has(path) && !isModels(path) && isAllowed(incoming.method ?? '', path, options.passThrough)) exchange('opaque', path, incoming, outgoing);
+    else if (!ENDPOINTS.has(path) && !isModels(path) && workflowMethods(path) === null && isAllowed(incoming.method ?? '', path, options.passThrough)) exchange('opaque', path, incoming, outgoing);
     else return false;
     return true;
   };
@@ -85,9 +91,10 @@ export function createApp(options: AppOptions): App {
     return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
   if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: () => options.access, refuse });
+  addWorkflowRoutes(app, { service: options.workflows, access: () => options.access, models: () => options.models, slo: () => options.slo, draining: options.draining, refuse });
   app.notFound((context) => {
     const { method, path } = context.req;
-    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : options.batches === null ? null : batchMethods(path);
+    const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : (workflowMethods(path) ?? (options.batches === null ? null : batchMethods(path)));
     if (allowed === null) return refuse(context.env, { kind: 'unknown-route', method, path });
     if (method === 'OPTIONS') return context.body(null, 204, { allow: allowed });
     return refuse(context.env, { kind: 'wrong-method', method, path, allowed });

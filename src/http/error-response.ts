@@ -17,13 +17,17 @@ export type Refusal =
   | { readonly kind: 'unauthorized'; readonly message: string }
   | { readonly kind: 'unknown-route'; readonly method: string; readonly path: string }
   | { readonly kind: 'wrong-method'; readonly method: string; readonly path: string; readonly allowed: string }
-  | { readonly kind: 'unknown-model'; readonly model: string }
+  | { readonly kind: 'unknown-model'; readonly model: string; /** Where it stands; default `model`. */ readonly param?: string }
   | { readonly kind: 'body-too-large'; readonly bytesMax: number }
   | { readonly kind: 'body-encoded'; readonly encoding: string }
   | { readonly kind: 'rejected'; readonly reason: Exclude<RejectReason, 'unknown-model'>; readonly retryAfterMs: number | null }
-  | { readonly kind: 'no-such-object'; readonly object: 'File' | 'Batch'; readonly id: string }
+  | { readonly kind: 'no-such-object'; readonly object: 'File' | 'Batch' | 'Workflow'; readonly id: string }
   | { readonly kind: 'batch-bound'; readonly what: 'files' | 'file bytes' | 'batches in progress'; readonly max: number }
   | { readonly kind: 'conflict'; readonly message: string }
+  /** At the fastest all of it would take so long. */
+  | { readonly kind: 'workflow-infeasible'; readonly deadlineMs: number; readonly fastestMs: number }
+  /** `max`: of the tenant's open ones; `null`: what is kept of all tenants together, or of all nodes of one, is at its bound. */
+  | { readonly kind: 'workflows-full'; readonly tenant: string; readonly max: number | null }
   | { readonly kind: 'batch-store-lost' }
   /** Of its tenant's limits. */
   | { readonly kind: 'limit'; readonly limit: LimitKind; readonly tenant: string; readonly allowed: number; readonly asked: number; readonly retryAfterMs: number | null }
@@ -54,6 +58,8 @@ const NAMED_PATHS = ['/v1/chat/completions', '/v1/completions', '/v1/responses',
 const NO_REPLICA_RETRY_MS = 1_000;
 /** Of a store that is away: what is mended in less is not seen by anybody. */
 const BATCH_STORE_RETRY_MS = 5_000;
+/** Of as many workflows as may be: they end within seconds or minutes. */
+const WORKFLOWS_RETRY_MS = 5_000;
 /** Of a full house: connections come and go by the second. */
 const CONNECTION_RETRY_MS = 1_000;
 
@@ -76,7 +82,7 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
     case 'wrong-method':
       return answer(405, 'invalid_request_error', 'method_not_supported', `${refusal.path} takes ${refusal.allowed}, and not ${refusal.method}`, { headers: ['allow', refusal.allowed] });
     case 'unknown-model':
-      return answer(404, 'invalid_request_error', 'model_not_found', `The model '${refusal.model}' does not exist; GET /v1/models lists those that do`, { param: 'model' });
+      return answer(404, 'invalid_request_error', 'model_not_found', `The model '${refusal.model}' does not exist; GET /v1/models lists those that do`, { param: refusal.param ?? 'model' });
     case 'body-too-large':
       return answer(413, 'invalid_request_error', 'request_too_large', `The request body is larger than the ${refusal.bytesMax} bytes allowed`);
     case 'body-encoded':
@@ -90,6 +96,15 @@ export function errorResponse(refusal: Refusal): ErrorResponse {
       return answer(429, 'rate_limit_error', 'batch_limit_exceeded', `There are as many ${refusal.what} as allowed: ${refusal.max}`, { headers: retryHeaders(null) });
     case 'conflict':
       return answer(409, 'invalid_request_error', null, refusal.message, { headers: retryHeaders(null) });
+    case 'workflow-infeasible':
+      return answer(429, 'rate_limit_error', 'deadline_infeasible', `The workflow cannot be finished within ${Math.round(refusal.deadlineMs)} ms: with all of its calls at full speed it takes about ${Math.ceil(refusal.fastestMs)} ms`, {
+        param: 'deadlineMs',
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-ttl-expired', ...retryHeaders(null)],
+      });
+    case 'workflows-full':
+      return answer(429, 'rate_limit_error', 'workflow_limit_exceeded', refusal.max === null ? 'As many workflows are open, or their nodes, as are kept; end some (DELETE /v1/workflows/ID), or come back' : `'${refusal.tenant}' has as many workflows open as allowed: ${refusal.max}; end some (DELETE /v1/workflows/ID), or come back`, {
+        headers: ['x-llm-d-request-dropped-reason', 'rejected-saturated', ...retryHeaders(WORKFLOWS_RETRY_MS)],
+      });
     case 'batch-store-lost':
       return answer(503, 'server_error', 'batch_store_unavailable', 'Files and batches cannot be reached now', { headers: retryHeaders(BATCH_STORE_RETRY_MS) });
     case 'limit':

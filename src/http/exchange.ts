@@ -42,6 +42,7 @@ import { tierWriterFor } from './tier-writer.ts';
 import { tracedSink } from './traced-sink.ts';
 import type { ServerRequest } from './upstream-request.ts';
 import { queryOf, upstreamRequest } from './upstream-request.ts';
+import { type KnownWorkflows, readWorkflowCall } from './workflow-call.ts';
 
 /** Models, retries, SLOs and access may become others between two requests: what a request needs of them it reads once. */
 export interface ExchangeOptions {
@@ -59,6 +60,7 @@ export interface ExchangeOptions {
   readonly access: Access;
   /** Asked for tenants that have limits; whoever reports a job's end settles it there. */
   readonly limiter: Limiter;
+  readonly workflows: KnownWorkflows;
   readonly bodyBytesMax: number;
   /** What a client gets that does not read the end of its answer. */
   readonly stallMs: number;
@@ -164,8 +166,21 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (slo.kind === 'bad') return refuse({ kind: 'bad-request', param: slo.param, message: slo.message });
       const energy = readEnergyAsked(incoming.headers);
       if (energy.kind === 'bad') return refuse({ kind: 'bad-request', param: energy.param, message: energy.message });
+      const part = readWorkflowCall(incoming.headers, identity.tenant, options.workflows);
+      if (part.kind === 'bad') return refuse({ kind: 'bad-request', param: part.param, message: part.message });
+      if (part.kind === 'workflows-full') return refuse(part);
       jobs += 1;
-      const job = jobOf(endpoint, request, { jobId: `job-${jobs}` as JobId, model, operation: operationOf(path), tenant: identity.tenant, slo: slo.slo, sloClass: slo.sloClass, worth: slo.worth });
+      const withinMs = part.kind === 'late-comer' && part.leftMs > 0 ? Math.min(part.leftMs, slo.slo.e2eMs ?? Number.POSITIVE_INFINITY) : null;
+      const job = jobOf(endpoint, request, {
+        jobId: `job-${jobs}` as JobId,
+        model,
+        operation: operationOf(path),
+        tenant: identity.tenant,
+        slo: withinMs === null ? slo.slo : { ...slo.slo, e2eMs: withinMs },
+        sloClass: slo.sloClass,
+        worth: slo.worth,
+        ...(part.kind === 'call' ? { workflow: part.call } : {}),
+      });
       const content = { body: reading.body, usageOptions: request.usageOptions, name, fallbacks: options.models.fallbacks(identity.tenant, model), tier: tierTold(endpoint, request.serviceTier, identity.tenant, options.slo), energy: energy.asked };
       if (isLimited(identity.tenant)) admit(job, identity.tenant, content);
       else enter(job, identity.tenant, content);
@@ -220,7 +235,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
           // Of what the request may take, what is left now, at whichever try.
           const spentMs = now() - asked.arrivedAtMs;
           const attempt = trace?.sent(replicaId, prediction) ?? null;
-          const request = upstreamRequest(incoming, { endpoint, path, requestId: serverRequestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo: asked.slo, spentMs, upstream: options.upstream(replicaId, job.model), trace: attempt?.context ?? null });
+          // The server is told what a workflow allots its call, as it is told of any deadline.
+          const slo = prediction.workflowDueMs === undefined ? asked.slo : { ...asked.slo, e2eMs: prediction.workflowDueMs };
+          const request = upstreamRequest(incoming, { endpoint, path, requestId: serverRequestId, body, usageOptions, streams: job.streaming, showUsage: content.energy, model: name, slo, spentMs, upstream: options.upstream(replicaId, job.model), trace: attempt?.context ?? null });
           const call = options.send(replicaId, request, tracedSink(sinkFor(job, asked, { replicaId, prediction, hideUsage: request.hideUsage, model: asked.fellBack ? job.model : null }, content), attempt));
           state = { kind: 'sent', jobId: job.jobId, call };
         },

@@ -65,6 +65,7 @@ export function clientHeaders(
   const out = ['x-request-id', ours.requestId, 'x-paceline-replica', ours.replicaId, 'x-paceline-predicted-ttft-ms', rounded(ours.prediction.ttftMs)];
   if (ours.model !== null) out.push('x-paceline-model', headerText(ours.model));
   if (ours.prediction.slackMs !== null) out.push('x-paceline-slack-ms', rounded(ours.prediction.slackMs));
+  if (ours.prediction.workflowDueMs !== undefined) out.push('x-paceline-workflow-due-ms', rounded(ours.prediction.workflowDueMs));
   if (ours.processingMs !== null) out.push('openai-processing-ms', rounded(ours.processingMs));
   for (const name of TO_CLIENT) {
     const value = headers[name];

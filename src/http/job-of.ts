@@ -4,7 +4,7 @@ import type { JobSpec } from '../core/job.ts';
 import type { Endpoint } from './endpoints.ts';
 import type { InferenceRequest } from './openai-request.ts';
 
-export function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'operation' | 'slo' | 'sloClass' | 'worth'> & { readonly tenant: TenantConfig }): JobSpec {
+export function jobOf(endpoint: Endpoint, request: InferenceRequest, of: Pick<JobSpec, 'jobId' | 'model' | 'operation' | 'slo' | 'sloClass' | 'worth' | 'workflow'> & { readonly tenant: TenantConfig }): JobSpec {
   const { promptBytes, promptTokens, prefix, maxOutputTokens, stream } = request;
   const work = endpoint === 'embeddings' || endpoint === 'prompt' || endpoint === 'opaque' ? 'embed' : 'generate';
   const { name, weight, admission } = of.tenant;

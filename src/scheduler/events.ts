@@ -68,6 +68,8 @@ export interface Prediction {
   readonly tpotP90Ms: number;
   /** Least slack over the job's deadlines at the planned point; `null` where it carries no SLO. May be negative. */
   readonly slackMs: number | null;
+  /** Of a workflow's call: by when it is due, from its arrival, as its workflow allots it now or by its own limit. Absent where it is none, or its workflow is lost. */
+  readonly workflowDueMs?: number;
   /** False where some deadline could not be met even at the fastest point with the load as it was. */
   readonly feasible: boolean;
 }

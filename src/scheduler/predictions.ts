@@ -1,7 +1,7 @@
 // What is said of a job when it is sent: medians and what nine of ten stay below, corrected by how wrong this was lately for its class.
 import type { LengthPredictor } from '../core/length-predictor.ts';
 import { createPredictionErrors } from '../core/prediction-error.ts';
-import type { PendingJob, TrackedJob } from '../core/tracked-job.ts';
+import { isOfWorkflow, type PendingJob, type TrackedJob } from '../core/tracked-job.ts';
 import type { JobReport, Prediction } from './events.ts';
 
 /** As the route has it, from the moment of sending; kept until the job ends, to be compared with what came. */
@@ -41,6 +41,7 @@ export function createPredictions({ lengths }: { readonly lengths: Pick<LengthPr
         ttftP90Ms: waitedMs + first.upperMs,
         tpotP90Ms: perToken.upperMs,
         slackMs: Number.isFinite(slackMs) ? slackMs : null,
+        ...(isOfWorkflow(job) && Number.isFinite(job.e2eDeadlineAtMs) ? { workflowDueMs: job.e2eDeadlineAtMs - job.arrivedAtMs } : {}),
         feasible: route.feasible,
       };
     },

@@ -41,7 +41,7 @@ import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from 
 import { createResting, isUnneeded, type Rest } from './rest.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
-import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type WorkflowStatus } from './workflows.ts';
+import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type OpenWorkflow, type WorkflowStatus } from './workflows.ts';
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
 export type PlannerPolicy =
@@ -124,6 +124,10 @@ export interface Scheduler {
   learnt(): Learning;
   /** How a workflow stands; `null`: it is not open. */
   workflow(tenant: string, workflowId: WorkflowId, nowMs: number): WorkflowStatus | null;
+  /** What a call must fit to be one of it; `null`: it is not open. */
+  openWorkflow(tenant: string, workflowId: WorkflowId): OpenWorkflow | null;
+  /** How many are open; of all tenants, or of one. */
+  openWorkflows(tenant?: string): number;
 }
 
 /** Where a job is. */
@@ -382,7 +386,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const key = `${spec.model}\n${spec.tenant}`;
     const lengthKey = part?.lengthKey ?? key;
     const { ttftMs, tpotMs } = spec.slo;
-    const e2eDeadlineAtMs = dueAtMs(spec, nowMs, part?.dueAtMs);
+    // Where its workflow cannot be kept any more, its deadline is known all the same.
+    const e2eDeadlineAtMs = dueAtMs(spec, nowMs, part?.dueAtMs ?? nowMs + (spec.workflow?.discovered?.deadlineMs ?? Number.POSITIVE_INFINITY));
     const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
     const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
     const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
@@ -1100,6 +1105,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       return settleWorkflows(handle(event, nowMs), nowMs);
     },
     workflow: (tenant, workflowId, nowMs) => workflows.status(tenant, workflowId, nowMs),
+    openWorkflow: (tenant, workflowId) => workflows.find(tenant, workflowId),
+    openWorkflows: (tenant) => (tenant === undefined ? workflows.openCount() : workflows.openCountOf(tenant)),
     hasOther(jobId) {
       const placement = placements.get(jobId);
       return placement?.kind === 'sent' && isServed({ spec: placement.job.spec, avoid: avoidedOnce(placement.job, placement.replica) });

@@ -6,7 +6,7 @@ import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
 import type { LengthPredictor } from '../core/length-predictor.ts';
 import type { TradeOffPoint } from '../core/slack-allotment.ts';
-import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
+import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
 import { createWorkflowRun, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
 import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
 import type { JobReport } from './events.ts';
@@ -27,7 +27,18 @@ export interface Workflows {
   /** Workflows that have ended since it was last asked. */
   takeEnded(): readonly WorkflowReport[];
   status(tenant: string, workflowId: WorkflowId, nowMs: number): WorkflowStatus | null;
+  /** What a call must fit to be one of it; `null`: it is not open. */
+  find(tenant: string, workflowId: WorkflowId): OpenWorkflow | null;
   openCount(): number;
+  openCountOf(tenant: string): number;
+}
+
+export interface OpenWorkflow {
+  readonly declared: boolean;
+  /** A call of that stage may come. */
+  takes(stage: string): boolean;
+  /** Calls that it has, in the order of its nodes. */
+  stages(): readonly string[];
 }
 
 export type WorkflowAnswer =
@@ -59,6 +70,8 @@ export interface WorkflowReport {
   /** All that was expected of it had ended by its deadline; of one whose shape was not known: all that came. `null`: its client ended it before. */
   readonly met: boolean | null;
   readonly deadlineMs: number;
+  /** What was left of that when it ended; negative where it was past. */
+  readonly deadlineLeftMs: number;
   /** From its beginning to the end of its last call. */
   readonly tookMs: number;
   readonly calls: number;
@@ -144,6 +157,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   const ofJob = new Map<JobId, Open>();
   const shapes = createWorkflowShapes();
   let nodesOpen = 0;
+  const ofTenant = new Map<string, { workflows: number; nodes: number }>();
   let moved: MovedDeadline[] = [];
   let ended: WorkflowReport[] = [];
   /** Where the next look begins. */
@@ -179,11 +193,20 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
   function keep(workflow: Open): void {
     open.set(workflow.key, workflow);
-    nodesOpen += workflow.nodes;
+    count(workflow.spec.tenant, 1, workflow.nodes);
   }
 
-  function hasRoomFor(nodes: number): boolean {
-    return open.size < WORKFLOWS_MAX && nodesOpen + nodes <= OPEN_NODES_MAX;
+  function count(tenant: string, workflows: number, nodes: number): void {
+    nodesOpen += nodes;
+    const own = ofTenant.get(tenant) ?? { workflows: 0, nodes: 0 };
+    own.workflows += workflows;
+    own.nodes += nodes;
+    if (own.workflows > 0) ofTenant.set(tenant, own);
+    else ofTenant.delete(tenant);
+  }
+
+  function hasRoomFor(tenant: string, nodes: number): boolean {
+    return open.size < WORKFLOWS_MAX && nodesOpen + nodes <= OPEN_NODES_MAX && (ofTenant.get(tenant)?.nodes ?? 0) + nodes <= TENANT_NODES_MAX;
   }
 
   /** Everything that can run now, by what is known now. */
@@ -222,9 +245,9 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     }
   }
 
-  function finish(workflow: Open, outcome: WorkflowReport['outcome'], met: boolean | null): WorkflowReport {
+  function finish(workflow: Open, outcome: WorkflowReport['outcome'], met: boolean | null, nowMs: number): WorkflowReport {
     open.delete(workflow.key);
-    nodesOpen -= workflow.nodes;
+    count(workflow.spec.tenant, -1, -workflow.nodes);
     for (const jobId of workflow.calls.keys()) {
       ofJob.delete(jobId);
       // What still runs of it is due at the end of the whole, if at all.
@@ -233,7 +256,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     const { workflowId, tenant, sloClass, name = null, deadlineMs } = workflow.spec;
     if (name !== null && outcome !== 'ended-by-client') shapes.observe(shapeKey(tenant, name), workflow.seen.toSorted((a, b) => a.beganAtMs - b.beganAtMs));
     if (met !== null) guards.observe(sloClass, met);
-    return { workflowId, tenant, sloClass, name, outcome, met, deadlineMs, tookMs: workflow.lastEndAtMs - workflow.beganAtMs, calls: workflow.callsEnded, outputTokens: workflow.outputTokens, energyJ: workflow.spentJ };
+    return { workflowId, tenant, sloClass, name, outcome, met, deadlineMs, deadlineLeftMs: workflow.deadlineAtMs - nowMs, tookMs: workflow.lastEndAtMs - workflow.beganAtMs, calls: workflow.callsEnded, outputTokens: workflow.outputTokens, energyJ: workflow.spentJ };
   }
 
   /** Whether it is over, as far as can be told. */
@@ -249,7 +272,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     if (outcome === null) return false;
     // Where the shape was not known, that nothing more came is its end.
     const whole = outcome === 'finished' || workflow.shape !== 'declared';
-    ended.push(finish(workflow, outcome, whole && workflow.callsEnded > 0 ? workflow.lastEndAtMs <= workflow.deadlineAtMs : false));
+    ended.push(finish(workflow, outcome, whole && workflow.callsEnded > 0 ? workflow.lastEndAtMs <= workflow.deadlineAtMs : false, nowMs));
     return true;
   }
 
@@ -261,7 +284,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     const nodes = (learnt?.nodes ?? []).filter((node) => node.kind === 'tool' || options.replicasOf(node.model).length > 0);
     // A model that is no longer served leaves the shape, and with it what would tell its order.
     const known = learnt !== null && nodes.length === learnt.nodes.length;
-    if (!hasRoomFor(known ? nodes.length : 1)) return null;
+    if (!hasRoomFor(spec.tenant, known ? nodes.length : 1)) return null;
     const opened = begin({ workflowId: workflow.workflowId, tenant: spec.tenant, sloClass: spec.sloClass, name, deadlineMs, nodes: known ? nodes : [], edges: known ? learnt.edges : [] }, known ? 'learnt' : 'unseen', nowMs);
     keep(opened);
     return opened;
@@ -271,7 +294,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     isEmpty: () => open.size === 0 && ended.length === 0 && moved.length === 0,
     declare(spec, nowMs) {
       if (open.has(openKey(spec.tenant, spec.workflowId))) return { kind: 'refused', reason: 'already-open' };
-      if (!hasRoomFor(spec.nodes.length)) return { kind: 'refused', reason: 'too-many-open' };
+      if (!hasRoomFor(spec.tenant, spec.nodes.length)) return { kind: 'refused', reason: 'too-many-open' };
       if (spec.nodes.some((node) => node.kind === 'call' && options.replicasOf(node.model).length === 0)) return { kind: 'refused', reason: 'unknown-model' };
       const workflow = begin(spec, 'declared', nowMs);
       allot(workflow, nowMs);
@@ -284,7 +307,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       if (workflow === undefined) return;
       const whole = workflow.run.isOver(nowMs) || (workflow.shape !== 'declared' && workflow.calls.size === 0);
       const met = whole ? workflow.lastEndAtMs <= workflow.deadlineAtMs : nowMs > workflow.deadlineAtMs ? false : null;
-      ended.push(finish(workflow, whole ? 'finished' : 'ended-by-client', met));
+      ended.push(finish(workflow, whole ? 'finished' : 'ended-by-client', met, nowMs));
     },
     called(spec, nowMs) {
       if (spec.workflow === undefined) return null;
@@ -294,12 +317,12 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       if (stage === null) return null;
       const { tenant, name } = workflow.spec;
       if (!workflow.run.has(stage)) {
-        if (!hasRoomFor(1)) return null;
+        if (!hasRoomFor(tenant, 1)) return null;
         // Nobody knew of it: it needs what has ended last.
         const before = workflow.run.parts().filter(({ state }) => state === 'ended').toSorted((a, b) => b.dueAtMs - a.dueAtMs);
         workflow.run.add(partOf({ kind: 'call', stage, model: spec.model }, tenant, name, nowMs), before.slice(0, 1).map((part) => part.stage));
         workflow.nodes += 1;
-        nodesOpen += 1;
+        count(tenant, 0, 1);
       }
       workflow.models.set(stage, spec.model);
       workflow.run.began(stage, nowMs);
@@ -359,7 +382,14 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const workflow = open.get(openKey(tenant, workflowId));
       return workflow === undefined ? null : statusOf(workflow, nowMs);
     },
+    find(tenant, workflowId) {
+      const workflow = open.get(openKey(tenant, workflowId));
+      if (workflow === undefined) return null;
+      const declared = workflow.shape === 'declared';
+      return { declared, takes: (stage) => !declared || workflow.models.has(stage), stages: () => [...workflow.models.keys()] };
+    },
     openCount: () => open.size,
+    openCountOf: (tenant) => ofTenant.get(tenant)?.workflows ?? 0,
   };
 }
 

@@ -11,6 +11,8 @@ import { createGenAiMetrics, DURATION_BOUNDS_S, TPOT_BOUNDS_S, TTFT_BOUNDS_S } f
 import { createPowerMetrics, type PowerReadings } from './power-metrics.ts';
 import type { ProcessReading } from './process-reading.ts';
 import { createRegistry, type Registry } from './registry.ts';
+import { createWorkflowMetrics } from './workflow-metrics.ts';
+import type { WorkflowReport } from '../scheduler/workflows.ts';
 
 export interface Telemetry {
   jobReported(report: JobReport): void;
@@ -53,9 +55,10 @@ export interface Telemetry {
   energyFile(why: string | null): void;
   /** An operator has set a power budget until then; `null`: that is over. */
   powerOverridden(name: string, watts: number | null, until: string | null): void;
+  workflowEnded(report: WorkflowReport): void;
   warning(message: string): void;
   /** The page for Prometheus. */
-  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly power?: PowerReadings; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
+  render(now: { readonly snapshot: FleetSnapshot; readonly inFlight: number; readonly clockControl: string; readonly agents: ReadonlyMap<string, { readonly state: string }>; readonly tenants: readonly { readonly name: string; readonly joulesRemaining: number | null; readonly joulesPerDay?: number | null; readonly concurrent: number }[]; readonly energy?: EnergyReadings; readonly power?: PowerReadings; readonly workflowsOpen?: number; readonly attainmentTarget?: number; readonly process: ProcessReading }): string;
 }
 
 /** Actual minus predicted: below zero it came sooner. */
@@ -66,6 +69,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
   const genAi = createGenAiMetrics(registry, meter);
   const energy = createEnergyMetrics(registry);
   const power = createPowerMetrics(registry);
+  const workflows = createWorkflowMetrics(registry, meter);
   const requests = registry.counter({ name: 'paceline_requests_total', help: 'Requests that became a job, by how they ended.', labels: ['outcome', 'slo_class'] });
   const refused = registry.counter({ name: 'paceline_requests_refused_total', help: 'Requests answered with an error of our own, by kind.', labels: ['kind'] });
   const ttft = registry.histogram({ name: 'paceline_time_to_first_token_seconds', help: 'From arrival to the first output token.', labels: ['slo_class'], bounds: TTFT_BOUNDS_S });
@@ -223,6 +227,10 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       if (watts === null) log.info({ budget: name }, `power budget ${name} is as configured again`);
       else log.info({ budget: name, watts, until }, `power budget ${name} was set to ${watts} W by an operator until ${until}`);
     },
+    workflowEnded: (report) => {
+      workflows.ended(report);
+      log.debug(report, `workflow ${report.workflowId}: ${report.outcome}`);
+    },
     warning: (message) => log.warn(message),
     render: (now) => {
       for (const gauge of [replicaUp, replicaState, replicaBreaker, replicaRest, replicaBatchCap, replicaRoom, replicaRunning, replicaWaiting, replicaControlled, replicaPoint, groupControlled, groupPoint, stepResidual, drift, agentState, energyLeft, energyBudget, tenantConcurrent]) gauge.clear();
@@ -260,6 +268,7 @@ export function createTelemetry(log: Logger, meter: Meter | null = null, registr
       cpu.total([], now.process.cpuS);
       if (now.energy !== undefined) energy.update(now.energy);
       if (now.power !== undefined) power.update(now.power);
+      if (now.workflowsOpen !== undefined) workflows.open(now.workflowsOpen);
       return registry.render();
     },
   };

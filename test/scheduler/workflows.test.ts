@@ -1,7 +1,7 @@
 // Workflows in the scheduler: who is taken in, by when their calls are due, what becomes of them, and that nothing of them stays.
 import { describe, expect, test } from 'vitest';
 import type { JobId, JobSpec, ReplicaId, WorkflowId } from '../../src/core/job.ts';
-import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../../src/core/workflow.ts';
+import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../../src/core/workflow.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import type { Effect } from '../../src/scheduler/events.ts';
 import { createScheduler, type Scheduler } from '../../src/scheduler/scheduler.ts';
@@ -76,13 +76,16 @@ describe('a declaration', () => {
     expect(declare(started(), chain({ deadlineMs: 100 }))).toMatchObject({ kind: 'accepted', status: { verdict: 'lost' } });
   });
 
-  test('bounds: workflows that are open, and nodes of all of them', () => {
+  test('bounds: workflows that are open, and nodes of all of them or of one tenant', () => {
     const scheduler = started();
     const tool: WorkflowNode = { kind: 'tool', stage: 'x', timeMs: 1 };
     const named = (id: number, nodes: readonly WorkflowNode[]): WorkflowSpec => chain({ workflowId: `${id}` as WorkflowId, nodes, edges: [] });
     const many = Array.from({ length: 1_000 }, (_, index): WorkflowNode => ({ ...tool, stage: `${index}` }));
-    for (let id = 0; id < OPEN_NODES_MAX / many.length; id++) expect(declare(scheduler, named(id, many))?.kind).toBe('accepted');
+    for (let id = 0; id < TENANT_NODES_MAX / many.length; id++) expect(declare(scheduler, named(id, many))?.kind).toBe('accepted');
     expect(declare(scheduler, named(1_000_000, [tool]))).toEqual({ kind: 'refused', reason: 'too-many-open' });
+    for (let id = 0; id < (OPEN_NODES_MAX - TENANT_NODES_MAX) / many.length; id++) expect(declare(scheduler, { ...named(id, many), tenant: 'u' })?.kind).toBe('accepted');
+    expect(declare(scheduler, { ...named(1_000_000, [tool]), tenant: 'v' })).toEqual({ kind: 'refused', reason: 'too-many-open' });
+    expect([scheduler.openWorkflows('t'), scheduler.openWorkflows('v'), scheduler.openWorkflows()]).toEqual([25, 0, 50]);
     scheduler.handle({ kind: 'workflow-ended', tenant: 't', workflowId: '0' as WorkflowId }, 1);
     expect(declare(scheduler, named(1_000_000, [tool]))?.kind).toBe('accepted');
   });
