@@ -114,7 +114,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), ...(power === null ? {} : { power: power(policy.kind) }), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, worths);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), ...(power === null ? {} : { power: power(policy.kind) }), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, fleet.members.map((member) => member.truth.name), worths);
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });

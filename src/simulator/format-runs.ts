@@ -1,6 +1,6 @@
 // Simulated runs as a table for people. Energies are relative to the first run.
 import { tableOf } from './format-table.ts';
-import type { RunReport } from './run-report.ts';
+import type { ProfileShare, RunReport } from './run-report.ts';
 
 export function formatRuns(runs: readonly RunReport[]): string {
   const [first] = runs;
@@ -25,7 +25,23 @@ export function formatRuns(runs: readonly RunReport[]): string {
   const lengths = new Set(runs.map(({ durationS }) => Math.round(durationS)));
   if (lengths.size > 1) columns.push(['window', ({ durationS }) => `${durationS.toFixed(0)} s`]);
   const notes = runs.flatMap(({ policy, note }) => (note === null ? [] : [`${policy}: ${note}`]));
-  return [tableOf(columns, runs), ...(notes.length === 0 ? [] : ['', ...notes])].join('\n');
+  return [tableOf(columns, runs), ...sharesOf(runs), ...(notes.length === 0 ? [] : ['', ...notes])].join('\n');
+}
+
+/** Who did how much, where the fleet has several profiles. */
+function sharesOf(runs: readonly RunReport[]): string[] {
+  const rows = runs.flatMap(({ policy, byProfile = [] }) => byProfile.map((share) => ({ policy, ...share })));
+  if (rows.length === 0) return [];
+  const columns: (readonly [string, (row: ProfileShare & { readonly policy: string }) => string])[] = [
+    ['policy', ({ policy }) => policy],
+    ['profile', ({ replicas, profile }) => `${replicas} x ${profile}`],
+    ['requests', ({ requestShare }) => `${(100 * requestShare).toFixed(1)} %`],
+    ['energy', ({ energyJ }) => `${(energyJ / 1000).toFixed(1)} kJ`],
+    ['J/token', ({ joulesPerOutputToken }) => joulesPerOutputToken?.toFixed(2) ?? '-'],
+    ['clock', ({ clockMhzMean }) => `${clockMhzMean.toFixed(0)} MHz`],
+    ['busy', ({ utilisation }) => `${(100 * utilisation).toFixed(0)} %`],
+  ];
+  return ['', tableOf(columns, rows)];
 }
 
 function ms(value: number | null): string {
