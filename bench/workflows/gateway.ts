@@ -53,7 +53,7 @@ await refusing(async () => {
       profile: { type: 'string', default: 'llama-3.1-8b.h200' },
       replicas: { type: 'string', default: '2' },
       seconds: { type: 'string', default: '24' },
-      load: { type: 'string', default: '0.1' },
+      load: { type: 'string', default: '0.4' },
       slack: { type: 'string', default: '2,3' },
       ways: { type: 'string', default: 'declared,proportional,equal' },
       seed: { type: 'string', default: '1' },
