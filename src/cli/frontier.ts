@@ -18,9 +18,12 @@ import { defineCommand, UsageError } from './command.ts';
 import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
 import { fleet } from './frontier-fleet.ts';
 import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
+import { scale } from './frontier-scale.ts';
 import { workflow } from './frontier-workflow.ts';
 
-const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'fleet', 'validate', 'convert'] as const;
+const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'scale', 'fleet', 'validate', 'convert'] as const;
+/** Beyond these it is no other generation of a device, but a slip of the pen. */
+const FACTOR = { min: 0.01, max: 10 };
 
 export const command = defineCommand({
   name: 'frontier',
@@ -49,13 +52,17 @@ export const command = defineCommand({
     peak: { type: 'number', value: 'X', help: 'fleet: has room for so many times the rate', default: 1.3, min: 1, max: 100 },
     'batch-tokens': { type: 'text', value: 'LIST', help: "fleet: chunk sizes to look at beside the profiles' own, separated by commas" },
     sleep: { type: 'text', value: 'COSTS', help: 'fleet: servers may sleep, POWERW:SLEEPMS:WAKEMS of each' },
+    time: { type: 'number', value: 'X', help: 'scale: all times of prefill and decode times X; below 1 is faster, default 1', ...FACTOR },
+    power: { type: 'number', value: 'X', help: 'scale: power while busy times X, default 1', ...FACTOR },
+    'idle-power': { type: 'number', value: 'X', help: 'scale: power while idle, asleep and waking times X; default: as --power', ...FACTOR },
+    name: { type: 'text', value: 'NAME', help: 'scale: what the device that nobody has measured is called' },
     from: { type: 'text', value: 'FORMAT', help: 'convert: what the file is', oneOf: Object.keys(SOURCE_FORMATS) },
     source: { type: 'text', value: 'TEXT', help: 'convert: where the table is from; kept as provenance' },
     licence: { type: 'text', value: 'TEXT', help: 'convert: its licence, e.g. Apache-2.0' },
     json: { type: 'flag', help: 'JSON on standard output' },
     svg: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: the plot of decode (compose, workflow: of the whole) as a file' },
     html: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: plots and tables as a page' },
-    out: { type: 'text', value: 'FILE', help: 'convert: where to; default: standard output' },
+    out: { type: 'text', value: 'FILE', help: 'scale, convert: where to; default: standard output' },
   },
   examples: [
     'paceline frontier show config/profiles/llama-3.1-8b.h200.json --sequences 32 --html frontier.html',
@@ -64,6 +71,7 @@ export const command = defineCommand({
     'paceline frontier compose config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json --as replicas --rate 3',
     'paceline frontier workflow config/workflows/research.yaml --profile config/profiles/llama-3.1-8b.h200.json --html workflow.html',
     'paceline frontier fleet config/profiles/llama-3.1-70b.h100-tp2.json config/profiles/llama-3.1-70b.h100-tp4.json --devices 8 --rate 4',
+    'paceline frontier scale config/profiles/llama-3.1-70b.h100-tp4.json --time 0.7 --power 1.1 --idle-power 0.8 --name next.gpu --out next.json',
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
   ],
@@ -83,6 +91,8 @@ export const command = defineCommand({
         return workflow(oneOf(files, 'workflow'), { profiles: options.profile, company: options.company, like: options.like, deadlineMs: options['deadline-ms'] }, outputs);
       case 'fleet':
         return fleet(files, { devices: options.devices, ratePerS: options.rate, peak: options.peak, promptTokens: work.promptTokens, outputTokens: options['output-tokens'], ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'], batchTokens: options['batch-tokens'], sleep: options.sleep }, options.json);
+      case 'scale':
+        return scale(oneOf(files, 'scale'), options);
       case 'validate':
         return validate(files, options.json);
       default:

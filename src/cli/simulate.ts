@@ -19,6 +19,7 @@ import { WorkloadError } from '../workload/workload-error.ts';
 import { UsageError, defineCommand } from './command.ts';
 import { FLEET_OPTIONS, type FleetChoice, readFleet } from './fleet-options.ts';
 import { formatWorkflowRuns, playWorkflows } from './simulate-workflows.ts';
+import { POWER_OPTIONS, readPower } from './power-options.ts';
 import { WORKLOAD_OPTIONS, readWorkload } from './workload-options.ts';
 
 const POLICIES = `max-clock, static:<MHz>, best-static, paceline, clairvoyant, lower-bound, ${Object.keys(RIVALS).join(', ')} (these also with their own margin: <name>@0.1)`;
@@ -34,6 +35,7 @@ export const command = defineCommand({
     ...WORKLOAD_OPTIONS,
     policy: { type: 'text', value: 'LIST', help: `separated by commas, default ${POLICIES_DEFAULT}: ${POLICIES}` },
     ...FLEET_OPTIONS,
+    ...POWER_OPTIONS,
     'slo-scale': { type: 'number', value: 'X', help: 'all SLOs times X: below 1 is tighter', default: 1, min: 0.001, max: 1000 },
     mix: { type: 'text', value: 'LIST', help: 'other shares of the SLO classes: CLASS=SHARE,…; the others keep their proportions' },
     'skip-oversized': { type: 'flag', help: 'leave out requests that no replica could ever hold; default: refuse the workload' },
@@ -54,6 +56,7 @@ export const command = defineCommand({
     'paceline simulate --synthetic bursty --rate 4 --duration 600 --slo config/slo/chat.json --time-error 20 --policy max-clock,paceline',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/mixed.json --mix premium=0.6 --slo-scale 0.8 --power-cap 2000',
     'paceline simulate --synthetic poisson --rate 6 --slo config/slo/chat.json --fleet 2xconfig/profiles/llama-3.1-70b.h100-tp4.json,2xmine.json',
+    'paceline simulate --synthetic poisson --rate 12 --slo config/slo/mixed.json --power-budget 60% --policy max-clock,paceline',
     'paceline simulate --synthetic poisson --rate 4 --slo config/slo/chat.json --explain 17',
     'paceline simulate --workflow config/workflows/research.yaml --workflow-rate 0.5 --duration 600 --truth config/profiles/llama-3.1-8b.h200.json',
     'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
@@ -64,6 +67,7 @@ export const command = defineCommand({
     const fleet = readFleet(options);
     const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
     const classes = wantedClasses(read.classes, options);
+    const power = readPower(options, fleet.members);
     const [{ truth, belief }] = fleet.members;
     const lastAtMs = workload.requests.at(-1)?.atMs ?? 0;
     const prices = options.prices === undefined ? [] : pricesIn(options.prices);
@@ -91,17 +95,18 @@ export const command = defineCommand({
     // All names are checked before the first run: an hour of simulation must not end in a typing mistake.
     const names = (options.policy ?? POLICIES_DEFAULT).split(',').map((name) => name.trim());
     for (const name of names) {
-      if (name === 'clairvoyant' || name === 'lower-bound') onlyPlain(name, fleet, options.concurrency);
+      if (name === 'clairvoyant' || name === 'lower-bound') onlyPlain(name, fleet, options.concurrency, power !== null);
       else policyOf(name, fleet.members);
     }
     warn(fleet, workload.requests, options.concurrency);
     if (options.explain !== undefined) {
       if (options.policy !== undefined && options.policy !== 'paceline') throw new UsageError(`--explain: tells of the policy paceline, got --policy ${options.policy}; leave it out`);
-      process.stdout.write(explained(options.explain, shared, knobs, options.json));
+      process.stdout.write(explained(options.explain, power === null ? shared : { ...shared, power: power('paceline') }, knobs, options.json));
       return 0;
     }
     const machines = [...new Set(fleet.members.map((member) => member.truth))].map((profile) => createPhysics(profile, fleet.truthScale));
     const feasible = feasibleAlone(machines, shared.requests, shared.classes);
+    const worths = classes.some(({ worth = 1 }) => worth !== 1) ? shared.classes.map(({ worth = 1 }) => worth) : null;
     const runs = names.flatMap((name) => {
       const label = { policy: name, replicas: shared.replicas, seed: options.seed };
       if (label.policy === 'clairvoyant' || label.policy === 'lower-bound') {
@@ -109,7 +114,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), ...(power === null ? {} : { power: power(policy.kind) }), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, fleet.members.map((member) => member.truth.name), worths);
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
@@ -120,7 +125,7 @@ export const command = defineCommand({
 });
 
 /** Of a workload of requests, which there is none of. */
-const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'max-requests', 'slo', 'mix', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep'] as const;
+const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'max-requests', 'slo', 'mix', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep', 'power-budget', 'power-schedule', 'power-policy'] as const;
 const WORKFLOW_DURATION_S = 600;
 
 function answerWorkflow(
@@ -211,10 +216,10 @@ function bestStatic(members: FleetChoice['members'], target: number, play: (poli
 }
 
 /** What knows the machines beforehand knows one kind of them, as their profile has it. */
-function onlyPlain(policy: string, { members, machines }: FleetChoice, concurrency: number | undefined): void {
+function onlyPlain(policy: string, { members, machines }: FleetChoice, concurrency: number | undefined, underBudget: boolean): void {
   if (new Set(members.map(({ truth }) => truth)).size > 1) throw new UsageError(`--policy: ${policy} plans for one kind of replica, and the fleet has ${[...new Set(members.map(({ truth }) => truth.name))].join(' and ')}`);
   const { durationCv = 0, switchOutliers, powerCapW } = machines;
-  const stray = Object.entries({ '--noise': durationCv > 0, '--switch-outliers': switchOutliers !== undefined, '--power-cap': powerCapW !== undefined, '--concurrency': concurrency !== undefined }).find(([, given]) => given);
+  const stray = Object.entries({ '--noise': durationCv > 0, '--switch-outliers': switchOutliers !== undefined, '--power-cap': powerCapW !== undefined, '--concurrency': concurrency !== undefined, '--power-budget': underBudget }).find(([, given]) => given);
   if (stray !== undefined) throw new UsageError(`--policy: ${policy} knows nothing of ${stray[0]}; leave the option out, or the policy`);
 }
 

@@ -9,6 +9,7 @@ import type { LossRisk, Plan } from './planner.ts';
 import { costsAt, type PointCosts, tokensTakeMs } from './point-costs.ts';
 import { PHASE_GROUPS, type ReplicaView, type WaitingPrompt } from './replica-view.ts';
 import { chargedWorkJ } from './work-energy.ts';
+import type { Worthier } from './worthier-jobs.ts';
 
 /** `energy`: as the file's head says. `least-loaded`: fewest jobs, what a plain gateway does; what savings are measured against. */
 export type Routing = 'energy' | 'least-loaded';
@@ -36,6 +37,8 @@ export interface RouteCandidate<Id> {
   readonly controlled: boolean;
   /** The point that the fleet's load is served at for the least (`targetPoint`): a replica slower than that is priced as if at it. */
   readonly target: PointIndex;
+  /** Whom the job has to leave a replica fast enough: sent where steps are longer than that, it costs one of them. */
+  readonly worthier?: Worthier | undefined;
 }
 
 export interface Route<Id> {
@@ -99,6 +102,7 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
   const risk = serverRisk(withJob);
   const { model } = withJob;
   const { worth = 1 } = withJob.waiting.at(-1) as WaitingPrompt;
+  const costsWorthier = candidate.worthier !== undefined && plan.groups === undefined && costsAt(withJob, model.fastest).stepWithPrefillsMs > candidate.worthier.tpotMs ? candidate.worthier.worth / worth : 0;
   const faster = plan.groups === undefined ? isFaster(model, plan.point, without.plan.point) : PHASE_GROUPS.some((group) => isFaster(model, planOfGroup(plan, group).point, planOfGroup(without.plan, group).point));
   return {
     id,
@@ -106,9 +110,9 @@ function routeTo<Id>(candidate: RouteCandidate<Id>, riskMax: number): Route<Id> 
     feasible: plan.lost <= without.plan.lost,
     ownRisk: risk.last,
     riskMax,
-    othersRisk: Math.max(0, risk.expected - worth * risk.last - without.risk.expected) / worth,
+    othersRisk: Math.max(0, risk.expected - worth * risk.last - without.risk.expected) / worth + costsWorthier,
     ownSparable: risk.sparable.last,
-    othersSparable: Math.max(0, risk.sparable.expected - worth * risk.sparable.last - without.risk.sparable.expected) / worth,
+    othersSparable: Math.max(0, risk.sparable.expected - worth * risk.sparable.last - without.risk.sparable.expected) / worth + costsWorthier,
     distressed: without.plan.lost > Math.max(1, DISTRESS_SHARE * candidate.load),
     cheapestJ: Number.POSITIVE_INFINITY,
     opens: candidate.load + without.view.foreignSequences === 0 || faster,

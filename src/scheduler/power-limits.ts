@@ -51,6 +51,7 @@ interface Held {
   limitW: number | null;
   targetW: number | null;
   closed: boolean;
+  losses: readonly LossAtLimit[] | null;
   wanted: { readonly structure: number; readonly atMs: number; readonly plan: Plan } | null;
 }
 
@@ -58,6 +59,8 @@ interface Held {
 const LIMIT_STEPS = 128;
 /** At how many limits losses are looked at. */
 const LEVELS_MAX = 12;
+/** Losses are looked at anew of so many replicas in one allotment, in turns: a control period must not be spent on a large fleet's. */
+const LOSSES_ANEW_MAX = 16;
 /** Devices cannot be held below their slowest clock, and may draw so much more there than is believed. */
 const FLOOR_MARGIN = 1.2;
 /** So long what arrives counts when it is weighed what is lost at a limit: limits stand for less, what is lost by then is not. */
@@ -77,6 +80,8 @@ export interface PowerLimitsOptions {
 export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): PowerLimits {
   let budgets: readonly PowerBudget[] = [];
   let on = false;
+  /** Of allotments; sets whose losses are looked at anew. */
+  let turn = 0;
   let exceeded: readonly string[] = [];
   const held = new WeakMap<Replica, Held>();
   /** Made anew with each allotment, for learnt models move. */
@@ -87,7 +92,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
   function heldOf(replica: Replica): Held {
     let state = held.get(replica);
     if (state === undefined) {
-      state = { limitW: null, targetW: null, closed: false, wanted: null };
+      state = { limitW: null, targetW: null, closed: false, losses: null, wanted: null };
       held.set(replica, state);
     }
     return state;
@@ -151,7 +156,12 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
       peakW: groups * peakW,
       busy,
       wantedW,
-      losses: () => lossesOf(replica, { idleW: FLOOR_MARGIN * groups * idleW, floorW, groups }, nowMs),
+      losses: () => {
+        const state = heldOf(replica);
+        const isItsTurn = (replica.index + turn * LOSSES_ANEW_MAX) % Math.max(1, replicas.length) < LOSSES_ANEW_MAX;
+        if (isItsTurn || state.losses === null) state.losses = lossesOf(replica, { idleW: FLOOR_MARGIN * groups * idleW, floorW, groups }, nowMs);
+        return state.losses;
+      },
     };
   }
 
@@ -218,6 +228,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     },
     allot(nowMs) {
       ranges = new Map();
+      turn += 1;
       const under = new Set(budgets.flatMap(({ replicaIds }) => replicaIds));
       const claims = replicas.filter(({ spec }) => under.has(spec.replicaId)).map((replica) => ({ replica, claim: claimOf(replica, nowMs) }));
       const allotment = allotPower(claims.map(({ claim }) => claim), budgets);

@@ -26,6 +26,7 @@ import { type PerformanceModel, type PointIndex, isFaster } from '../frontier/pe
 import type { Phase } from '../frontier/profile.ts';
 import { isOfWorkflow, type PendingJob, sent, type TrackedJob } from '../core/tracked-job.ts';
 import { unreachable } from '../core/unreachable.ts';
+import { createWorthierJobs } from '../core/worthier-jobs.ts';
 import { type BatchCapRule, createBatchCaps } from './batch-caps.ts';
 import { type ClockGroup, type ClockGroupStatus, clockGroups, demandOf, followed, groupsStatus, pointNow } from './clock-group.ts';
 import type { ClockPolicy } from './clock-policy.ts';
@@ -260,6 +261,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   });
   /** Some job was worth more or less than others: where not all can be met, that decides. */
   let worthsDiffer = false;
+  const worthierJobs = createWorthierJobs();
   const resting = createResting({
     replicas,
     fleet,
@@ -478,6 +480,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const route = known ?? routeOf(job, nowMs);
     if (route === null) return { kind: 'place' };
     if (known === null) {
+      if (worthsDiffer && route.tpotMs > (job.spec.slo.tpotMs ?? Number.POSITIVE_INFINITY)) worthierJobs.crowdedOut(job.spec, nowMs);
       const cold = isCold(job.spec.model);
       const kept = mayKeep && !cold ? whyKeep(job, route, nowMs) : null;
       // What cannot be in time cannot be later either; and where it would only be in time at others' cost, its last moment was this.
@@ -631,6 +634,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     };
     /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
+    const worthier = worthsDiffer ? worthierJobs.before(job.spec, nowMs) : undefined;
     const by = isCold(job.spec.model) ? 'least-loaded' : routing;
     const leastAlone = by === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
@@ -650,7 +654,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         candidates.length = 0;
         below = load;
       }
-      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.corrections, job, nowMs) });
+      candidates.push({ id: replica, load, without: () => standing(replica, nowMs, controlled), withJob: () => withJob(replica), controlled, target: fleet.targetOf(replica.spec, replica.queue.corrections, job, nowMs), worthier });
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });

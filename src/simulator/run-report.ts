@@ -1,6 +1,7 @@
 // A simulated run in numbers: what `paceline simulate` prints, and what runs are compared by.
 import type { JobReport } from '../scheduler/events.ts';
 import { percentiles, type Percentiles } from '../statistics/percentiles.ts';
+import type { BudgetHeld } from './power-meter.ts';
 import type { SimulatedRun } from './simulate.ts';
 
 /** Field names are read by scripts: only ever added to. */
@@ -33,10 +34,31 @@ export interface RunReport {
   readonly infeasibleAlone: number;
   /** Requests that could not be met when they were sent, even at the fastest point, with the load as it was; and those never sent. */
   readonly infeasibleWhenSent: number;
+  /** Of the worth of all requests, that of those which met; absent where all are worth the same. */
+  readonly worthAttained?: number;
+  /** What was drawn under each power budget; absent without any. */
+  readonly budgets?: readonly BudgetHeld[];
   /** Share of prompt tokens that were in the prefix cache. */
   readonly cachedPromptShare: number;
   /** What a reader must know of this run, for people; `null` where there is nothing. */
   readonly note: string | null;
+  /** Who did how much, in a fleet of several profiles; absent otherwise. */
+  readonly byProfile?: readonly ProfileShare[];
+}
+
+/** What the replicas of one profile did. */
+export interface ProfileShare {
+  readonly profile: string;
+  readonly replicas: number;
+  /** Of the requests that any replica ended. */
+  readonly requestShare: number;
+  /** Idling included. */
+  readonly energyJ: number;
+  /** Of all of their energy, idling included. */
+  readonly joulesPerOutputToken: number | null;
+  readonly clockMhzMean: number;
+  /** Share of their time with work on the devices. */
+  readonly utilisation: number;
 }
 
 /** From this share on a load is called infeasible. */
@@ -46,9 +68,9 @@ const OVERLOAD_SHARE = 0.1;
 
 /**
  * `feasible` says of each request of the workload, by its index, whether it could be met at all (`feasibleAlone`); empty stands
- * for all of them.
+ * for all of them. `profiles` names the profile of each replica, in the order of the fleet; `worths`: of each request, where they are not all worth the same.
  */
-export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = []): RunReport {
+export function runReport(label: { readonly policy: string; readonly replicas: number; readonly seed: number }, run: SimulatedRun, feasible: readonly boolean[] = [], profiles: readonly string[] = [], worths: readonly number[] | null = null): RunReport {
   const { reports } = run;
   const finished = reports.filter(({ outcome }) => outcome === 'finished');
   const outputTokens = finished.reduce((sum, report) => sum + report.outputTokens, 0);
@@ -79,8 +101,31 @@ export function runReport(label: { readonly policy: string; readonly replicas: n
     infeasibleAlone,
     infeasibleWhenSent,
     cachedPromptShare: share(cachedPromptTokens, finished.reduce((sum, report) => sum + report.promptTokens, 0)),
+    ...(worths === null ? {} : { worthAttained: share(reports.filter(isMet).reduce((sum, { jobId }) => sum + (worths[Number(jobId)] ?? 0), 0), worths.reduce((sum, worth) => sum + worth, 0)) }),
+    ...(run.budgets === undefined ? {} : { budgets: run.budgets }),
     note: noteOf(requests, infeasibleAlone, infeasibleWhenSent, reports.filter(isMet).length),
+    ...(new Set(profiles).size > 1 ? { byProfile: byProfile(run, profiles) } : {}),
   };
+}
+
+function byProfile({ reports, replicas = [], durationMs }: SimulatedRun, profiles: readonly string[]): readonly ProfileShare[] {
+  const finished = reports.filter(({ outcome }) => outcome === 'finished');
+  const byReplica = Map.groupBy(finished, ({ replicaId }) => replicaId);
+  return [...Map.groupBy(replicas.keys(), (index) => profiles[index] ?? '')].map(([profile, indices]) => {
+    const done = indices.flatMap((index) => replicas[index] ?? []);
+    const ended = done.flatMap(({ replicaId }) => byReplica.get(replicaId) ?? []);
+    const total = (of: (one: (typeof done)[number]) => number): number => done.reduce((sum, one) => sum + of(one), 0);
+    const [energyJ, outputTokens] = [total((one) => one.energyJ), ended.reduce((sum, report) => sum + report.outputTokens, 0)];
+    return {
+      profile,
+      replicas: done.length,
+      requestShare: share(ended.length, finished.length),
+      energyJ,
+      joulesPerOutputToken: outputTokens === 0 ? null : energyJ / outputTokens,
+      clockMhzMean: share(total(({ clockMhzMs }) => clockMhzMs), done.length * durationMs),
+      utilisation: share(total(({ busyMs }) => busyMs), done.length * durationMs),
+    };
+  });
 }
 
 /** Facts first: what nothing could have met, then how many were missed where it is more than the machines' share of trouble. */

@@ -22,7 +22,7 @@ import type { WorkloadRequest } from '../workload/request.ts';
 import { createMachineFactory, type MachineOptions } from './machines.ts';
 import { type BudgetHeld, createPowerMeter } from './power-meter.ts';
 import type { RivalFactory } from './rivals/rival.ts';
-import { type Brought, createSimulatedFleet } from './simulated-fleet.ts';
+import { type Brought, type DoneByReplicas, createSimulatedFleet } from './simulated-fleet.ts';
 import { type CallTicket, type ComingCall, createWorkflowClients, type SimulatedWorkflow, type WorkflowOutcome } from './workflow-clients.ts';
 
 export interface SimulationOptions {
@@ -138,6 +138,8 @@ export interface SimulatedRun {
   readonly budgets?: readonly BudgetHeld[];
   /** Prompt tokens that were found in the prefix cache. */
   readonly cachedPromptTokens?: number;
+  /** What each replica did, in the order of the fleet; their reports name them. */
+  readonly replicas?: readonly (DoneByReplicas & { readonly replicaId: ReplicaId })[];
 }
 
 /** Bytes that a token of the modelled prompts has: the scheduler has to learn it, as it would. */
@@ -368,7 +370,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);
-  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, ...(prices.length === 0 ? {} : { cost: bill.total(energyJ) }), ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
+  return { reports, rejected, ...(options.workflows === undefined ? {} : { workflows: clients.outcomes() }), energyJ, durationMs: nowMs, utilisation: busyMs / replicasMs, clockMhzMean: clockMhzMs / replicasMs, energySamples, cachedPromptTokens, replicas: fleet.each(nowMs).map((done, index) => ({ ...done, replicaId: replicaIds[index] as ReplicaId })), ...(prices.length === 0 ? {} : { cost: bill.total(energyJ) }), ...(power === undefined ? {} : { budgets: meter.read(nowMs) }) };
 }
 
 /** In one word, to tell whether devices were told it before. */

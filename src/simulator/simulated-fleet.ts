@@ -58,7 +58,16 @@ export interface SimulatedFleet {
   meterJ(replicaId: ReplicaId, nowMs: number): number;
   busyMs(replicaId: ReplicaId, nowMs: number): number;
   /** Over all replicas, up to `nowMs`. */
-  totals(nowMs: number): { readonly energyJ: number; readonly busyMs: number; readonly clockMhzMs: number };
+  totals(nowMs: number): DoneByReplicas;
+  /** Of each replica by itself, in the order in which the fleet was made, up to `nowMs`. */
+  each(nowMs: number): readonly DoneByReplicas[];
+}
+
+export interface DoneByReplicas {
+  readonly energyJ: number;
+  readonly busyMs: number;
+  /** Clock times time. */
+  readonly clockMhzMs: number;
 }
 
 interface FleetReplica extends HeapItem {
@@ -228,6 +237,12 @@ export function createSimulatedFleet(
         sums.clockMhzMs += replica.clockMhzMs;
       }
       return sums;
+    },
+    each(nowMs) {
+      return replicas.map((replica) => {
+        bringTo(replica, nowMs);
+        return { energyJ: replica.machine.energyJ(), busyMs: replica.busyMs, clockMhzMs: replica.clockMhzMs };
+      });
     },
   };
 }

@@ -10,6 +10,8 @@ export interface SloClass {
   /** Of all requests; the shares of a file sum to 1. */
   readonly share: number;
   readonly slo: Slo;
+  /** What meeting them counts for, relative to other classes; default 1. */
+  readonly worth?: number;
 }
 
 /** What a run without an SLO file uses: nothing is promised, so every completed request meets. */
@@ -27,6 +29,7 @@ const File = z.strictObject({
         ttftMs: ms.optional(),
         tpotMs: ms.optional(),
         e2eMs: ms.optional(),
+        worth: z.number().min(0.01).max(1_000).optional(),
       }),
     )
     .min(1)
@@ -46,9 +49,10 @@ export function readSloClasses(text: string, file: string): readonly SloClass[] 
     const [issue] = parsed.error.issues;
     throw new WorkloadError(`${file} ${pathName(issue?.path ?? [])}: ${issue?.message ?? 'not an SLO file'}; got ${quoted(JSON.stringify(valueAt(value, issue?.path ?? [])) ?? 'nothing')}`);
   }
-  const classes = parsed.data.classes.map(({ name, share, ttftMs, tpotMs, e2eMs }) => ({
+  const classes = parsed.data.classes.map(({ name, share, ttftMs, tpotMs, e2eMs, worth }) => ({
     name,
     share,
+    ...(worth === undefined ? {} : { worth }),
     slo: { ...(ttftMs === undefined ? {} : { ttftMs }), ...(tpotMs === undefined ? {} : { tpotMs }), ...(e2eMs === undefined ? {} : { e2eMs }) },
   }));
   const twice = classes.find(({ name }, index) => classes.findIndex((other) => other.name === name) !== index);
@@ -73,7 +77,7 @@ export function drawClasses(classes: readonly SloClass[], count: number, seed: n
 
 /** All limits times `factor`: below 1 is tighter. */
 export function scaleSlos(classes: readonly SloClass[], factor: number): readonly SloClass[] {
-  return classes.map(({ name, share, slo }) => ({ name, share, slo: Object.fromEntries(Object.entries(slo).map(([limit, limitMs]) => [limit, limitMs * factor])) }));
+  return classes.map(({ slo, ...known }) => ({ ...known, slo: Object.fromEntries(Object.entries(slo).map(([limit, limitMs]) => [limit, limitMs * factor])) }));
 }
 
 /**

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { command } from '../../src/cli/frontier.ts';
+import { loadProfile } from '../../src/profile-file.ts';
 import { UsageError } from '../../src/cli/command.ts';
 
 const H200 = 'config/profiles/llama-3.1-8b.h200.json';
@@ -79,7 +80,40 @@ test('convert makes of a sweep what show shows', async () => {
   expect(text).toContain('stage 0, forward (2 of 3 points are efficient)');
 });
 
+test('scale makes the profile of a GPU that is not there yet, which says so and is as good as the one it is made of', async () => {
+  const next = join(directory, 'next.json');
+  const { code, text } = await run('scale', H200, '--time', '0.5', '--power', '1.2', '--idle-power', '0.8', '--name', 'next.gpu');
+  expect(code).toBe(0);
+  writeFileSync(next, text);
+  const [made, measured] = [loadProfile(next), loadProfile(H200)];
+  expect(made.decode.map(({ timeMs }) => timeMs)).toEqual(measured.decode.map(({ timeMs }) => expect.closeTo(0.5 * timeMs, 3)));
+  expect(made.prefill.map(({ energyJ }) => energyJ)).toEqual(measured.prefill.map(({ energyJ }) => expect.closeTo(0.6 * energyJ, 2)));
+  expect(made.points.map(({ id, idlePowerW }) => [id, idlePowerW])).toEqual(measured.points.map(({ id, idlePowerW }) => [id, expect.closeTo(0.8 * idlePowerW, 2)]));
+  expect([made.name, made.deviceGroup.device]).toEqual(['next.gpu', 'next.gpu (hypothetical)']);
+  expect(made.provenance.measuredOn).toBe(`No device: the profile ${measured.name} with times × 0.5, power × 1.2 (energies × 0.6), idle power × 0.8.`);
+  expect((await run('validate', next)).code).toBe(0);
+});
+
+test('scale leaves idle power in step with power where nothing is said, and scales what sleeping costs', async () => {
+  const [asleep, out] = [join(directory, 'asleep.json'), join(directory, 'out.json')];
+  writeFileSync(asleep, JSON.stringify({ ...loadProfile(H200), sleep: { powerW: 60, sleepMs: 2000, wakeMs: 5000, wakeEnergyJ: 800 } }));
+  await run('scale', asleep, '--power', '0.5', '--name', 'thrifty', '--out', out);
+  const made = loadProfile(out);
+  expect(made.points[0]?.idlePowerW).toBeCloseTo(0.5 * (loadProfile(H200).points[0]?.idlePowerW ?? 0), 2);
+  expect(made.sleep).toEqual({ powerW: 30, sleepMs: 2000, wakeMs: 5000, wakeEnergyJ: 400 });
+  await expect(run('scale', asleep, '--power', '0.5', '--name', 'thrifty', '--out', asleep)).rejects.toThrow(/is one of the files that are read/);
+});
+
 test.each([
+  [['scale', H200, '--time', '0.7'], /--name is missing/],
+  [['scale', H200, '--name', 'same'], /got no factor other than 1/],
+  [['scale', H200, '--name', 'next', '--time', '0'], /--time.*0\.01/],
+  [['scale', H200, '--name', 'next', '--time=-1'], /--time.*0\.01/],
+  [['scale', H200, '--name', 'next', '--power', '11'], /--power.*10/],
+  [['scale', H200, '--name', 'next', '--idle-power', 'NaN'], /--idle-power/],
+  [['scale', H200, '--name', 'llama-3.1-8b.h200', '--time', '0.7'], /is the name of what was measured/],
+  [['scale', H200, '--name', 'next', '--idle-power', '9'], /is no device: points\[\d+\]\.idlePowerW: .*far above/],
+  [['scale', '--name', 'next', '--time', '0.7'], /scale: got 0 files, want one/],
   [[], /got '', want one of show, compare/],
   [['draw', H200], /got 'draw', want one of show/],
   [['show'], /show: got 0 files, want one/],

@@ -93,6 +93,22 @@ describe('paceline simulate', () => {
     expect((noisy.tpotMs.p99 ?? 0) - (noisy.tpotMs.p50 ?? 0)).toBeGreaterThan((asIs.tpotMs.p99 ?? 0) - (asIs.tpotMs.p50 ?? 0));
     expect(fleet.replicas).toBe(2);
     expect(fleet.meanPowerW).toBeLessThan(0.8 * asIs.meanPowerW);
+    expect(asIs.byProfile).toBeUndefined();
+  }, 60_000);
+
+  test('of a fleet of two profiles it is told which of them did how much, and it adds up', async () => {
+    const fleet = ['--synthetic', 'poisson', '--rate', '3', '--duration', '30', '--fleet', `2x${PROFILE},${SMALL}`, '--concurrency', '64', '--policy', 'max-clock,paceline'];
+    const [text, json] = await Promise.all([simulate(...fleet), simulate(...fleet, '--json')]);
+    const runs = JSON.parse(json.stdout) as RunReport[];
+    for (const { byProfile = [], ...run } of runs) {
+      expect(byProfile.map(({ replicas, profile }) => [replicas, profile])).toEqual([[2, 'llama-3.1-70b.h100-tp4'], [1, 'mistral-7b.v100']]);
+      const total = (of: (share: (typeof byProfile)[number]) => number): number => byProfile.reduce((sum, share) => sum + of(share), 0);
+      expect(total(({ requestShare }) => requestShare)).toBeCloseTo(1, 9);
+      expect(total(({ energyJ }) => energyJ)).toBeCloseTo(run.energyJ, 3);
+      expect(total(({ utilisation, replicas }) => utilisation * replicas) / 3).toBeCloseTo(run.utilisation, 9);
+      expect(total(({ clockMhzMean, replicas }) => clockMhzMean * replicas) / 3).toBeCloseTo(run.clockMhzMean, 6);
+    }
+    expect(text.stdout).toMatch(/\n\npolicy +profile +requests +energy +J\/token +clock +busy\nmax-clock +2 x llama-3\.1-70b\.h100-tp4 .*\nmax-clock +1 x mistral-7b\.v100 .*\npaceline +2 x /);
   }, 60_000);
 
   test('tells of one request what was decided and why, in the same words each time', async () => {
