@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import type { Dispatcher } from 'undici';
 import { Pool } from 'undici';
 import type { z } from 'zod';
+import { boundedText } from '../bounded-text.ts';
 
 export type AgentAddress = { readonly kind: 'socket'; readonly path: string } | { readonly kind: 'tcp'; readonly origin: string; readonly tokenPath: string | null };
 
@@ -62,7 +63,7 @@ export function createConnection(address: AgentAddress, options: { readonly conn
   }
 
   async function refusal(method: Method, path: string, answer: Dispatcher.ResponseData): Promise<AgentError> {
-    const text = await boundedText(answer.body as AsyncIterable<Buffer>);
+    const text = await boundedText(answer.body as AsyncIterable<Buffer>, ANSWER_BYTES_MAX);
     return new AgentError(`${method} ${path} was answered ${answer.statusCode}: ${options.reasonOf(text) ?? text.slice(0, 200)}`, answer.statusCode);
   }
 
@@ -70,7 +71,7 @@ export function createConnection(address: AgentAddress, options: { readonly conn
     try {
       const answer = await open(method, path, AbortSignal.timeout(ANSWER_MS_MAX), body);
       if (answer.statusCode >= 300) throw await refusal(method, path, answer);
-      return await boundedText(answer.body as AsyncIterable<Buffer>);
+      return await boundedText(answer.body as AsyncIterable<Buffer>, ANSWER_BYTES_MAX);
     } catch (error) {
       throw asAgentError(error, method, path);
     }
@@ -104,15 +105,4 @@ export function readToken(path: string): string {
   }
   if (!/^[\x21-\x7e]{1,4096}$/.test(token)) throw new AgentError(`the token file ${path} must hold one line of 1 to 4096 printable characters without spaces`, null);
   return token;
-}
-
-async function boundedText(body: AsyncIterable<Buffer>): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > ANSWER_BYTES_MAX) throw new Error(`more than ${ANSWER_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }

@@ -5,6 +5,7 @@ import type { Pricing } from '../core/corrections.ts';
 import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
 import type { LengthPredictor } from '../core/length-predictor.ts';
+import { LEARNT_KEYS_MAX } from '../core/limits.ts';
 import type { TradeOffPoint } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
 import { createWorkflowRun, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
@@ -117,6 +118,8 @@ export interface CallSize {
 export const HIGH = 0.9;
 const HIGH_DEVIATIONS = 1.28;
 
+type Call = Extract<WorkflowNode, { kind: 'call' }>;
+
 interface Open {
   readonly spec: Omit<WorkflowSpec, 'nodes' | 'edges'>;
   readonly key: string;
@@ -125,7 +128,8 @@ interface Open {
   readonly run: WorkflowRun;
   /** `unseen`: nothing is known of what follows a call; `learnt`: as earlier runs were. */
   readonly shape: 'declared' | 'learnt' | 'unseen';
-  readonly models: Map<string, string>;
+  /** Of each stage that is a call. */
+  readonly calledAs: Map<string, { readonly model: string; readonly lengthKey: string }>;
   /** Calls under way: their stages, and when they were last said to be due. */
   readonly calls: Map<JobId, { readonly stage: string; readonly beganAtMs: number; dueAtMs: number }>;
   readonly seen: SeenCall[];
@@ -135,10 +139,14 @@ interface Open {
   spentJ: number;
   lastEndAtMs: number;
   allottedAtMs: number;
+  /** As it began; one that was late from the beginning teaches the guard band nothing. */
+  feasible: boolean;
 }
 
 /** How often what has been done of a running call is looked at; between, nothing ends and nothing comes. */
 const LOOK_EVERY_MS = 500;
+/** Half of all that are told apart. */
+const STAGE_KEYS_MAX = LEARNT_KEYS_MAX / 2;
 /** Of the path's time kept in reserve, at a guard band of 1: 98 in 100 are within it, were times normal. */
 const RESERVE_DEVIATIONS = 2;
 /** Looked over in one control period; the others have their turn in the next. */
@@ -156,6 +164,8 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   /** Workflows of calls that are under way. */
   const ofJob = new Map<JobId, Open>();
   const shapes = createWorkflowShapes();
+  /** Stages whose answers' lengths are told apart. */
+  const stageKeys = new Set<string>();
   let nodesOpen = 0;
   const ofTenant = new Map<string, { workflows: number; nodes: number }>();
   let moved: MovedDeadline[] = [];
@@ -165,8 +175,8 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
   function partOf(node: WorkflowNode, tenant: string, name: string | undefined, nowMs: number): RunPart {
     if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
-    const key = lengthKeyOf(node.model, tenant, name, node.stage);
-    if (node.outputTokens !== undefined) lengths.expect(key, node.outputTokens);
+    const key = lengthKeyOf(node, tenant, name);
+    if (node.outputTokens !== undefined && key !== keyOf(node.model, tenant)) lengths.expect(key, node.outputTokens);
     const promptTokens = node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN;
     const outputTokens = node.outputTokens ?? lengths.mean(key);
     const outputTokensHigh = Math.max(outputTokens, lengths.remaining(key, 0, HIGH, Number.POSITIVE_INFINITY));
@@ -183,12 +193,27 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     return { frontier, fastestMs, spreadMs: (leastMs(callFrontiers(replicas, { promptTokens, outputTokens: outputTokensHigh, ...company })) - fastestMs) / HIGH_DEVIATIONS };
   }
 
+  /**
+   * What is known of how long a call's answer gets: of one stage of a tenant's workflows where those have a name, else of its calls that were said to get
+   * about as long, else of all of them. Of so many that tenants' own have room, too.
+   */
+  function lengthKeyOf({ model, stage, outputTokens }: Call, tenant: string, name: string | undefined): string {
+    const ofTenant = keyOf(model, tenant);
+    if (name === undefined && outputTokens === undefined) return ofTenant;
+    const key = `${ofTenant}\n${name === undefined ? `about ${2 ** Math.round(Math.log2(Math.max(1, outputTokens ?? 1)))}` : `${name}\n${stage}`}`;
+    if (!stageKeys.has(key)) {
+      if (stageKeys.size >= STAGE_KEYS_MAX) return ofTenant;
+      stageKeys.add(key);
+    }
+    return key;
+  }
+
   function begin(spec: WorkflowSpec, shape: Open['shape'], nowMs: number): Open {
     const { nodes, edges, ...rest } = spec;
     const deadlineAtMs = nowMs + spec.deadlineMs;
     const run = createWorkflowRun({ parts: nodes.map((node) => partOf(node, spec.tenant, spec.name, nowMs)), edges, beganAtMs: nowMs, deadlineAtMs });
-    const models = new Map(nodes.flatMap((node) => (node.kind === 'call' ? [[node.stage, node.model] as const] : [])));
-    return { spec: rest, key: openKey(spec.tenant, spec.workflowId), beganAtMs: nowMs, deadlineAtMs, run, shape, models, calls: new Map(), seen: [], nodes: nodes.length, callsEnded: 0, outputTokens: 0, spentJ: 0, lastEndAtMs: nowMs, allottedAtMs: Number.NEGATIVE_INFINITY };
+    const calledAs = new Map(nodes.flatMap((node) => (node.kind === 'call' ? [[node.stage, { model: node.model, lengthKey: lengthKeyOf(node, spec.tenant, spec.name) }] as const] : [])));
+    return { spec: rest, key: openKey(spec.tenant, spec.workflowId), beganAtMs: nowMs, deadlineAtMs, run, shape, calledAs, calls: new Map(), seen: [], nodes: nodes.length, callsEnded: 0, outputTokens: 0, spentJ: 0, lastEndAtMs: nowMs, allottedAtMs: Number.NEGATIVE_INFINITY, feasible: false };
   }
 
   function keep(workflow: Open): void {
@@ -214,12 +239,13 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     const { run, calls } = workflow;
     for (const [jobId, { stage }] of calls) {
       const left = options.leftOf(jobId);
-      const model = workflow.models.get(stage);
+      const model = workflow.calledAs.get(stage)?.model;
       if (left === null || model === undefined) continue;
       const { fastestMs, spreadMs } = expected(model, left, nowMs);
       run.progressed(stage, fastestMs, spreadMs);
     }
     run.allot(nowMs, RESERVE_DEVIATIONS * guards.of(workflow.spec.sloClass));
+    if (workflow.allottedAtMs === Number.NEGATIVE_INFINITY) workflow.feasible = workflow.shape !== 'unseen' && run.verdict() === 'meets';
     workflow.allottedAtMs = nowMs;
     for (const [jobId, call] of calls) {
       const dueAtMs = dueOf(workflow, call.stage, nowMs);
@@ -237,7 +263,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
   /** The name under which a call is known in its run: with a number where one like it has come already. `null`: there is no such stage. */
   function stageOf(workflow: Open, stage: string): string | null {
-    if (workflow.shape === 'declared') return workflow.run.has(stage) && workflow.models.has(stage) ? stage : null;
+    if (workflow.shape === 'declared') return workflow.calledAs.has(stage) ? stage : null;
     for (let turnOf = 1; ; turnOf++) {
       const name = turnOf === 1 ? stage : `${stage}#${turnOf}`;
       const state = workflow.run.stateOf(name);
@@ -255,7 +281,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     }
     const { workflowId, tenant, sloClass, name = null, deadlineMs } = workflow.spec;
     if (name !== null && outcome !== 'ended-by-client') shapes.observe(shapeKey(tenant, name), workflow.seen.toSorted((a, b) => a.beganAtMs - b.beganAtMs));
-    if (met !== null) guards.observe(sloClass, met);
+    if (met !== null && workflow.feasible) guards.observe(sloClass, met);
     return { workflowId, tenant, sloClass, name, outcome, met, deadlineMs, deadlineLeftMs: workflow.deadlineAtMs - nowMs, tookMs: workflow.lastEndAtMs - workflow.beganAtMs, calls: workflow.callsEnded, outputTokens: workflow.outputTokens, energyJ: workflow.spentJ };
   }
 
@@ -324,7 +350,8 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
         workflow.nodes += 1;
         count(tenant, 0, 1);
       }
-      workflow.models.set(stage, spec.model);
+      const lengthKey = workflow.calledAs.get(stage)?.lengthKey ?? lengthKeyOf({ kind: 'call', stage, model: spec.model }, tenant, name);
+      workflow.calledAs.set(stage, { model: spec.model, lengthKey });
       workflow.run.began(stage, nowMs);
       ofJob.set(spec.jobId, workflow);
       const call = { stage, beganAtMs: nowMs, dueAtMs: Number.NaN };
@@ -332,7 +359,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       allot(workflow, nowMs);
       // What has moved of this one is told here.
       moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
-      return { dueAtMs: call.dueAtMs, isLast: workflow.shape !== 'unseen' && workflow.run.isLast(stage), lengthKey: lengthKeyOf(spec.model, tenant, name, stage) };
+      return { dueAtMs: call.dueAtMs, isLast: workflow.shape !== 'unseen' && workflow.run.isLast(stage), lengthKey };
     },
     left(jobId, report, nowMs) {
       const workflow = ofJob.get(jobId);
@@ -386,7 +413,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const workflow = open.get(openKey(tenant, workflowId));
       if (workflow === undefined) return null;
       const declared = workflow.shape === 'declared';
-      return { declared, takes: (stage) => !declared || workflow.models.has(stage), stages: () => [...workflow.models.keys()] };
+      return { declared, takes: (stage) => !declared || workflow.calledAs.has(stage), stages: () => [...workflow.calledAs.keys()] };
     },
     openCount: () => open.size,
     openCountOf: (tenant) => ofTenant.get(tenant)?.workflows ?? 0,
@@ -417,11 +444,6 @@ function leastMs(frontier: readonly TradeOffPoint[]): number {
 
 function keyOf(model: string, tenant: string): string {
   return `${model}\n${tenant}`;
-}
-
-/** What is known of a tenant's calls, or of one stage of its workflows where those have a name. */
-function lengthKeyOf(model: string, tenant: string, name: string | undefined, stage: string): string {
-  return name === undefined ? keyOf(model, tenant) : `${keyOf(model, tenant)}\n${name}\n${stage}`;
 }
 
 function shapeKey(tenant: string, name: string): string {

@@ -5,6 +5,7 @@ import { Agent } from 'undici';
 import { watchFiles } from '../config/file-watch.ts';
 import type { Series } from './series.ts';
 import { parseSeries, SERIES_BYTES_MAX, SeriesError } from './series.ts';
+import { boundedText } from '../bounded-text.ts';
 
 export type SeriesPlace =
   | { readonly kind: 'file'; readonly path: string }
@@ -151,7 +152,7 @@ async function seriesAt({ url, tokenPath, timeoutMs }: Extract<SeriesPlace, { ki
       const way = answer.statusCode >= 300 && answer.statusCode < 400 ? ', a redirect, which is not followed' : '';
       throw new SeriesError(`was answered ${answer.statusCode}${way}`);
     }
-    return parseSeries(await boundedText(answer.body));
+    return parseSeries(await boundedText(answer.body, SERIES_BYTES_MAX));
   } catch (error) {
     const why = signal.aborted ? `no answer within ${timeoutMs} ms` : error instanceof Error ? error.message || error.name : String(error);
     throw new SeriesError(`${where}: ${why}`, { cause: error });
@@ -162,15 +163,4 @@ function tokenOf(path: string): string {
   const token = readFileSync(path, 'utf8').trim();
   if (!/^[\x21-\x7e]{1,4096}$/.test(token)) throw new SeriesError(`the token file ${path} must hold one line of 1 to 4096 printable characters without spaces`);
   return token;
-}
-
-async function boundedText(body: AsyncIterable<Buffer>): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > SERIES_BYTES_MAX) throw new SeriesError(`more than ${SERIES_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }

@@ -2,9 +2,10 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/command.ts';
 import { command } from '../../src/cli/frontier.ts';
+import { printed } from '../fixtures/printed.ts';
 
 const H200 = 'config/profiles/llama-3.1-8b.h200.json';
 const TP4 = 'config/profiles/llama-3.1-70b.h100-tp4.json';
@@ -14,20 +15,10 @@ beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'compositions-'));
 });
 afterEach(() => {
-  vi.restoreAllMocks();
   rmSync(directory, { recursive: true, force: true });
 });
 
-async function run(...argv: string[]): Promise<{ code: number; text: string }> {
-  let text = '';
-  vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-    text += String(chunk);
-    return true;
-  });
-  const code = await command.run(['compose', ...argv]);
-  vi.restoreAllMocks();
-  return { code, text };
-}
+const run = (...argv: string[]): ReturnType<typeof printed> => printed(command, 'compose', ...argv);
 
 test('of a pipeline of unlike stages the faster one is slowed to the slower', async () => {
   const html = join(directory, 'p.html');

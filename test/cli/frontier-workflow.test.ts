@@ -2,9 +2,10 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/command.ts';
 import { command } from '../../src/cli/frontier.ts';
+import { printed } from '../fixtures/printed.ts';
 
 const H200 = 'config/profiles/llama-3.1-8b.h200.json';
 const RESEARCH = 'config/workflows/research.yaml';
@@ -20,20 +21,10 @@ beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'workflow-'));
 });
 afterEach(() => {
-  vi.restoreAllMocks();
   rmSync(directory, { recursive: true, force: true });
 });
 
-async function run(...argv: string[]): Promise<{ code: number; text: string }> {
-  let text = '';
-  vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-    text += String(chunk);
-    return true;
-  });
-  const code = await command.run(['workflow', ...argv]);
-  vi.restoreAllMocks();
-  return { code, text };
-}
+const run = (...argv: string[]): ReturnType<typeof printed> => printed(command, 'workflow', ...argv);
 
 function fileOf(value: unknown): string {
   const path = join(directory, 'w.json');

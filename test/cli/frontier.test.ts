@@ -2,8 +2,9 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/cli/frontier.ts';
+import { printed } from '../fixtures/printed.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { UsageError } from '../../src/cli/command.ts';
 
@@ -15,20 +16,10 @@ beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'frontier-'));
 });
 afterEach(() => {
-  vi.restoreAllMocks();
   rmSync(directory, { recursive: true, force: true });
 });
 
-async function run(...argv: string[]): Promise<{ code: number; text: string }> {
-  let text = '';
-  vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-    text += String(chunk);
-    return true;
-  });
-  const code = await command.run(argv);
-  vi.restoreAllMocks();
-  return { code, text };
-}
+const run = (...argv: string[]): ReturnType<typeof printed> => printed(command, ...argv);
 
 test('show prints both phases, and writes a plot and a page', async () => {
   const [svg, html] = [join(directory, 'f.svg'), join(directory, 'f.html')];

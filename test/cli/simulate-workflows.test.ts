@@ -2,9 +2,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/cli/simulate.ts';
 import type { WorkflowRunReport } from '../../src/cli/simulate-workflows.ts';
+import { printed } from '../fixtures/printed.ts';
 
 const H200 = ['--truth', 'config/profiles/llama-3.1-8b.h200.json', '--replicas', '2', '--duration', '120'];
 const NODES = [{ stage: 'a', model: 'm', promptTokens: 500, outputTokens: 100 }, { stage: 'b', toolMs: 300 }, { stage: 'c', model: 'm', promptTokens: 800, outputTokens: 200 }];
@@ -14,18 +15,12 @@ beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'workflow-'));
 });
 afterEach(() => {
-  vi.restoreAllMocks();
   rmSync(directory, { recursive: true, force: true });
 });
 
 async function run(...argv: string[]): Promise<string> {
-  let text = '';
-  vi.spyOn(process.stdout, 'write').mockImplementation((chunk) => {
-    text += String(chunk);
-    return true;
-  });
-  expect(await command.run(argv)).toBe(0);
-  vi.restoreAllMocks();
+  const { code, text } = await printed(command, ...argv);
+  expect(code).toBe(0);
   return text;
 }
 

@@ -29,6 +29,11 @@ function job(id: string, stage: string, over: Partial<JobSpec> = {}): JobSpec {
   return { jobId: id as JobId, model: 'm', tenant: 't', sloClass: 'agents', slo: {}, promptBytes: 2_000, promptTokens: 500, work: 'generate', streaming: true, workflow: { workflowId: W, stage }, ...over };
 }
 
+function plainJob(id: string): JobSpec {
+  const { workflow: _, ...plain } = job(id, 'none');
+  return plain;
+}
+
 const discovered = (stage: string, workflowId = W, deadlineMs = 60_000): Pick<JobSpec, 'workflow'> => ({ workflow: { workflowId, stage, discovered: { deadlineMs, name: 'agent' } } });
 
 const ofKind = <Kind extends Effect['kind']>(effects: readonly Effect[], kind: Kind): Extract<Effect, { kind: Kind }>[] => effects.filter((effect): effect is Extract<Effect, { kind: Kind }> => effect.kind === kind);
@@ -258,4 +263,15 @@ describe('the end of a workflow', () => {
       expect(scheduler.workflow('t', W, 0)).toBeNull();
     });
   });
+});
+
+test('what was said of a call\'s length counts for it, and not for what else its tenant sends', () => {
+  const dueOf = (outputTokens: number): number => {
+    const scheduler = started();
+    declare(scheduler, chain({ nodes: [{ kind: 'call', stage: 'a', model: 'm', promptTokens: 500, outputTokens }], edges: [] }));
+    const plain = ofKind(arrive(scheduler, plainJob('p'), 0), 'dispatch')[0]?.prediction.e2eMs ?? 0;
+    const asked = ofKind(arrive(scheduler, job('1', 'a'), 0), 'dispatch')[0]?.prediction.e2eMs ?? 0;
+    return asked / plain;
+  };
+  expect(dueOf(1_000) / dueOf(50)).toBeGreaterThan(5);
 });
