@@ -155,7 +155,7 @@ const LOOKED_MAX = 32;
 /** After its deadline, one of which nothing is heard for so long is given up. */
 const ABANDONED_AFTER_MS = 60_000;
 /** One that was not declared is over when all that was expected of it has ended and nothing came for so long. */
-const QUIET_MS = { learnt: 10_000, unseen: 20_000, declared: 0 };
+const QUIET_MS = { learnt: 10_000, unseen: 60_000, declared: 0 };
 /** What is expected of a prompt of which nothing is known. */
 const PROMPT_TOKENS_UNKNOWN = 500;
 

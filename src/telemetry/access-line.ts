@@ -35,6 +35,8 @@ export function accessLine({ job, report, ...facts }: AccessFacts): Record<strin
     operation: job?.operation,
     sloClass: job?.sloClass,
     met: report?.met,
+    workflowId: job?.workflow?.workflowId,
+    workflowStage: job?.workflow?.stage,
     replicaId: facts.replica,
     attempts: facts.attempts,
     queueMs: rounded(facts.queueMs),

@@ -12,7 +12,7 @@ export interface Decision {
   readonly binding: Explanation['binding'];
 }
 
-export function attributesOfJob({ operation = 'chat', model, tenant, sloClass, slo, maxOutputTokens, streaming }: JobSpec): Attributes {
+export function attributesOfJob({ operation = 'chat', model, tenant, sloClass, slo, maxOutputTokens, streaming, workflow }: JobSpec): Attributes {
   return {
     'gen_ai.operation.name': operation,
     'gen_ai.provider.name': PROVIDER,
@@ -24,6 +24,7 @@ export function attributesOfJob({ operation = 'chat', model, tenant, sloClass, s
     ...(slo.ttftMs === undefined ? {} : { 'paceline.slo.ttft_ms': slo.ttftMs }),
     ...(slo.tpotMs === undefined ? {} : { 'paceline.slo.tpot_ms': slo.tpotMs }),
     ...(slo.e2eMs === undefined ? {} : { 'paceline.slo.e2e_ms': slo.e2eMs }),
+    ...(workflow === undefined ? {} : { 'paceline.workflow.id': workflow.workflowId, 'paceline.workflow.stage': workflow.stage }),
   };
 }
 

@@ -108,6 +108,7 @@ export function createRequestTraces(options: RequestTracesOptions): RequestTrace
               'paceline.queue_ms': sentAtMs - queuedAtMs,
               'paceline.predicted.ttft_ms': prediction.ttftMs,
               'paceline.predicted.feasible': prediction.feasible,
+              ...(prediction.workflowDueMs === undefined ? {} : { 'paceline.workflow.due_ms': prediction.workflowDueMs }),
               ...(prediction.slackMs === null ? {} : { 'paceline.slack_ms': prediction.slackMs }),
               ...(binding === null ? {} : { 'paceline.operating_point': pointId ?? 'default', 'paceline.decision': binding }),
             });

@@ -249,6 +249,15 @@ describe.each(CLIENTS.slice(0, 2))('$name, refused', (client) => {
   });
 });
 
+test('openai 7 says by default headers which workflow its calls are of, and by those of a call which stage', async () => {
+  const { gateway, upstream } = await start();
+  const client = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: 'sk-none', defaultHeaders: { 'x-paceline-workflow-id': 'run-1', 'x-paceline-workflow-deadline-ms': '30000', 'x-paceline-workflow-name': 'report' } });
+  await client.chat.completions.create({ model: 'm', messages: MESSAGES }, { headers: { 'x-paceline-workflow-stage': 'plan' } });
+  expect(await client.get('/workflows/run-1')).toMatchObject({ state: 'open', name: 'report', stages: [{ stage: 'plan', state: 'ended' }] });
+  expect(await client.delete('/workflows/run-1')).toMatchObject({ state: 'ended', met: true, calls: 1 });
+  expect(Object.keys(upstream.requests[0]?.headers ?? {}).filter((name) => name.startsWith('x-paceline'))).toEqual([]);
+});
+
 test('openai 7 reads a stream behind comments as any other, and throws the error that comes instead', async () => {
   let asked = 0;
   const upstream = await createStubUpstream(async (request, incoming, outgoing) => {

@@ -220,14 +220,26 @@ describe('the end of a workflow', () => {
       const scheduler = started();
       play(scheduler, ['plan', 'act', 'act'], 1_000, (name) => discovered(name));
       expect(status(scheduler, 3_000).stages.map((each) => each.stage)).toEqual(['plan', 'act', 'act#2']);
-      expect(reports(scheduler.handle({ kind: 'tick' }, 24_000))).toMatchObject([{ outcome: 'finished', met: true, name: 'agent', calls: 3 }]);
+      expect(reports(scheduler.handle({ kind: 'tick' }, 63_000))).toMatchObject([{ outcome: 'finished', met: true, name: 'agent', calls: 3 }]);
       const next = 'next' as WorkflowId;
-      arrive(scheduler, job('n', 'plan', discovered('plan', next)), 30_000);
-      const known = scheduler.workflow('t', next, 30_000);
+      arrive(scheduler, job('n', 'plan', discovered('plan', next)), 70_000);
+      const known = scheduler.workflow('t', next, 70_000);
       expect(known?.stages.map((each) => [each.stage, each.state])).toEqual([['plan', 'running'], ['act', 'waiting'], ['act#2', 'waiting']]);
       // It knows what is to come, so its first call has not all of the time there is.
       expect(known?.stages[0]?.dueInMs).toBeLessThan(59_000);
       expect(known?.stages[0]?.dueInMs).toBeGreaterThan(1_000);
+    });
+
+    test('has in it the tools between its calls, though they take half a minute', () => {
+      const scheduler = started();
+      arrive(scheduler, job('1', 'plan', discovered('plan', W, 300_000)), 0);
+      end(scheduler, '1', 1_000);
+      expect(reports(scheduler.handle({ kind: 'tick' }, 30_000))).toEqual([]);
+      arrive(scheduler, job('2', 'act', discovered('act', W, 300_000)), 31_000);
+      end(scheduler, '2', 32_000);
+      expect(reports(scheduler.handle({ kind: 'tick' }, 92_000))).toMatchObject([{ outcome: 'finished', calls: 2 }]);
+      arrive(scheduler, job('3', 'plan', discovered('plan', 'next' as WorkflowId, 300_000)), 100_000);
+      expect(scheduler.workflow('t', 'next' as WorkflowId, 100_000)?.stages.map((each) => [each.stage, each.kind])).toEqual([['plan', 'call'], ['act (before)', 'tool'], ['act', 'call']]);
     });
 
     test('hurries its calls while nobody knows what follows', () => {

@@ -1,7 +1,7 @@
 // The line that a request leaves in the log where the operator wants one.
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
-import type { JobId, JobSpec, ReplicaId } from '../../src/core/job.ts';
+import type { JobId, JobSpec, ReplicaId, WorkflowId } from '../../src/core/job.ts';
 import { createRequestTraces } from '../../src/telemetry/request-traces.ts';
 
 const JOB: JobSpec = { jobId: 'job-1' as JobId, model: 'm', tenant: 'acme', sloClass: 'chat', slo: { ttftMs: 500 }, promptBytes: 10, operation: 'chat', work: 'generate', streaming: true };
@@ -36,6 +36,14 @@ test('of a request that was refused says why, and nothing that was not known of 
   trace.refused('unauthorized');
   trace.closed({ statusCode: 401, left: false });
   expect(lines()).toEqual([{ level: 30, msg: 'request', requestId: 'q', method: 'POST', path: '/v1/chat/completions', status: 401, outcome: 'refused', refusal: 'unauthorized', attempts: 0, durationMs: 10 }]);
+});
+
+test('of a call of a workflow says which, and which stage', () => {
+  const { of, lines } = traces();
+  const trace = of.began(REQUEST);
+  trace.queued({ ...JOB, workflow: { workflowId: 'w' as WorkflowId, stage: 'plan' } });
+  trace.closed({ statusCode: 200, left: false });
+  expect(lines()).toMatchObject([{ workflowId: 'w', workflowStage: 'plan' }]);
 });
 
 test('a client that left is told as cancelled', () => {

@@ -61,6 +61,14 @@ async function spans(): Promise<{ server: Told; tries: Told[] }> {
 const refuses = (status: number): Answer => (_request, _incoming, outgoing) => void outgoing.writeHead(status, { 'content-type': 'application/json' }).end('{"error":{"message":"not now"}}');
 
 describe('the span of a request', () => {
+  test('says which workflow it is a call of', async () => {
+    const { gateway } = await start();
+    await (await post(gateway, { body: CHAT, headers: { 'x-paceline-workflow-id': 'w', 'x-paceline-workflow-stage': 'plan', 'x-paceline-workflow-deadline-ms': '30000' } })).text();
+    const { server } = await spans();
+    expect(server.attributes).toMatchObject({ 'paceline.workflow.id': 'w', 'paceline.workflow.stage': 'plan' });
+    expect(server.attributes['paceline.workflow.due_ms']).toBeTypeOf('number');
+  });
+
   test('is named after its operation and model and says what was asked, decided and used', async () => {
     const { gateway } = await start();
     const answer = await post(gateway, { body: { ...CHAT, stream: true }, headers: { 'x-slo-ttft-ms': '5000', 'x-slo-tpot-ms': '500', 'x-request-id': 'mine' } });
