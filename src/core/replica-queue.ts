@@ -34,7 +34,7 @@ export interface ReplicaQueue {
   tokens(job: TrackedJob, tokens: number, nowMs: number): void;
   remove(job: TrackedJob, nowMs: number): void;
   /** All of it is due at another instant from now on. */
-  deadlineMoved(job: TrackedJob, atMs: number): void;
+  deadlineMoved(job: TrackedJob, due: { readonly atMs: number; readonly moves: boolean }): void;
   /** Its jobs (or this one) show what they have probably done by now. */
   bringUpToDate(nowMs: number, job?: TrackedJob): void;
   /** What the server says of a job that has ended: so much of its prompt it had not to read. */
@@ -320,10 +320,11 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
       endStretch();
       if (!running.delete(job)) leaveQueue(job, nowMs);
     },
-    deadlineMoved(job, atMs) {
+    deadlineMoved(job, { atMs, moves }) {
       version += 1;
       structure += 1;
       job.e2eDeadlineAtMs = atMs;
+      job.e2eMoves = moves;
       running.deadlineMoved(job);
     },
     bringUpToDate(nowMs, job) {

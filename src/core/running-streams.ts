@@ -133,6 +133,7 @@ export function createRunningStreams({ guards, tableOf, apart }: RunningStreamsO
     deadlineMoved(job) {
       if (job.seenAs === null) return;
       job.seenAs.e2eDeadlineAtMs = job.e2eDeadlineAtMs;
+      job.seenAs.e2eMoves = job.e2eMoves;
       surveyedAtMs = Number.NEGATIVE_INFINITY;
     },
     steps(steps) {

@@ -35,8 +35,9 @@ export interface PrefillSeen {
 
 /** A job on a replica. Its last fields change: one object per job, touched for each batch of tokens. */
 export interface TrackedJob extends PendingJob {
-  /** Moves where the slack of its workflow does. */
+  /** Both change where the slack of its workflow does. */
   e2eDeadlineAtMs: number;
+  e2eMoves: boolean;
   readonly dispatchedAtMs: number;
   /** False where some deadline could not be met even when it was sent: it teaches the guard band nothing. */
   readonly feasible: boolean;

@@ -28,6 +28,13 @@ export interface PartStatus {
   readonly energyJ: number;
 }
 
+export interface PartDue {
+  /** `Infinity` where the whole is lost. */
+  readonly atMs: number;
+  /** Others can make good what exceeds it. Not so of the last parts, and of those that are hurried because there is no slack to make good with. */
+  readonly moves: boolean;
+}
+
 export interface WorkflowRun {
   readonly verdict: () => RunVerdict;
   has(stage: string): boolean;
@@ -45,10 +52,8 @@ export interface WorkflowRun {
   isOver(nowMs: number): boolean;
   /** `caution`: standard deviations of the path's time that are kept in reserve. Until the next change. */
   allot(nowMs: number, caution: number): void;
-  /** By when a call that runs or may come now is due, by the last `allot`; `Infinity` where the whole is lost. */
-  dueAtMs(stage: string): number;
-  /** Nothing needs its end. */
-  isLast(stage: string): boolean;
+  /** By when a call that runs or may come now is due, by the last `allot`. */
+  due(stage: string): PartDue;
   /** As of the last `allot`. */
   parts(): readonly PartStatus[];
   /** That all of it takes at its fastest, from now on; and what it is expected to take as allotted. */
@@ -74,6 +79,8 @@ interface Node {
   spreadMs: number;
 }
 
+/** A part that is to run at its fastest is due so much later than it would end: what is not lost is planned by the fastest then, by its length's uncertainty. */
+export const HURRIED = 1.5;
 /** What is left comes to less than this of what is expected hardly ever. */
 const LUCKY_SHARE = 0.5;
 
@@ -88,6 +95,9 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
   let latestAtMs: Float64Array = new Float64Array(nodes.length);
   let verdict: RunVerdict = 'meets';
   let fastestLeftMs = 0;
+  /** There is not half of the reserve that is wanted. */
+  let isShort = false;
+  let allottedAtMs = beganAtMs;
   let energyJ = 0;
 
   /** Its instants count from the workflow's beginning. */
@@ -242,6 +252,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       // Where there is no room for the reserve, all that there is is used up: everything at its fastest.
       const reserveMs = left.end.meanMs - left.ms + caution * Math.sqrt(left.end.variance);
       const plannedMs = Math.max(left.ms + ROUNDING_MS, inTimeMs - reserveMs);
+      isShort = inTimeMs - reserveMs / 2 < left.ms;
+      allottedAtMs = nowMs;
       slack.setDeadline(fromMs + plannedMs);
       const solved = slack.solve();
       assert(solved.kind === 'meets', 'the longest path at its fastest is a deadline that can be met');
@@ -249,16 +261,14 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       energyJ = solved.energyJ;
       latestAtMs = latestEnds(graph, allotted, fromMs + plannedMs);
     },
-    dueAtMs(stage) {
+    due(stage) {
       const at = nodeAt(stage);
-      if (at === null || verdict === 'lost') return verdict === 'lost' ? Number.POSITIVE_INFINITY : deadlineAtMs;
+      if (at === null || verdict === 'lost') return { atMs: verdict === 'lost' ? Number.POSITIVE_INFINITY : deadlineAtMs, moves: false };
+      const isLast = (graph.neededBy[at.place] as number[]).length === 0;
       // What nothing waits for has until the deadline itself: its reserve is the planner's own caution.
-      if (verdict === 'meets' && (graph.neededBy[at.place] as number[]).length === 0) return deadlineAtMs;
-      return beganAtMs + (latestAtMs[at.place] as number);
-    },
-    isLast(stage) {
-      const at = nodeAt(stage);
-      return at !== null && (graph.neededBy[at.place] as number[]).length === 0;
+      const dueAtMs = isLast && verdict === 'meets' ? deadlineAtMs : beganAtMs + (latestAtMs[at.place] as number);
+      const hurriedAtMs = allottedAtMs + HURRIED * at.node.leftShare * fastestOf(at.node.part);
+      return isShort && dueAtMs < hurriedAtMs ? { atMs: hurriedAtMs, moves: false } : { atMs: dueAtMs, moves: !isLast };
     },
     parts: () =>
       nodes.map(({ part: { stage, kind }, state, beganAtMs: fromMs, endedAtMs }, place) => ({

@@ -402,7 +402,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       promptTokens,
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
-      e2eMoves: part?.isLast === false,
+      e2eMoves: part?.moves ?? false,
       firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
       latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
       workMs: nominalWorkMs(belief, promptTokens, outputTokens),
@@ -438,17 +438,17 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     return { promptTokens: isRead ? 0 : job.promptTokens, outputTokens, outputTokensHigh: Math.max(outputTokens, left(HIGH)) };
   }
 
-  function moveDeadline({ jobId, dueAtMs: allottedAtMs }: MovedDeadline, nowMs: number): void {
+  function moveDeadline({ jobId, dueAtMs: allottedAtMs, moves: e2eMoves }: MovedDeadline, nowMs: number): void {
     const placement = placements.get(jobId);
     if (placement === undefined) return;
     const { job } = placement;
     const atMs = dueAtMs(job.spec, job.arrivedAtMs, allottedAtMs);
     if (placement.kind === 'sent') {
-      placement.replica.queue.deadlineMoved(placement.job, atMs);
+      placement.replica.queue.deadlineMoved(placement.job, { atMs, moves: e2eMoves });
       return;
     }
     const { ttftMs = Number.POSITIVE_INFINITY } = job.spec.slo;
-    const moved: PendingJob = { ...job, e2eDeadlineAtMs: atMs, firstDeadlineAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs), latestStartAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs) - (Math.min(job.arrivedAtMs + ttftMs, job.e2eDeadlineAtMs) - job.latestStartAtMs) };
+    const moved: PendingJob = { ...job, e2eDeadlineAtMs: atMs, e2eMoves, firstDeadlineAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs), latestStartAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs) - (Math.min(job.arrivedAtMs + ttftMs, job.e2eDeadlineAtMs) - job.latestStartAtMs) };
     waiting.leave(job, placement.why, 'otherwise', nowMs);
     enqueue(moved, placement.why, nowMs);
   }

@@ -8,7 +8,7 @@ import type { LengthPredictor } from '../core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../core/limits.ts';
 import type { TradeOffPoint } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
-import { createWorkflowRun, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
+import { createWorkflowRun, HURRIED, type PartDue, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
 import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
 import type { JobReport } from './events.ts';
 
@@ -52,13 +52,14 @@ export interface CalledPart {
   /** `Infinity`: the whole is lost. */
   readonly dueAtMs: number;
   readonly lengthKey: string;
-  /** It is due at the deadline of the whole, and nothing comes behind it. */
-  readonly isLast: boolean;
+  /** As of `PartDue`. */
+  readonly moves: boolean;
 }
 
 export interface MovedDeadline {
   readonly jobId: JobId;
   readonly dueAtMs: number;
+  readonly moves: boolean;
 }
 
 /** What became of a workflow. */
@@ -131,7 +132,7 @@ interface Open {
   /** Of each stage that is a call. */
   readonly calledAs: Map<string, { readonly model: string; readonly lengthKey: string }>;
   /** Calls under way: their stages, and when they were last said to be due. */
-  readonly calls: Map<JobId, { readonly stage: string; readonly beganAtMs: number; dueAtMs: number }>;
+  readonly calls: Map<JobId, { readonly stage: string; readonly beganAtMs: number; dueAtMs: number; moves: boolean }>;
   readonly seen: SeenCall[];
   nodes: number;
   callsEnded: number;
@@ -248,17 +249,18 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     if (workflow.allottedAtMs === Number.NEGATIVE_INFINITY) workflow.feasible = workflow.shape !== 'unseen' && run.verdict() === 'meets';
     workflow.allottedAtMs = nowMs;
     for (const [jobId, call] of calls) {
-      const dueAtMs = dueOf(workflow, call.stage, nowMs);
-      if (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN) continue;
+      const { atMs: dueAtMs, moves } = dueOf(workflow, call.stage, nowMs);
+      if (moves === call.moves && (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN)) continue;
       call.dueAtMs = dueAtMs;
-      moved.push({ jobId, dueAtMs });
+      call.moves = moves;
+      moved.push({ jobId, dueAtMs, moves });
     }
   }
 
   /** Of one of which nobody knows what follows, every call is hurried, but for what it is uncertain by. */
-  function dueOf({ run, shape, deadlineAtMs }: Open, stage: string, nowMs: number): number {
-    if (shape !== 'unseen' || run.verdict() === 'lost') return run.dueAtMs(stage);
-    return Math.min(deadlineAtMs, nowMs + HURRIED * run.fastestLeftMs());
+  function dueOf({ run, shape, deadlineAtMs }: Open, stage: string, nowMs: number): PartDue {
+    if (shape !== 'unseen' || run.verdict() === 'lost') return run.due(stage);
+    return { atMs: Math.min(deadlineAtMs, nowMs + HURRIED * run.fastestLeftMs()), moves: false };
   }
 
   /** The name under which a call is known in its run: with a number where one like it has come already. `null`: there is no such stage. */
@@ -277,7 +279,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     for (const jobId of workflow.calls.keys()) {
       ofJob.delete(jobId);
       // What still runs of it is due at the end of the whole, if at all.
-      moved.push({ jobId, dueAtMs: workflow.deadlineAtMs });
+      moved.push({ jobId, dueAtMs: workflow.deadlineAtMs, moves: false });
     }
     const { workflowId, tenant, sloClass, name = null, deadlineMs } = workflow.spec;
     if (name !== null && outcome !== 'ended-by-client') shapes.observe(shapeKey(tenant, name), workflow.seen.toSorted((a, b) => a.beganAtMs - b.beganAtMs));
@@ -354,12 +356,12 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       workflow.calledAs.set(stage, { model: spec.model, lengthKey });
       workflow.run.began(stage, nowMs);
       ofJob.set(spec.jobId, workflow);
-      const call = { stage, beganAtMs: nowMs, dueAtMs: Number.NaN };
+      const call = { stage, beganAtMs: nowMs, dueAtMs: Number.NaN, moves: false };
       workflow.calls.set(spec.jobId, call);
       allot(workflow, nowMs);
       // What has moved of this one is told here.
       moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
-      return { dueAtMs: call.dueAtMs, isLast: workflow.shape !== 'unseen' && workflow.run.isLast(stage), lengthKey };
+      return { dueAtMs: call.dueAtMs, moves: call.moves, lengthKey };
     },
     left(jobId, report, nowMs) {
       const workflow = ofJob.get(jobId);
@@ -422,8 +424,6 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
 /** Deadlines that move by less are left where they were: telling of them makes a plan anew. */
 const MOVED_MS_MIN = 20;
-/** Of a call of which nobody knows what follows: so much longer than at the fastest, that it is not lost for a little. */
-const HURRIED = 1.5;
 
 function statusOf({ spec, run, deadlineAtMs, spentJ }: Open, nowMs: number): WorkflowStatus {
   return {

@@ -1,7 +1,7 @@
 // One workflow under way: by when its calls are due, as parts end early and late, are done again, and turn out larger.
 import { describe, expect, test } from 'vitest';
 import type { TradeOffPoint } from '../../src/core/slack-allotment.ts';
-import { createWorkflowRun, type RunPart, type WorkflowRun } from '../../src/core/workflow-run.ts';
+import { createWorkflowRun, HURRIED, type RunPart, type WorkflowRun } from '../../src/core/workflow-run.ts';
 
 /** At its fastest `timeMs`; twice and three times as slow it takes ever less. */
 function call(stage: string, timeMs: number, over: Partial<RunPart> = {}): RunPart {
@@ -25,11 +25,11 @@ describe('a chain', () => {
     run.began('a', 1_000);
     run.allot(1_000, 0);
     expect(run.verdict()).toBe('meets');
-    expect(run.dueAtMs('a')).toBeCloseTo(1_200, 3);
+    expect(run.due('a').atMs).toBeCloseTo(1_200, 3);
     run.ended('a', 1_000);
     run.began('b', 1_000);
     run.allot(1_000, 0);
-    expect(run.dueAtMs('b')).toBeCloseTo(1_300, 3);
+    expect(run.due('b').atMs).toBeCloseTo(1_300, 3);
   });
 
   test('its last call has until the deadline', () => {
@@ -38,19 +38,19 @@ describe('a chain', () => {
     run.ended('a', 1_050);
     run.began('b', 1_050);
     run.allot(1_050, 0);
-    expect(run.dueAtMs('b')).toBe(2_000);
+    expect(run.due('b').atMs).toBe(2_000);
   });
 
   test('a call that turns out larger takes from those behind it', () => {
     const run = runOf([call('a', 100), call('b', 100)], [[0, 1]], 600);
     run.began('a', 1_000);
     run.allot(1_000, 0);
-    const before = run.dueAtMs('a');
+    const before = run.due('a').atMs;
     // 200 ms have gone by, and it is as far from its end as at its beginning.
     run.progressed('a', 100, 0);
     run.allot(1_200, 0);
-    expect(run.dueAtMs('a')).toBeGreaterThan(before);
-    expect(run.dueAtMs('a')).toBeCloseTo(1_400, 3);
+    expect(run.due('a').atMs).toBeGreaterThan(before);
+    expect(run.due('a').atMs).toBeCloseTo(1_400, 3);
   });
 
   test('in reserve is what its length is uncertain by, as many deviations as caution wants', () => {
@@ -58,11 +58,12 @@ describe('a chain', () => {
     run.began('a', 1_000);
     run.allot(1_000, 2);
     // 500 less 2 · 50, the half of it.
-    expect(run.dueAtMs('a')).toBeCloseTo(1_200, 3);
-    // Where there is no room for it, all are at their fastest, but no faster.
+    expect(run.due('a').atMs).toBeCloseTo(1_200, 3);
+    expect(run.due('a').moves).toBe(true);
+    // Where there is no room for it, all are hurried: due so much later than at the fastest that only the fastest will do.
     run.allot(1_000, 100);
     expect(run.verdict()).toBe('meets');
-    expect(run.dueAtMs('a')).toBeCloseTo(1_100, 2);
+    expect(run.due('a')).toEqual({ atMs: 1_000 + HURRIED * 100, moves: false });
   });
 });
 
@@ -74,11 +75,11 @@ describe('late', () => {
     run.began('b', 1_180);
     run.allot(1_180, 0);
     expect(run.verdict()).toBe('late');
-    expect(run.dueAtMs('b')).toBeCloseTo(1_280, 2);
+    expect(run.due('b')).toEqual({ atMs: 1_180 + HURRIED * 100, moves: false });
     run.progressed('b', 100, 0);
     run.allot(1_230, 0);
     expect(run.verdict()).toBe('lost');
-    expect(run.dueAtMs('b')).toBe(Number.POSITIVE_INFINITY);
+    expect(run.due('b').atMs).toBe(Number.POSITIVE_INFINITY);
   });
 });
 
@@ -93,7 +94,7 @@ describe('a fan-out', () => {
     run.began('long', 1_050);
     run.began('short', 1_050);
     run.allot(1_050, 0);
-    expect(run.dueAtMs('short')).toBeCloseTo(run.dueAtMs('long'), 6);
+    expect(run.due('short').atMs).toBeCloseTo(run.due('long').atMs, 6);
     const status = Object.fromEntries(run.parts().map((part) => [part.stage, part]));
     // Three times as slow: as cheap as it gets.
     expect(status['short']?.energyJ).toBeCloseTo(50 / 3, 6);
@@ -107,12 +108,12 @@ describe('a fan-out', () => {
     run.began('one', 1_050);
     run.began('two', 1_050);
     run.allot(1_050, 0);
-    const before = run.dueAtMs('two');
+    const before = run.due('two').atMs;
     run.progressed('one', 170, 0);
     run.progressed('two', 50, 0);
     run.allot(1_100, 0);
-    expect(run.dueAtMs('two')).toBeGreaterThan(before);
-    expect(run.dueAtMs('two')).toBeCloseTo(run.dueAtMs('one'), 6);
+    expect(run.due('two').atMs).toBeGreaterThan(before);
+    expect(run.due('two').atMs).toBeCloseTo(run.due('one').atMs, 6);
   });
 });
 
@@ -129,7 +130,7 @@ describe('tools', () => {
     run.began('answer', 1_200);
     run.allot(1_200, 0);
     expect(run.stateOf('search')).toBe('ended');
-    expect(run.dueAtMs('answer')).toBe(1_700);
+    expect(run.due('answer').atMs).toBe(1_700);
   });
 
   test('one that takes longer than was said is waited for from moment to moment', () => {
@@ -138,9 +139,9 @@ describe('tools', () => {
     run.ended('ask', 1_100);
     run.allot(1_500, 0);
     // 400 ms are left, and the call that waits for the tool might come now.
-    expect(run.dueAtMs('answer')).toBeCloseTo(1_700, 3);
+    expect(run.due('answer').atMs).toBeCloseTo(1_700, 3);
     run.allot(1_700, 0);
-    expect(run.dueAtMs('answer')).toBeCloseTo(1_800, 2);
+    expect(run.due('answer').atMs).toBeCloseTo(1_800, 2);
   });
 
   test('a workflow whose last part is a tool is over when that has had its time', () => {
@@ -165,7 +166,7 @@ describe('what was not foreseen', () => {
     run.allot(1_400, 0);
     expect(run.stateOf('a')).toBe('running');
     // Both are to come: 400 ms for two of a hundred.
-    expect(run.dueAtMs('a')).toBeCloseTo(1_600, 3);
+    expect(run.due('a').atMs).toBeCloseTo(1_600, 3);
   });
 
   test('a call that comes before one that it was said to need does not need it', () => {
@@ -175,8 +176,8 @@ describe('what was not foreseen', () => {
     run.allot(1_010, 0);
     expect(run.stateOf('a')).toBe('running');
     // Side by side now, with the last behind the second.
-    expect(run.dueAtMs('a')).toBe(1_900);
-    expect(run.dueAtMs('b')).toBeCloseTo(1_600, 3);
+    expect(run.due('a').atMs).toBe(1_900);
+    expect(run.due('b').atMs).toBeCloseTo(1_600, 3);
   });
 
   test('calls that never came have ended when something behind them comes', () => {
@@ -185,7 +186,7 @@ describe('what was not foreseen', () => {
     run.allot(1_100, 0);
     expect(run.stateOf('a')).toBe('ended');
     expect(run.stateOf('b')).toBe('ended');
-    expect(run.dueAtMs('c')).toBe(1_900);
+    expect(run.due('c').atMs).toBe(1_900);
   });
 
   test('a part that nobody knew of needs what it is told', () => {
@@ -196,7 +197,7 @@ describe('what was not foreseen', () => {
     expect(run.isOver(1_100)).toBe(false);
     run.began('b', 1_150);
     run.allot(1_150, 0);
-    expect(run.dueAtMs('b')).toBe(1_900);
+    expect(run.due('b').atMs).toBe(1_900);
   });
 
   test('a cycle is refused', () => {
@@ -210,7 +211,7 @@ test('of parts side by side more is kept in reserve than of one: the latest of m
     const run = runOf([call('a', 100), ...sides], sides.map((_, branch) => [0, branch + 1] as const), 600);
     run.began('a', 1_000);
     run.allot(1_000, 1);
-    return run.dueAtMs('a');
+    return run.due('a').atMs;
   };
   expect(dueOf(8)).toBeLessThan(dueOf(1));
 });
