@@ -218,7 +218,7 @@ test('of parts side by side more is kept in reserve than of one: the latest of m
 
 describe('a call that is done again', () => {
   test('after those behind it have ended does not ask for their ends a second time', () => {
-    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 6_000);
+    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 450);
     for (const [place, stage] of ['a', 'b'].entries()) {
       run.began(stage, 1_000 + 100 * place);
       run.ended(stage, 1_100 + 100 * place);
@@ -230,7 +230,7 @@ describe('a call that is done again', () => {
   });
 
   test('while one that needs it only by way of others has come already', () => {
-    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 6_000);
+    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 200);
     run.began('a', 1_000);
     // It could not have come before b, so b has been; a, which is seen running, is something else.
     run.began('c', 1_050);
