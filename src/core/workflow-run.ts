@@ -127,24 +127,25 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     slack.endedAt(place, atMs - beganAtMs);
   }
 
-  /** Who calls has what it needs: all before it has ended that is not a call we see running. */
+  /** Who calls has what it needs: all before it has ended that is not a call we see running, and that nobody who had to wait for it needs. */
   function endBefore(place: number, nowMs: number): void {
-    const running: number[] = [];
     const open = [...(graph.needs[place] as number[])];
     const seen = new Set<number>();
+    let runs = false;
     for (let next = open.pop(); next !== undefined; next = open.pop()) {
       if (seen.has(next)) continue;
       seen.add(next);
       const { state, part } = nodes[next] as Node;
       if (state === 'ended') continue;
       if (state === 'running' && part.kind === 'call') {
-        running.push(next);
+        runs = true;
         continue;
       }
       end(next, nowMs);
       open.push(...(graph.needs[next] as number[]));
     }
-    if (running.length > 0) restructure(edges.filter(([before, after]) => after !== place || !running.includes(before)));
+    const hasBegun = (node: number): boolean => node === place || (nodes[node] as Node).state === 'ended';
+    if (runs) restructure(edges.filter(([before, after]) => (nodes[before] as Node).state === 'ended' || !hasBegun(after)));
   }
 
   /** A tool begins by itself. */
@@ -212,7 +213,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       at.node.state = 'running';
       at.node.beganAtMs = nowMs;
       at.node.leftShare = 1;
-      if (again) restructure(edges);
+      // What has begun already had what it needs of it, and does not wait for it a second time.
+      if (again) restructure(edges.filter(([before, after]) => before !== at.place || (nodes[after] as Node).state === 'waiting'));
     },
     progressed(stage, leftMs, spreadMs) {
       const at = nodeAt(stage);

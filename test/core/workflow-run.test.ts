@@ -215,3 +215,29 @@ test('of parts side by side more is kept in reserve than of one: the latest of m
   };
   expect(dueOf(8)).toBeLessThan(dueOf(1));
 });
+
+describe('a call that is done again', () => {
+  test('after those behind it have ended does not ask for their ends a second time', () => {
+    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 450);
+    for (const [place, stage] of ['a', 'b'].entries()) {
+      run.began(stage, 1_000 + 100 * place);
+      run.ended(stage, 1_100 + 100 * place);
+    }
+    run.began('a', 1_300);
+    run.allot(1_300, 0);
+    expect(run.verdict()).toBe('meets');
+    expect(run.stateOf('b')).toBe('ended');
+  });
+
+  test('while one that needs it only by way of others has come already', () => {
+    const run = runOf([call('a', 100), call('b', 100), call('c', 100)], CHAIN, 200);
+    run.began('a', 1_000);
+    // It could not have come before b, so b has been; a, which is seen running, is something else.
+    run.began('c', 1_050);
+    run.allot(1_050, 0);
+    expect([run.stateOf('a'), run.stateOf('b'), run.stateOf('c')]).toEqual(['running', 'ended', 'running']);
+    run.ended('a', 1_200);
+    run.ended('c', 1_300);
+    expect(run.isOver(1_300)).toBe(true);
+  });
+});
