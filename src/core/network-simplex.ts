@@ -24,7 +24,7 @@ export interface NetworkSimplex {
    * `optimal`: no circulation costs less. `unbounded`: one can cost as little as it likes, for a cycle without a bound costs less than nothing; the
    * potentials then mean nothing. After it costs may be set and solved for again all the same.
    */
-  solve(): 'optimal' | 'unbounded';
+  solve(): 'optimal' | 'unbounded' | 'given-up';
   /** Dual value of a node: no arc with room left has `cost + potential(from) - potential(to) < 0`. Only differences mean something. */
   potential(node: number): number;
   /** What goes through an arc at the last solution. */
@@ -32,6 +32,9 @@ export interface NetworkSimplex {
   /** Since it was made; for benches. */
   pivots(): number;
 }
+
+/** It takes a few in all; where rounding has it turn in circles, it must come to an end. */
+const PIVOTS_PER_ARC_MAX = 20;
 
 /**
  * `tree`: one arc for each node but `root`, that goes down to it from one nearer to the root: where the search begins, all flows 0. A good one is that of
@@ -316,8 +319,10 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
         renew(root);
         stale = false;
       }
+      let left = PIVOTS_PER_ARC_MAX * (nodes + arcs.length);
       for (let arc = entering(); arc >= 0; arc = entering()) {
         if (!pivot(arc)) return 'unbounded';
+        if (--left === 0) return 'given-up';
       }
       return 'optimal';
     },

@@ -49,6 +49,7 @@ export const WORKFLOW_NODES_MAX = 1_000;
 export const WORKFLOW_EDGES_MAX = 20_000;
 /** Of a millisecond: what two instants may differ by for rounding. */
 const TOLERANCE_MS = 1e-7;
+const TOLERANCE_SHARE = 1e-12;
 const SAME_TIME_MS = 1e-6;
 
 /**
@@ -82,7 +83,9 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   /** Of each node, the arcs by which the ends of those that it needs come to it. */
   const into = before.map((nodes, after) => nodes.map((node) => (ends[node] === after ? node : add(ends[node] as number, after))));
   const back = add(sink, source, deadlineMs);
-  const simplex: NetworkSimplex = createNetworkSimplex(instants, arcs, { root: source, tree: slowestTree(), tolerance: TOLERANCE_MS });
+  /** What instants may come to: rounding grows with it. */
+  const scaleMs = Math.abs(deadlineMs) + hulls.reduce((sum, hull) => sum + (hull.at(-1)?.timeMs ?? 0), 0);
+  const simplex: NetworkSimplex = createNetworkSimplex(instants, arcs, { root: source, tree: slowestTree(), tolerance: Math.max(TOLERANCE_MS, TOLERANCE_SHARE * scaleMs) });
   const releasedAtMs = new Float64Array(count);
   const shares = new Float64Array(count).fill(1);
 
@@ -139,7 +142,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   return {
     solve() {
       if (count === 0) return { kind: 'meets', nodes: [], energyJ: 0 };
-      if (simplex.solve() === 'unbounded') return { kind: 'infeasible', fastestMs: fastestMs() };
+      if (simplex.solve() !== 'optimal') return { kind: 'infeasible', fastestMs: fastestMs() };
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(node);

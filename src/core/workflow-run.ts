@@ -1,6 +1,5 @@
 // One workflow under way: what of it has begun and ended, and by when each part that can run now is due so that all of it is in time for
 // the least energy. Allotted anew whenever a part ends early or late, a call turns out larger, or time passes.
-import assert from 'node:assert/strict';
 import { createSlackAllotment, type SlackAllotment, topologicalOrder, type TradeOffPoint } from './slack-allotment.ts';
 import type { WorkflowEdge } from './workflow.ts';
 
@@ -251,12 +250,13 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       verdict = left.ms <= inTimeMs ? 'meets' : left.ms * LUCKY_SHARE <= inTimeMs ? 'late' : 'lost';
       // Where there is no room for the reserve, all that there is is used up: everything at its fastest.
       const reserveMs = left.end.meanMs - left.ms + caution * Math.sqrt(left.end.variance);
-      const plannedMs = Math.max(left.ms + ROUNDING_MS, inTimeMs - reserveMs);
+      const plannedMs = Math.max(left.ms * (1 + ROUNDING_SHARE) + ROUNDING_MS, inTimeMs - reserveMs);
       isShort = inTimeMs - reserveMs / 2 < left.ms;
       allottedAtMs = nowMs;
       slack.setDeadline(fromMs + plannedMs);
       const solved = slack.solve();
-      assert(solved.kind === 'meets', 'the longest path at its fastest is a deadline that can be met');
+      // The longest path at its fastest can be met, but for what rounding does to times without end: what was allotted before stands then.
+      if (solved.kind === 'infeasible') return;
       allotted = solved.nodes;
       energyJ = solved.energyJ;
       latestAtMs = latestEnds(graph, allotted, fromMs + plannedMs);
@@ -317,6 +317,7 @@ function normalShare(deviations: number): number {
 /** So that a part that takes no time has shares, too; and what rounding may add up to. */
 const TINY_MS = 1e-9;
 const ROUNDING_MS = 1e-3;
+const ROUNDING_SHARE = 1e-9;
 
 function nodeOf(part: RunPart): Node {
   return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };

@@ -275,3 +275,12 @@ test('what was said of a call\'s length counts for it, and not for what else its
   };
   expect(dueOf(1_000) / dueOf(50)).toBeGreaterThan(5);
 });
+
+test('calls of absurd sizes are lost and harm nothing', () => {
+  const scheduler = started();
+  const nodes = Array.from({ length: 1_000 }, (_, index): WorkflowNode => ({ kind: 'call', stage: `${index}`, model: 'm', promptTokens: 10_000_000, outputTokens: 10_000_000 }));
+  const answer = declare(scheduler, chain({ nodes, edges: nodes.slice(1).map((_, index) => [index, index + 1] as const) }));
+  expect(answer).toMatchObject({ kind: 'accepted', status: { verdict: 'lost' } });
+  arrive(scheduler, job('1', '0'), 0);
+  expect(ofKind(end(scheduler, '1', 100), 'report')).toHaveLength(1);
+});
