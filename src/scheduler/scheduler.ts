@@ -145,9 +145,6 @@ interface Refused {
 
 type Sending = { readonly kind: 'sent'; readonly effects: readonly Effect[] } | Kept | Refused;
 
-/** Under power budgets so many jobs that wait for each replica of their model are a crowd: a few are paced at any load. */
-const CROWDED_PER_REPLICA = 4;
-
 /** How often a job that is held is looked at again; it has seconds to wait. */
 const HOLD_LOOK_MS = 500;
 
@@ -619,11 +616,6 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   }
 
   /** Of those that are needed; of all that are awake where none of these has room, or deadlines would be put at risk. */
-  /** More wait than watts can serve: filling replicas one after the other then leaves the full ones too slow, and the others their watts unused. */
-  function isCrowdedUnderLimits(model: string): boolean {
-    return limitsPower() && waiting.queue.countOf(model) > CROWDED_PER_REPLICA * serving.count(model);
-  }
-
   function routeOf(job: PendingJob, nowMs: number): Route<Replica> | null {
     const unneeded = options.sleep !== undefined && replicas.some(isUnneeded);
     const route = routeAmong(job, unneeded ? (replica) => !isUnneeded(replica) : () => true, nowMs);
@@ -643,7 +635,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     /** Replicas with nothing to do are alike, but for what they have cached: one of each belief stands for all. */
     const idleSeen = new Set<PerformanceModel>();
     const worthier = worthsDiffer ? worthierJobs.before(job.spec, nowMs) : undefined;
-    const by = isCold(job.spec.model) || isCrowdedUnderLimits(job.spec.model) ? 'least-loaded' : routing;
+    const by = isCold(job.spec.model) ? 'least-loaded' : routing;
     const leastAlone = by === 'least-loaded' && !(policy.kind === 'rival' && policy.clocks.route !== undefined);
     let below = Number.POSITIVE_INFINITY;
     for (let index = 0; index < replicas.length; index++) {
