@@ -44,7 +44,20 @@ const BEFORE: readonly { readonly match: RegExp; readonly prepare: () => void | 
   { match: /paceline -- report .*a\.sqlite/, prepare: () => copyOf('tmp/energy.sqlite', ['a.sqlite', 'b.sqlite']) },
   // The page wants the replica to itself.
   { match: /paceline -- profile /, prepare: () => place.stop(/main\.ts serve /) },
+  // … and a page behind it the gateway of the README again.
+  { match: /127\.0\.0\.1:8080\/v1\/workflows|x-paceline-workflow/, prepare: served },
 ];
+
+/** The servers and the gateway of the README, where they are not there (any more). */
+async function served(): Promise<void> {
+  for (const [command, what] of [
+    ['npm run -s paceline -- emulate --profile config/profiles/llama-3.1-70b.h100-tp4.json --replicas 2 --port 9001 --device-dir /tmp/paceline/devices', 'http://127.0.0.1:9001/health'],
+    ['npm run -s paceline -- serve --config config/paceline.local.yaml', 'http://127.0.0.1:8081/readyz'],
+  ] as const) {
+    const there = (): Promise<boolean> => isThere(place.mapped(what)).catch(() => false);
+    if (!(await there())) await place.start(place.mapped(command), there);
+  }
+}
 
 /** With what SQLite has not written into the file itself yet. */
 function copyOf(file: string, names: readonly string[]): void {
