@@ -3,6 +3,7 @@
 // 1977; for training pipelines: Chung et al., Perseus, SOSP 2024).
 // It is the dual of a minimum-cost circulation (Fulkerson, 1961): flow through a node is the energy that a millisecond more for it would save, a unit that
 // goes round is worth the length of its path, and coming back costs the deadline. Potentials are instants.
+import { lowerHull as hullOf } from '../frontier/hull.ts';
 import { type Arc, createNetworkSimplex, type NetworkSimplex } from './network-simplex.ts';
 
 export interface TradeOffPoint {
@@ -202,21 +203,7 @@ function piecesOf(hull: readonly TradeOffPoint[]): Arc['pieces'] {
  * nanosecond apart the cheaper stands for both.
  */
 export function lowerHull(points: readonly TradeOffPoint[]): TradeOffPoint[] {
-  const sorted = points.toSorted((a, b) => a.timeMs - b.timeMs || a.energyJ - b.energyJ);
-  const hull: TradeOffPoint[] = [];
-  for (const point of sorted) {
-    const last = hull.at(-1);
-    if (last !== undefined && point.energyJ >= last.energyJ) continue;
-    if (last !== undefined && point.timeMs - last.timeMs < SAME_TIME_MS) hull.pop();
-    for (let size = hull.length; size >= 2; size = hull.length) {
-      const [before, middle] = [hull[size - 2] as TradeOffPoint, hull[size - 1] as TradeOffPoint];
-      const bends = (before.energyJ - middle.energyJ) * (point.timeMs - middle.timeMs) > (middle.energyJ - point.energyJ) * (middle.timeMs - before.timeMs);
-      if (bends) break;
-      hull.pop();
-    }
-    hull.push(point);
-  }
-  return hull;
+  return hullOf(points, ({ timeMs }) => timeMs, ({ energyJ }) => energyJ, SAME_TIME_MS);
 }
 
 /** Along the hull; at its ends what they take. */

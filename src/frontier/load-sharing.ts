@@ -1,5 +1,6 @@
 // Replicas that share a load, of like speed or not: how much of it each takes so that all together draw the least.
 import assert from 'node:assert/strict';
+import { lowerHull } from './hull.ts';
 
 /** A way to serve so many requests a second, at that power, waiting in between included. */
 export interface RatePoint<Choice> {
@@ -96,18 +97,6 @@ function cheapestFor<Choice>(points: readonly RatePoint<Choice>[], ratePerS: num
  * hull never falls.
  */
 export function rateHull<Choice>(points: readonly RatePoint<Choice>[]): RatePoint<Choice>[] {
-  const hull: RatePoint<Choice>[] = [];
-  for (const point of points.toSorted((a, b) => b.ratePerS - a.ratePerS || a.powerW - b.powerW)) {
-    const last = hull.at(-1);
-    // From the most requests down: what serves fewer has to draw less.
-    if (last !== undefined && point.powerW >= last.powerW) continue;
-    for (let size = hull.length; size >= 2; size = hull.length) {
-      const [more, middle] = [hull[size - 2] as RatePoint<Choice>, hull[size - 1] as RatePoint<Choice>];
-      const bends = (more.powerW - middle.powerW) * (middle.ratePerS - point.ratePerS) > (middle.powerW - point.powerW) * (more.ratePerS - middle.ratePerS);
-      if (bends) break;
-      hull.pop();
-    }
-    hull.push(point);
-  }
-  return hull.reverse();
+  // From the most requests down: what serves fewer has to draw less.
+  return lowerHull(points, ({ ratePerS }) => -ratePerS, ({ powerW }) => powerW).reverse();
 }
