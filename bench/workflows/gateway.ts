@@ -15,7 +15,8 @@ import { createEnergyMeter, energyBetween } from '../../src/loadgen/energy-meter
 import { createPromptText } from '../../src/loadgen/prompt-text.ts';
 import { requestBody, sloHeaders } from '../../src/loadgen/request-body.ts';
 import { loadProfile } from '../../src/profile-file.ts';
-import { callSlos, longestMs } from '../../src/simulator/rivals/deadline-shares.ts';
+import { longestMs } from '../../src/core/workflow-frontier.ts';
+import { callSlos } from '../../src/simulator/rivals/deadline-shares.ts';
 import { drawWorkflows, workflowTemplate } from '../../src/workload/synthetic-workflows.ts';
 import type { WorkloadNode, WorkloadWorkflow } from '../../src/workload/workflow.ts';
 import { chosen, numberOf, refusing } from '../energy/options.ts';

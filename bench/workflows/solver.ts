@@ -4,6 +4,7 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { callFrontier } from '../../src/core/call-frontier.ts';
 import { createSlackAllotment, lowerHull, topologicalOrder, type TradeOffPoint } from '../../src/core/slack-allotment.ts';
+import { longestMs } from '../../src/core/workflow-frontier.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { createRandom, type Random } from '../../src/random/random.ts';
@@ -64,7 +65,7 @@ function measure(shape: string, make: (typeof SHAPES)[string], nodes: number, ki
 
 function play(graph: Graph, frontiers: readonly TradeOffPoint[][], share: number, random: Random): { firstMs: number; updateMs: number[] } {
   const hulls = frontiers.map(lowerHull);
-  const [fastestMs, slowestMs] = [longestMs(graph, hulls.map((hull) => (hull[0] as TradeOffPoint).timeMs)), longestMs(graph, hulls.map((hull) => (hull.at(-1) as TradeOffPoint).timeMs))];
+  const [fastestMs, slowestMs] = [longestMs(hulls.map((hull) => (hull[0] as TradeOffPoint).timeMs), graph.edges), longestMs(hulls.map((hull) => (hull.at(-1) as TradeOffPoint).timeMs), graph.edges)];
   const deadlineMs = fastestMs + share * (slowestMs - fastestMs);
   let firstMs = Number.POSITIVE_INFINITY;
   let allotment = createSlackAllotment({ frontiers, edges: graph.edges, deadlineMs });
@@ -93,14 +94,6 @@ function play(graph: Graph, frontiers: readonly TradeOffPoint[][], share: number
     updateMs.push(performance.now() - beganMs);
   }
   return { firstMs, updateMs };
-}
-
-function longestMs({ nodes, edges }: Graph, timesMs: readonly number[]): number {
-  const endsAtMs = [...timesMs];
-  const before: number[][] = Array.from({ length: nodes }, () => []);
-  for (const [from, to] of edges) before[to]?.push(from);
-  for (const node of topologicalOrder(nodes, edges)) endsAtMs[node] = (timesMs[node] as number) + Math.max(0, ...(before[node] as number[]).map((other) => endsAtMs[other] as number));
-  return Math.max(...endsAtMs);
 }
 
 /** Of a call of usual sizes on one of the profiles, or for one in ten of a tool. */

@@ -60,7 +60,7 @@ export function workflow(file: string, options: WorkflowOptions, outputs: Output
     const solved = solver.solve();
     if (solved.kind === 'infeasible') return null;
     const timings = timingsOf(solved.nodes.map(({ timeMs }) => timeMs), edges);
-    const wholeMs = Math.max(...timings.map(({ endAtMs }) => endAtMs));
+    const wholeMs = timings.reduce((most, { endAtMs }) => Math.max(most, endAtMs), 0);
     return declared.nodes.map((node, index): Stage => {
       const { timeMs } = solved.nodes[index] as (typeof solved.nodes)[number];
       const timing = timings[index] as (typeof timings)[number];

@@ -3,7 +3,8 @@
 import { callFrontier } from '../core/call-frontier.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
 import { tableOf } from '../simulator/format-table.ts';
-import { callSlos, longestMs } from '../simulator/rivals/deadline-shares.ts';
+import { longestMs } from '../core/workflow-frontier.ts';
+import { callSlos } from '../simulator/rivals/deadline-shares.ts';
 import { type SimulatedRun, simulate } from '../simulator/simulate.ts';
 import type { SimulatedWorkflow } from '../simulator/workflow-clients.ts';
 import { drawWorkflows, type WorkflowTemplate } from '../workload/synthetic-workflows.ts';

@@ -45,7 +45,7 @@ interface Gap {
 export function workflowFrontier({ frontiers, edges, pointsMax = WORKFLOW_FRONTIER_POINTS_MAX }: { readonly frontiers: readonly (readonly TradeOffPoint[])[]; readonly edges: readonly (readonly [before: number, after: number])[]; readonly pointsMax?: number }): WorkflowFrontier {
   const hulls = frontiers.map(lowerHull);
   const allotment = createSlackAllotment({ frontiers, edges, deadlineMs: 0 });
-  const spanMs = (timeOf: (hull: readonly TradeOffPoint[]) => number): number => Math.max(0, ...timingsOf(hulls.map(timeOf), edges).map(({ endAtMs }) => endAtMs));
+  const spanMs = (timeOf: (hull: readonly TradeOffPoint[]) => number): number => longestMs(hulls.map(timeOf), edges);
   const solveAt = (timeMs: number): Solved => {
     // A little more, so that rounding does not make the fastest infeasible.
     allotment.setDeadline(timeMs + SAME_TIME_MS / 10);
@@ -94,6 +94,11 @@ function bendsOf(solved: readonly Solved[]): TradeOffPoint[] {
     bends.push({ timeMs, energyJ });
   }
   return bends;
+}
+
+/** Of the path that takes longest. */
+export function longestMs(timesMs: readonly number[], edges: readonly (readonly [before: number, after: number])[]): number {
+  return timingsOf(timesMs, edges).reduce((most, { endAtMs }) => Math.max(most, endAtMs), 0);
 }
 
 /** Of nodes that take so long, each begun as soon as it can be. */

@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import { callFrontier } from '../../src/core/call-frontier.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
-import { callSlos, longestMs } from '../../src/simulator/rivals/deadline-shares.ts';
+import { longestMs } from '../../src/core/workflow-frontier.ts';
+import { callSlos } from '../../src/simulator/rivals/deadline-shares.ts';
 import { type SimulatedRun, simulate } from '../../src/simulator/simulate.ts';
 import type { SimulatedWorkflow } from '../../src/simulator/workflow-clients.ts';
 import { drawWorkflows, WORKFLOW_SHAPES, workflowTemplate } from '../../src/workload/synthetic-workflows.ts';

@@ -1,7 +1,7 @@
 // How a client would share a workflow's deadline out among its calls by itself: an SLO for each, fixed beforehand. Rivals of allotting the slack
 // by energy, and again whenever something ends early or late.
 import type { Slo } from '../../core/job.ts';
-import { topologicalOrder } from '../../core/slack-allotment.ts';
+import { longestMs } from '../../core/workflow-frontier.ts';
 
 /** A part: a call, or a tool that takes what it takes. */
 export interface SharedPart {
@@ -29,18 +29,3 @@ export function callSlos(share: 'equal' | 'proportional', parts: readonly Shared
 }
 
 const HALVINGS = 60;
-
-/** Of the path that takes longest. */
-export function longestMs(timesMs: readonly number[], edges: Edges): number {
-  const endsMs = new Float64Array(timesMs.length);
-  const startsMs = new Float64Array(timesMs.length);
-  const behind: number[][] = timesMs.map(() => []);
-  for (const [before, after] of edges) behind[before]?.push(after);
-  let longest = 0;
-  for (const place of topologicalOrder(timesMs.length, edges)) {
-    endsMs[place] = (startsMs[place] as number) + (timesMs[place] as number);
-    longest = Math.max(longest, endsMs[place] as number);
-    for (const after of behind[place] as number[]) startsMs[after] = Math.max(startsMs[after] as number, endsMs[place] as number);
-  }
-  return longest;
-}

@@ -1,7 +1,8 @@
 // Sharing a workflow's deadline out among its calls beforehand.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { callSlos, longestMs, type SharedPart } from '../../../src/simulator/rivals/deadline-shares.ts';
+import { longestMs } from '../../../src/core/workflow-frontier.ts';
+import { callSlos, type SharedPart } from '../../../src/simulator/rivals/deadline-shares.ts';
 
 const part = (kind: SharedPart['kind'], timeMs: number): SharedPart => ({ kind, timeMs });
 const CHAIN = [part('call', 100), part('tool', 200), part('call', 300)];
