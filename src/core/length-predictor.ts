@@ -25,6 +25,9 @@ export interface LengthPredictor {
 export const LENGTH_LEVELS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9] as const;
 /** Places in the table. */
 export const LEVEL = { low: 2, middle: 6, high: 8 } as const;
+/** What is called high, and by how many standard deviations it is above the middle, were lengths normal. */
+export const HIGH = LENGTH_LEVELS[LEVEL.high];
+export const HIGH_DEVIATIONS = 1.28;
 
 /**
  * Probability that an answer ends with fewer than `tokens` in all, given that it has had `tokensOut`, by a table of `totals`;

@@ -3,7 +3,7 @@
 import { NO_DECODE, type PointIndex } from '../frontier/performance-model.ts';
 import type { JobId } from './job.ts';
 import { SWITCH_ALLOWANCE_MS } from './limits.ts';
-import { shareLonger, shareShorter } from './length-predictor.ts';
+import { HIGH_DEVIATIONS, shareLonger, shareShorter } from './length-predictor.ts';
 import { costsAt, type PointCosts, TIME_SHARE_MAX, switchMs, tokensTakeMs } from './point-costs.ts';
 import { type PhaseGroup, type ReplicaView, type RunningStream, sequencesOf, type WaitingPrompt } from './replica-view.ts';
 import { excessPowerW } from './work-energy.ts';
@@ -229,9 +229,6 @@ function plannedTokens({ e2eMoves, guard }: Pick<RunningStream, 'e2eMoves' | 'gu
   if (!e2eMoves && most >= middle) return Math.min(most, cautious);
   return [high, middle].find((tokens) => tokens <= most) ?? low;
 }
-
-/** The quantile that is called high is so many standard deviations above the middle, were lengths normal. */
-const HIGH_DEVIATIONS = 1.28;
 
 /**
  * What is left of `budgetMs` when a stream has had its `remaining` tokens: the lesser of (1) staying at this point with

@@ -9,7 +9,7 @@ import type { JobEnergy, ReplicaEnergy } from '../core/energy-ledger.ts';
 import type { Company } from '../core/job-energy.ts';
 import { createLearnedRoom } from '../core/learned-room.ts';
 import type { LearntOf } from '../core/learnt-profile.ts';
-import { createLengthPredictor } from '../core/length-predictor.ts';
+import { createLengthPredictor, HIGH } from '../core/length-predictor.ts';
 import { CANDIDATES_MAX, FAIR, HOLD, LATE_PATIENCE_MS, MOVING, PATIENCE_MS, PLAN_HOLDS_MS, RECONSIDERED_MAX } from '../core/limits.ts';
 import { ALL_MECHANISMS, type Mechanisms } from '../core/mechanisms.ts';
 import { planOfGroup, planServer } from '../core/group-plan.ts';
@@ -42,7 +42,7 @@ import type { Effect, Explanation, JobReport, Prediction, SchedulerEvent } from 
 import { createResting, isUnneeded, type Rest } from './rest.ts';
 import { type Breaker, createServing } from './serving.ts';
 import { createWaitingJobs, type Kept } from './waiting-jobs.ts';
-import { type CalledPart, type CallSize, createWorkflows, HIGH, type MovedDeadline, type OpenWorkflow, type WorkflowStatus } from './workflows.ts';
+import { type CalledPart, type CallSize, createWorkflows, type MovedDeadline, type OpenWorkflow, type WorkflowStatus } from './workflows.ts';
 
 /** How operating points are chosen. `max-clock` sends no demand at all (default clocks); `static` always the named point. */
 export type PlannerPolicy =

@@ -4,7 +4,7 @@ import { callFrontiers } from '../core/call-frontier.ts';
 import type { Pricing } from '../core/corrections.ts';
 import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
-import type { LengthPredictor } from '../core/length-predictor.ts';
+import { HIGH, HIGH_DEVIATIONS, type LengthPredictor } from '../core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../core/limits.ts';
 import type { TradeOffPoint } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
@@ -114,10 +114,6 @@ export interface CallSize {
   readonly outputTokens: number;
   readonly outputTokensHigh: number;
 }
-
-/** Of an answer's length; so many standard deviations above the middle, were it normal. */
-export const HIGH = 0.9;
-const HIGH_DEVIATIONS = 1.28;
 
 type Call = Extract<WorkflowNode, { kind: 'call' }>;
 
