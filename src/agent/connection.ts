@@ -1,10 +1,10 @@
 // HTTP to a daemon on this node's Unix socket, or on a loopback port with a bearer token (an ssh tunnel, a sidecar).
 // Answers are bounded in time and size; what they mean is for who asks.
-import { readFileSync } from 'node:fs';
 import type { Dispatcher } from 'undici';
 import { Pool } from 'undici';
 import type { z } from 'zod';
 import { boundedText } from '../bounded-text.ts';
+import { tokenIn } from '../token-file.ts';
 
 export type AgentAddress = { readonly kind: 'socket'; readonly path: string } | { readonly kind: 'tcp'; readonly origin: string; readonly tokenPath: string | null };
 
@@ -97,12 +97,9 @@ export function asAgentError(error: unknown, method: string, path: string): Agen
 
 /** Throws `AgentError` where there is no token that can stand in a header. */
 export function readToken(path: string): string {
-  let token: string;
   try {
-    token = readFileSync(path, 'utf8').trim();
+    return tokenIn(path);
   } catch (error) {
-    throw new AgentError(`the token file ${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`, null, { cause: error });
+    throw new AgentError(error instanceof Error ? error.message : String(error), null, { cause: error });
   }
-  if (!/^[\x21-\x7e]{1,4096}$/.test(token)) throw new AgentError(`the token file ${path} must hold one line of 1 to 4096 printable characters without spaces`, null);
-  return token;
 }

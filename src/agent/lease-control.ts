@@ -3,6 +3,7 @@
 // devices are back at default clocks by themselves: losing the agent costs energy, never a deadline.
 import type { OperatingPoint } from '../frontier/profile.ts';
 import type { AgentClient, Lease, Target, TargetResult } from './agent-client.ts';
+import { batched } from './batched.ts';
 import { createAgentClient } from './agent-client.ts';
 import { clockOf } from './clock-of-point.ts';
 import type { AgentAddress } from './connection.ts';
@@ -66,7 +67,7 @@ export function createLeaseControl(options: LeaseControlOptions): NodeControl {
   let attempt = 0;
   let retryMs = RETRY_MS.first;
   let retryTimer: NodeJS.Timeout | undefined;
-  let batched = false;
+  const sendSoon = batched(() => void send());
   const warned = new Set<string>();
 
   function become(next: NodeState, why: string): void {
@@ -197,13 +198,7 @@ export function createLeaseControl(options: LeaseControlOptions): NodeControl {
       tell(group, false, null);
     } else group.pending = { point, clockMhz: clock.clockMhz, lapsesAtMs: now() + holdMs };
     if (change === 'raise') void send();
-    else if (!batched) {
-      batched = true;
-      queueMicrotask(() => {
-        batched = false;
-        void send();
-      });
-    }
+    else sendSoon();
   }
 
   /** Sends all that is pending, or an empty list where only the lease needs renewing; and again, until nothing is left. */

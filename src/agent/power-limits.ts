@@ -3,6 +3,7 @@
 // demands lapse as clocks' do: where we fall silent the devices are back at their default, and the first line, the plan, is all there is.
 import type { ReplicaId } from '../core/job.ts';
 import type { AgentClient, Lease, Target, TargetResult } from './agent-client.ts';
+import { batched } from './batched.ts';
 import { createAgentClient } from './agent-client.ts';
 import type { AgentAddress } from './connection.ts';
 import { AgentError } from './connection.ts';
@@ -69,7 +70,7 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, onLi
   let attempt = 0;
   let retryMs = RETRY_MS.first;
   let retryTimer: NodeJS.Timeout | undefined;
-  let batched = false;
+  const sendSoon = batched(() => void send());
   let limitedAtMs = Number.NEGATIVE_INFINITY;
   const warned = new Set<string>();
 
@@ -153,12 +154,7 @@ export function createPowerLimits({ address, holder, ttlMs, now, onWarning, onLi
     group.wanted = { limitW, lapsesAtMs: now() + holdMs };
     if (limitW !== null) limitedAtMs = now();
     if (state === 'unused' && limitW !== null) void connect();
-    if (batched) return;
-    batched = true;
-    queueMicrotask(() => {
-      batched = false;
-      void send();
-    });
+    sendSoon();
   }
 
   /** All that has changed or has used half of its hold; an empty list where only the lease needs renewing. */

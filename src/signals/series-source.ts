@@ -6,6 +6,7 @@ import { watchFiles } from '../config/file-watch.ts';
 import type { Series } from './series.ts';
 import { parseSeries, SERIES_BYTES_MAX, SeriesError } from './series.ts';
 import { boundedText } from '../bounded-text.ts';
+import { tokenIn } from '../token-file.ts';
 
 export type SeriesPlace =
   | { readonly kind: 'file'; readonly path: string }
@@ -143,7 +144,7 @@ async function seriesAt({ url, tokenPath, timeoutMs }: Extract<SeriesPlace, { ki
   const where = `${origin}${pathname}`;
   const signal = AbortSignal.any([closing, AbortSignal.timeout(timeoutMs)]);
   try {
-    const headers = { accept: 'application/json, text/csv', ...(tokenPath === null ? {} : { authorization: `Bearer ${tokenOf(tokenPath)}` }) };
+    const headers = { accept: 'application/json, text/csv', ...(tokenPath === null ? {} : { authorization: `Bearer ${tokenIn(tokenPath)}` }) };
     const answer = await dispatcher.request({ origin, path: `${pathname}${search}`, method: 'GET', headers, signal });
     if (answer.statusCode !== 200) {
       // Its end is nobody's concern, an error of it included.
@@ -157,10 +158,4 @@ async function seriesAt({ url, tokenPath, timeoutMs }: Extract<SeriesPlace, { ki
     const why = signal.aborted ? `no answer within ${timeoutMs} ms` : error instanceof Error ? error.message || error.name : String(error);
     throw new SeriesError(`${where}: ${why}`, { cause: error });
   }
-}
-
-function tokenOf(path: string): string {
-  const token = readFileSync(path, 'utf8').trim();
-  if (!/^[\x21-\x7e]{1,4096}$/.test(token)) throw new SeriesError(`the token file ${path} must hold one line of 1 to 4096 printable characters without spaces`);
-  return token;
 }
