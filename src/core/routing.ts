@@ -68,15 +68,24 @@ export interface Route<Id> {
   readonly tpotMs: number;
 }
 
+export interface RouteOptions<Id> {
+  /** Deadlines that sending it may put at risk. */
+  readonly riskMax: number;
+  /** As many wait for a place or for others' sake as there are replicas. */
+  readonly crowded?: boolean;
+  readonly onRoute?: ((route: Route<Id>) => void) | undefined;
+}
+
 /** Share of a replica's jobs that are lost from which on it is spared. */
 const DISTRESS_SHARE = 0.1;
 
 /**
  * With `energy`: of the replicas that put at risk no more than `riskMax` deadlines, the cheapest at which every deadline holds
- * with its margin; if there is none, the one with the most slack. If every replica is put at more risk, the one with the least.
+ * with its margin; if there is none, the one with the most slack. If every replica is put at more risk, or `crowded`, the one with the least:
+ * where others wait already, room is dearer than joules, and replicas that are packed have none for what nobody knew of.
  * `null` when there is no candidate. Ties go to the shorter queue, then to the order given. `onRoute` sees each that is weighed.
  */
-export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, riskMax: number, onRoute?: (route: Route<Id>) => void): Route<Id> | null {
+export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routing: Routing, { riskMax, crowded = false, onRoute }: RouteOptions<Id>): Route<Id> | null {
   if (routing === 'least-loaded') {
     const least = candidates.reduce<RouteCandidate<Id> | null>((best, candidate) => (best === null || candidate.load < best.load ? candidate : best), null);
     const only = least === null ? null : routeTo(least, riskMax);
@@ -89,7 +98,7 @@ export function chooseRoute<Id>(candidates: readonly RouteCandidate<Id>[], routi
     const route = routeTo(candidate, riskMax);
     onRoute?.(route);
     if (!route.distressed) cheapestJ = Math.min(cheapestJ, route.chargedJ);
-    if (best === null || isBetter(route, candidate.load, best.route, best.load)) best = { route, load: candidate.load };
+    if (best === null || isBetter(route, candidate.load, best.route, best.load, crowded)) best = { route, load: candidate.load };
   }
   return best === null ? null : { ...best.route, cheapestJ };
 }
@@ -156,11 +165,11 @@ function latestStartAtMs(view: ReplicaView, prompt: WaitingPrompt, index: number
   return Math.min(prompt.ttftDeadlineAtMs - firstMs * LATEST_START_ROOM.ttft, prompt.e2eDeadlineAtMs - endMs * LATEST_START_ROOM.e2e);
 }
 
-function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number): boolean {
+function isBetter<Id>(route: Route<Id>, load: number, best: Route<Id>, bestLoad: number, crowded: boolean): boolean {
   const { riskMax } = route;
   const risk = route.ownRisk + route.othersRisk;
   const bestRisk = best.ownRisk + best.othersRisk;
-  if (risk > riskMax || bestRisk > riskMax) {
+  if (crowded || risk > riskMax || bestRisk > riskMax) {
     if (Math.abs(risk - bestRisk) > 1e-9) return risk < bestRisk;
     return route.ttftMs < best.ttftMs;
   }

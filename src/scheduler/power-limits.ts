@@ -263,7 +263,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
         return belief.bySlowness.findLast((candidate) => (pointsW[candidate] as number) <= groupW && (belief.speedRank[candidate] as number) >= (belief.speedRank[point] as number)) ?? (belief.bySlowness[0] as PointIndex);
       }
       if (isIdle(replica)) return heldOf(replica).closed ? leastIdle(belief) : point;
-      return model.heldAt(workOf(replica.queue.view(nowMs), group.phase), point);
+      return model.heldAt(steadyWork(replica.queue.view(nowMs), group.phase), point);
     },
     isClosed: (replica) => on && heldOf(replica).closed,
     status: (drawnOf) =>
@@ -307,13 +307,16 @@ function levelsOf({ pointsW }: PowerRange, floorW: number): readonly number[] {
   return Array.from({ length: LEVELS_MAX }, (_, index) => levels[Math.round((index * (levels.length - 1)) / (LEVELS_MAX - 1))] as number);
 }
 
-/** What a group is at: with prompts, a batch of them beside the streams. */
-function workOf(view: ReplicaView, phase: Replica['groups'][number]['phase']): IterationWork {
+/**
+ * What a group is at for most of the time: its streams; prompts where it has no others. Devices that hold a limit throttle what is hungrier by themselves,
+ * for as long as a prompt takes; a clock for that would hold back every step between prompts, too.
+ */
+function steadyWork(view: ReplicaView, phase: Replica['groups'][number]['phase']): IterationWork {
   const { maxBatchTokens } = view.model.profile.serving;
   const unread = view.waiting.reduce((sum, { promptTokens, prefilledTokens }) => sum + Math.max(1, promptTokens - prefilledTokens), 0);
   const sequences = view.runningCount + view.foreignSequences;
   return {
-    prefill: phase === 'decode' || unread === 0 ? NO_PREFILL : { tokens: Math.min(maxBatchTokens, unread), contextTokens: 0 },
+    prefill: phase === 'decode' || (phase !== 'prefill' && sequences > 0) || unread === 0 ? NO_PREFILL : { tokens: Math.min(maxBatchTokens, unread), contextTokens: 0 },
     decode: phase === 'prefill' || sequences === 0 ? NO_DECODE : { sequences, contextTokens: view.contextTokens },
   };
 }

@@ -605,7 +605,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** Not everything can be met, and its worth decides: where it would cost more than it may, it waits on beyond its own latest start, within the patience that best effort has. */
   function isShed(job: PendingJob, { ownRisk, othersRisk }: Route<Replica>, nowMs: number): boolean {
-    return (worthsDiffer || limitsPower()) && othersRisk > Math.max(riskMaxOf(job), COSTS_OTHERS_MAX * (1 - ownRisk)) && job.spec.infeasible !== 'refuse' && nowMs - job.arrivedAtMs < FAIR.patienceMs;
+    return worthsDiffer && othersRisk > Math.max(riskMaxOf(job), COSTS_OTHERS_MAX * (1 - ownRisk)) && job.spec.infeasible !== 'refuse' && nowMs - job.arrivedAtMs < FAIR.patienceMs;
   }
 
   /** Somebody serves it of whom nothing is known yet: it is served as a plain gateway would, for there is nothing to judge by. */
@@ -658,7 +658,12 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     }
     const { onRoute } = options;
     const seen = onRoute === undefined ? undefined : (route: Route<Replica>): void => onRoute(job.spec.jobId, { ...route, id: route.id.spec });
-    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), by, riskMaxOf(job), seen);
+    return chooseRoute(chosenByRival(candidates, job, nowMs) ?? weighed(candidates, holders), by, { riskMax: riskMaxOf(job), crowded: isCrowded(job.spec.model), onRoute: seen });
+  }
+
+  /** As many wait as there are replicas; of what nobody paces, packing is all there is to choose. */
+  function isCrowded(model: string): boolean {
+    return paced && waiting.queue.countOf(model) >= serving.count(model);
   }
 
   /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */

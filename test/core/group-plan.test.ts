@@ -132,7 +132,7 @@ describe('a server that prefills and decodes on devices of their own', () => {
   test('is predicted and charged by both: a first token by its prefill group, further ones by its decode group', () => {
     const view = server({ running: [runningStream({ tpotLimitMs: 60 })] });
     const withJob = { ...view, waiting: [waitingPrompt({ ttftDeadlineAtMs: 1_000, tpotLimitMs: 60 })] };
-    const routed = (target: PointIndex) => chooseRoute([{ id: 'a', load: 1, without: () => standingOf(view, true, null), withJob: () => withJob, controlled: true, target }], 'energy', 0.1);
+    const routed = (target: PointIndex) => chooseRoute([{ id: 'a', load: 1, without: () => standingOf(view, true, null), withJob: () => withJob, controlled: true, target }], 'energy', { riskMax: 0.1 });
     const route = routed(SLOWEST);
     if (route === null) throw new Error('no route');
     const { prefill, decode } = groupsOf(route.plan);
@@ -142,7 +142,7 @@ describe('a server that prefills and decodes on devices of their own', () => {
     expect(route.chargedJ).toBeGreaterThan(0);
     // A first token that is asked for at once costs the prefill group's energy, and no joule of the decode group's.
     const hurried = { ...view, waiting: [waitingPrompt({ ttftDeadlineAtMs: 115, tpotLimitMs: 60 })] };
-    const dearer = chooseRoute([{ id: 'a', load: 1, without: () => standingOf(view, true, null), withJob: () => hurried, controlled: true, target: SLOWEST }], 'energy', 0.1);
+    const dearer = chooseRoute([{ id: 'a', load: 1, without: () => standingOf(view, true, null), withJob: () => hurried, controlled: true, target: SLOWEST }], 'energy', { riskMax: 0.1 });
     expect(groupsOf((dearer as { plan: Plan }).plan).decode.point).toBe(decode.point);
     expect(dearer?.opens).toBe(true);
     const ownJ = (plan: Plan): number => prefillChargeJ(model, { promptTokens: 1000, prefilledTokens: 0 }, groupsOf(plan).prefill.point);
