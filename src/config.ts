@@ -12,6 +12,7 @@ import type { PlannerPolicy } from './scheduler/scheduler.ts';
 import { isGood, type KeyRecord, KeysFileError, readKeys } from './config/keys-file.ts';
 import type { RedisTarget } from './store/redis-target.ts';
 import type { Path, Places } from './config/config-problems.ts';
+import type { Settings } from './frontier/configurations.ts';
 import type { Profile, SleepCosts } from './frontier/profile.ts';
 import type { SeriesPlace } from './signals/series-source.ts';
 import { powerOf, powerProblems } from './config/power-config.ts';
@@ -28,6 +29,8 @@ export interface ReplicaConfig {
   readonly models: ReadonlyMap<string, string>;
   /** Empty where it has none. */
   readonly profilePath: string;
+  /** Which of its profile's configurations it is; empty where there is but one. */
+  readonly settings: Settings;
   /** What is known of one that has no profile, and is learnt; `null`: it has one. */
   readonly learn: LearnConfig | null;
   /** All move together; or those of each phase do. */
@@ -271,6 +274,7 @@ function resolved(raw: RawConfig, source: { readonly directory: string; readonly
       origin: replica.url.replace(/\/$/, ''),
       models: new Map(Array.isArray(replica.models) ? replica.models.map((model) => [model, model]) : Object.entries(replica.models)),
       profilePath: typeof replica.profile === 'string' ? resolve(directory, replica.profile) : '',
+      settings: replica.settings,
       learn: typeof replica.profile === 'string' ? null : learnOf(replica.profile.learn),
       devices: replica.devices,
       agent: agentOf(replica, raw),
@@ -508,6 +512,7 @@ function relationProblems(raw: RawConfig, places: Places, environment: NodeJS.Pr
     // An index is a device of its node only.
     const home = agentOf(replica, raw);
     for (const { device: id, at: place } of devicesOf(replica.devices)) device([...at, 'devices', ...place], home === null || home === UNNAMED_AGENT ? id : `${id} of ${home}`);
+    if (typeof replica.profile !== 'string' && Object.keys(replica.settings).length > 0) problems.push(places.atKey([...at, 'settings'], 'they choose one of the configurations of a profile, and `profile.learn` says that there is none; want them with the path of a profile'));
     if (replica.sleep !== undefined && raw.store !== undefined) problems.push(places.atKey([...at, 'sleep'], 'there is a `store`, by which other gateways may send to this replica while it sleeps; want only one of the two'));
     if (replica.apiKeyEnv !== undefined && !environment[replica.apiKeyEnv]) problems.push(places.at([...at, 'apiKeyEnv'], `the environment has no ${replica.apiKeyEnv}`));
   });

@@ -7,7 +7,7 @@ import { isOneGroup } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { ReplicaId } from './core/job.ts';
 import { createLearners } from './gateway-learning.ts';
-import { configurationsOf, settingsName } from './frontier/configurations.ts';
+import { configurationWith } from './frontier/configurations.ts';
 import { createPerformanceModel, type PerformanceModel } from './frontier/performance-model.ts';
 import type { Profile, SleepCosts } from './frontier/profile.ts';
 import { loadProfile, ProfileFileError, sleepProblems } from './profile-file.ts';
@@ -127,8 +127,9 @@ export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replica
   const models = new Map<string, PerformanceModel>();
   return replicas.map((replica) => {
     const learned = learnerOf(replica);
-    const belief = learned?.model ?? models.get(replica.profilePath) ?? createPerformanceModel(profileOf(replica));
-    if (learned === null) models.set(replica.profilePath, belief);
+    const key = JSON.stringify([replica.profilePath, Object.entries(replica.settings).toSorted()]);
+    const belief = learned?.model ?? models.get(key) ?? createPerformanceModel(profileOf(replica));
+    if (learned === null) models.set(key, belief);
     if (policy.kind === 'static' && !belief.points.some((point) => point.id === policy.pointId)) {
       throw new ConfigError([`planner.policy: no operating point '${policy.pointId}' in ${learned === null ? replica.profilePath : 'what is learnt'}; it has: ${belief.points.map((point) => point.id).join(', ')}`]);
     }
@@ -137,12 +138,11 @@ export function specsOf({ replicas, planner: { policy } }: Pick<Config, 'replica
 }
 
 /** What is wrong with a profile is said with the replica that names it. One server is one configuration: between others its points cannot be moved. */
-function profileOf({ id, profilePath }: ReplicaConfig): Profile {
+function profileOf({ id, profilePath, settings }: ReplicaConfig): Profile {
   try {
-    const profile = loadProfile(profilePath);
-    const configurations = configurationsOf(profile);
-    if (configurations.length === 1) return profile;
-    throw new ConfigError([`profile of replica '${id}': ${profilePath} has ${configurations.length} configurations that only a restart changes (${configurations.map(({ settings }) => settingsName(settings)).join('; ')}); want a profile with the one that this server has`]);
+    const chosen = configurationWith(loadProfile(profilePath), settings);
+    if (chosen.kind === 'one') return chosen.profile;
+    throw new ConfigError([`settings of replica '${id}': ${profilePath} ${chosen.problem}`]);
   } catch (error) {
     throw error instanceof ProfileFileError ? new ConfigError(error.problems.map((problem) => `profile of replica '${id}': ${problem}`)) : error;
   }

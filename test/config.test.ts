@@ -98,8 +98,9 @@ test('what a class is worth stands beside its objectives', () => {
 const HASH = 'a'.repeat(64);
 const budget = (text: string): string => `${MINIMAL}power: { budgets: [${text}] }\n`;
 test.each([
+  ['settings of what has no profile', `replicas:\n  - { id: a, url: 'http://127.0.0.1:1', models: [m], profile: { learn: { clocksMhz: [300, 600] } }, settings: { degree: 2 } }\n`, /settings: they choose one of the configurations of a profile, and `profile.learn` says that there is none/],
   ['a cap learnt without a meter', `${MINIMAL}planner: { batchCap: learn }\n`, /planner\.batchCap: got 'learn', and there is no agent: it learns by what the devices' counters say/],
-  ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, devices, agent, concurrencyMax, sleep, apiKeyEnv, asksUsage, priority$/],
+  ['an unknown key, with its line and the known ones', `${MINIMAL}    modle: m\n`, /^paceline\.yaml:6: replicas\[0\]\.modle: unknown key; known: id, url, models, profile, settings, devices, agent, concurrencyMax, sleep, apiKeyEnv, asksUsage, priority$/],
   ['an unknown key at the top', `${MINIMAL}agnet: {}\n`, /^paceline\.yaml:6: agnet: unknown key; known: listen, admin, probes, replicas, agent,/],
   ['an unknown tier', `${MINIMAL}slo: { classes: { a: {} }, tiers: { gold: a } }\n`, /slo\.tiers\.gold: unknown key; known: auto, default, flex, priority/],
   ['an unknown key in a class', `${MINIMAL}slo:\n  classes:\n    a: { ttft: 5 }\n`, /^paceline\.yaml:8: slo\.classes\.a\.ttft: unknown key; known: ttftMs, tpotMs, e2eMs, worth$/],

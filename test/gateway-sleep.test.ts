@@ -3,10 +3,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Config } from '../src/config.ts';
 import { ConfigError } from '../src/config/config-problems.ts';
+import type { ReplicaId } from '../src/core/job.ts';
 import { type Emulator, startEmulator } from '../src/engine/emulator.ts';
 import type { Profile } from '../src/frontier/profile.ts';
 import { createGateway } from '../src/gateway.ts';
+import { specsOf } from '../src/gateway-replicas.ts';
 import { fixtureProfile } from './engine/fixture-profile.ts';
 import { eventually, type GatewayUnderTest, startConfigured, testConfig } from './fixtures/gateway-under-test.ts';
 
@@ -31,8 +34,8 @@ async function emulated(profile: Profile = { ...PROFILE, sleep: SLEEP }): Promis
   return emulator;
 }
 
-function configOf(urls: readonly string[], { sleep = SAID, more = '' }: { readonly sleep?: string; readonly more?: string } = {}) {
-  return testConfig(`replicas:\n${urls.map((url, index) => `  - { id: r${index}, url: '${url}', models: [m], profile: ${join(directory, 'profile.json')}, concurrencyMax: 2, sleep: ${sleep} }`).join('\n')}\n${more}`);
+function configOf(urls: readonly string[], { sleep = SAID, settings = '{}', more = '' }: { readonly sleep?: string; readonly settings?: string; readonly more?: string } = {}) {
+  return testConfig(`replicas:\n${urls.map((url, index) => `  - { id: r${index}, url: '${url}', models: [m], profile: ${join(directory, 'profile.json')}, concurrencyMax: 2, sleep: ${sleep}, settings: ${settings} }`).join('\n')}\n${more}`);
 }
 
 async function gatewayOf({ replicas }: Emulator, options: Parameters<typeof configOf>[1] = {}): Promise<GatewayUnderTest> {
@@ -82,12 +85,19 @@ test('a server without the mode serves on, and is asked once', async () => {
   expect(gateway.events.filter((event) => event.kind === 'replica-rest').map((event) => 'state' in event && event.state)).toEqual(['cannot', 'cannot']);
 }, 20_000);
 
-test('a profile of several servers is refused for one', async () => {
+test('of a profile of several servers the one is taken whose settings are given, and none where that is not one', async () => {
   const twice = { ...PROFILE, knobs: { ...PROFILE.knobs, degree: { unit: 'devices', changes: 'restart' as const } } };
   const points = [2, 4].flatMap((degree) => PROFILE.points.map((point) => ({ ...point, id: `${degree}-${point.id}`, knobs: { ...point.knobs, degree } })));
   const rows = <Row extends { readonly point: string }>(of: readonly Row[]): readonly Row[] => [2, 4].flatMap((degree) => of.map((row) => ({ ...row, point: `${degree}-${row.point}` })));
   writeFileSync(join(directory, 'profile.json'), JSON.stringify({ ...twice, points, prefill: rows(PROFILE.prefill), decode: rows(PROFILE.decode) }));
-  await expect(createGateway(configOf(['http://127.0.0.1:9']))).rejects.toThrow(/has 2 configurations that only a restart changes \(degree 2; degree 4\)/);
+  const [one, second] = [2, 4].map((degree) => configOf(['http://127.0.0.1:9'], { settings: `{ degree: ${degree} }` }));
+  expect(specsOf(one as Config).flatMap(({ belief }) => belief.points.map(({ knobs }) => knobs['degree']))).toEqual(PROFILE.points.map(() => 2));
+  const both = { ...(one as Config), replicas: [...(one as Config).replicas, { ...(second as Config).replicas[0], id: 'other' as ReplicaId }] } as Config;
+  expect(specsOf(both).map(({ belief }) => belief.points[0]?.knobs['degree']), 'they share the file and not the belief').toEqual([2, 4]);
+  const refused = async (settings: string | undefined, says: RegExp): Promise<void> => expect(createGateway(configOf(['http://127.0.0.1:9'], settings === undefined ? {} : { settings }))).rejects.toThrow(says);
+  await refused(undefined, /settings of replica 'r0': .*profile\.json has 2 configurations that only a restart changes \(degree 2; degree 4\); want the settings that this server runs with/);
+  await refused('{ degree: 3 }', /has no configuration with degree 3; it has: degree 2; degree 4/);
+  await refused('{ chunk: 3 }', /has no 'chunk' that only a restart changes; there is degree/);
 });
 
 describe('a configuration of sleep', () => {

@@ -35,7 +35,7 @@ await refusing(async () => {
   const { values } = parseArgs({
     options: {
       seconds: { type: 'string', default: '600' },
-      'learn-seconds': { type: 'string', default: '1500' },
+      'learn-seconds': { type: 'string', default: '3600' },
       seed: { type: 'string', default: '1' },
       sleep: { type: 'string', default: '60:3000:8000' },
       only: { type: 'string' },
@@ -93,21 +93,25 @@ function fleetCases(sleep: SleepCosts, lasting: Lasting): readonly Case[] {
   });
 }
 
-/** Long answers: what is configured, each fixed cap, what the profile says, and what is learnt while serving. */
+/** Long answers: what is configured, each fixed cap, what the profile says, and what is learnt while serving; the last two also where the profile is wrong about the memory. */
 function capCases({ lengthS, seed }: Lasting): readonly Case[] {
   const scenes = [
-    { name: '4 x TP2, long answers', profile: profileOf('llama-3.1-70b.h100-tp2'), ratePerS: 1.6, outputTokens: 800 },
-    { name: '4 x V100, long answers', profile: profileOf('mistral-7b.v100'), ratePerS: 6, outputTokens: 400 },
+    { name: '4 x TP2, long answers', profile: profileOf('llama-3.1-70b.h100-tp2'), ratePerS: 1.6, outputTokens: 800, memoryErrors: [2, 0.5] },
+    { name: '4 x V100, long answers', profile: profileOf('mistral-7b.v100'), ratePerS: 6, outputTokens: 400, memoryErrors: [] },
   ];
-  return scenes.flatMap(({ name, profile, ratePerS, outputTokens }) => {
+  return scenes.flatMap(({ name, profile, ratePerS, outputTokens, memoryErrors }) => {
     const { requests } = makeSynthetic({ arrivals: { kind: 'poisson', ratePerS }, durationS: lengthS, seed, promptTokens: { kind: 'fixed', tokens: 600 }, outputTokens: { kind: 'lognormal', meanTokens: outputTokens, cv: 0.5 } });
-    const at = (over: Partial<Parameters<typeof play>[3]>): Played => play(fleetOf(times(profile, 4)), requests, LONG, { lengthS, seed, ...over });
+    const at = (over: Partial<Parameters<typeof play>[3]>, belief = profile): Played => play(times(profile, 4).map((truth) => ({ truth, belief })), requests, LONG, { lengthS, seed, ...over });
     const configured = at({});
     return [
       cased(name, `${ratePerS}/s`, 'configured', configured, configured),
       ...CAPS.map((cap) => cased(name, `${ratePerS}/s`, `fixed at ${cap}`, at({ concurrencyMax: cap }), configured)),
       cased(name, `${ratePerS}/s`, 'planned', at({ batchCap: 'plan' }), configured),
       cased(name, `${ratePerS}/s`, 'learnt', at({ batchCap: 'learn' }), configured),
+      ...memoryErrors.flatMap((factor) => {
+        const belief = { ...profile, serving: { ...profile.serving, kvTokens: Math.round(factor * profile.serving.kvTokens) } };
+        return (['plan', 'learn'] as const).map((batchCap) => cased(name, `${ratePerS}/s`, `${batchCap === 'plan' ? 'planned' : 'learnt'}, believes ${factor}x`, at({ batchCap }, belief), configured));
+      }),
     ];
   });
 }

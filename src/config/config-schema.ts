@@ -56,6 +56,10 @@ const replica = z.strictObject({
   profile: z
     .union([z.string().min(1), z.strictObject({ learn })], { error: 'want the path of a profile, or { learn: {} } where there is none' })
     .describe('path of the profile, relative to this file; or `learn`: there is none, and it is learnt while serving, from the fastest clock down'),
+  settings: z
+    .record(name, z.union([z.number(), z.string()]))
+    .default({})
+    .describe("of a profile of several configurations, the settings of the knobs that only a restart changes which this server runs with, such as { batchTokens: 2048 }"),
   devices: z
     .union([z.array(name), z.strictObject({ prefill: z.array(name).min(1), decode: z.array(name).min(1) })], { error: 'want a list of devices, or { prefill: [...], decode: [...] } for a server that prefills on some and decodes on the others' })
     .default([])

@@ -22,6 +22,8 @@ export interface ReplicaQueue {
   readonly model: () => PerformanceModel;
   readonly waitingCount: () => number;
   readonly runningCount: () => number;
+  /** Jobs that have missed a deadline already: without a first token by its deadline. */
+  readonly lateCount: (nowMs: number) => number;
   /** Another number after every change that a view would show. */
   readonly version: () => number;
   /** The same, but for tokens of streams that run already. */
@@ -260,6 +262,7 @@ export function createReplicaQueue(options: ReplicaQueueOptions): ReplicaQueue {
     model: () => model,
     waitingCount: () => waiting.length,
     runningCount: () => running.count(),
+    lateCount: (nowMs) => waiting.reduce((sum, { arrivedAtMs, e2eDeadlineAtMs, spec: { slo } }) => sum + Number(nowMs > Math.min(e2eDeadlineAtMs, arrivedAtMs + (slo.ttftMs ?? Number.POSITIVE_INFINITY))), 0),
     version: () => version,
     structure: () => structure,
     foreignCount: () => foreignSequences,

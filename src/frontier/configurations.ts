@@ -26,6 +26,27 @@ export function configurationsOf(profile: Profile): readonly Configuration[] {
   });
 }
 
+/**
+ * The one with these settings; those that are not given may be any, where that leaves one. Otherwise what to say of it, after the name of the
+ * file: which settings there are.
+ */
+export function configurationWith(profile: Profile, settings: Settings): { readonly kind: 'one'; readonly profile: Profile } | { readonly kind: 'none'; readonly problem: string } {
+  const configurations = configurationsOf(profile);
+  const given = Object.entries(settings);
+  const [first] = configurations as [Configuration, ...Configuration[]];
+  const unknown = given.find(([name]) => first.settings[name] === undefined);
+  if (unknown !== undefined) {
+    const names = Object.keys(first.settings);
+    return { kind: 'none', problem: `has no '${unknown[0]}' that only a restart changes; ${names.length === 0 ? 'it has one configuration, which needs no settings' : `there is ${names.join(', ')}`}` };
+  }
+  const found = configurations.filter((one) => given.every(([name, value]) => one.settings[name] === value));
+  const [only] = found;
+  if (only !== undefined && found.length === 1) return { kind: 'one', profile: only.profile };
+  const has = (of: readonly Configuration[]): string => of.map((one) => settingsName(one.settings)).join('; ');
+  if (found.length === 0) return { kind: 'none', problem: `has no configuration with ${settingsName(settings)}; it has: ${has(configurations)}` };
+  return { kind: 'none', problem: `has ${found.length} configurations that only a restart changes (${has(found)})${given.length === 0 ? '' : ` with ${settingsName(settings)}`}; want the settings that this server runs with` };
+}
+
 /** For people: `a 2, b 4`; empty where there are none. */
 export function settingsName(settings: Settings): string {
   return Object.entries(settings)

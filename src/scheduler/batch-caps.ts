@@ -1,10 +1,11 @@
 // Caps on what a replica is sent at once, by its batch and not for want of room: planned from profiles, or learnt by trying them out.
 // Replicas that are alike have one cap, and learn it together.
-import { type BatchCapBandit, type CapStatus, createBatchCapBandit } from '../core/batch-cap-bandit.ts';
+import type { AwakeLoad } from '../core/awake-plan.ts';
+import { type BatchCapBandit, type CapBelief, type CapQueue, type CapStatus, createBatchCapBandit } from '../core/batch-cap-bandit.ts';
 import { plannedBatchCap } from '../core/batch-cap-plan.ts';
 import type { ReplicaId } from '../core/job.ts';
 import type { MeterReading } from '../core/meter-window.ts';
-import type { LoadShape } from '../core/point-rate.ts';
+import { type LoadShape, pointRate } from '../core/point-rate.ts';
 import type { PhaseGroup } from '../core/replica-view.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
 import type { FleetDemand } from './fleet-demand.ts';
@@ -36,24 +37,36 @@ export interface BatchCapsOptions {
 /** Loads move over seconds. */
 const PLAN_EVERY_MS = 1_000;
 
+/** A burst that is over sooner is waited out. */
+const PEAK_WITHIN_MS = 20_000;
+
+/** Of replicas that are alike. */
+interface Learning {
+  readonly bandit: BatchCapBandit;
+  believed: { readonly atMs: number; readonly belief: CapBelief } | null;
+}
+
 export function createBatchCaps({ rule, replicas, fleet, attainmentTarget, placesWanted }: BatchCapsOptions): BatchCaps {
   let plannedAtMs = Number.NEGATIVE_INFINITY;
   /** By belief, models and places. Bounded by what is configured. */
-  const bandits = new Map<PerformanceModel, Map<string, BatchCapBandit>>();
+  const bandits = new Map<PerformanceModel, Map<string, Learning>>();
   const readings = new Map<ReplicaId, Map<PhaseGroup | null, MeterReading>>();
 
-  /** `null`: nothing is learnt, or nothing has come yet by which to begin. */
-  function banditOf({ spec: { belief, models, concurrencyMax } }: Replica): BatchCapBandit | null {
+  /** `null`: nothing is learnt. */
+  function banditOf(replica: Replica): BatchCapBandit | null {
+    return learningOf(replica)?.bandit ?? null;
+  }
+
+  function learningOf({ spec: { belief, models, concurrencyMax } }: Replica): Learning | null {
     return bandits.get(belief)?.get(`${concurrencyMax}\n${models.join('\n')}`) ?? null;
   }
 
-  function beginLearning(replica: Replica, random: () => number, load: LoadShape): BatchCapBandit {
-    const { belief, models, concurrencyMax } = replica.spec;
-    const ofBelief = bandits.get(belief) ?? new Map<string, BatchCapBandit>();
+  function beginLearning({ spec: { belief, models, concurrencyMax } }: Replica, random: () => number): Learning {
+    const ofBelief = bandits.get(belief) ?? new Map<string, Learning>();
     bandits.set(belief, ofBelief);
-    const bandit = createBatchCapBandit({ concurrencyMax, startCap: plannedFor(replica, load), attainmentTarget, random });
-    ofBelief.set(`${concurrencyMax}\n${models.join('\n')}`, bandit);
-    return bandit;
+    const learning: Learning = { bandit: createBatchCapBandit({ concurrencyMax, attainmentTarget, random }), believed: null };
+    ofBelief.set(`${concurrencyMax}\n${models.join('\n')}`, learning);
+    return learning;
   }
 
   function plannedFor({ spec, queue: { corrections } }: Replica, load: LoadShape): number {
@@ -69,20 +82,51 @@ export function createBatchCaps({ rule, replicas, fleet, attainmentTarget, place
   }
 
   function learn(random: () => number, nowMs: number): void {
-    const looked = new Set<BatchCapBandit>();
+    const alike = new Map<Learning, Replica[]>();
     for (const replica of replicas) {
-      const { models } = replica.spec;
-      const known = banditOf(replica);
-      const load = known !== null && looked.has(known) ? null : fleet.loadOf(models, 0, nowMs);
-      if (known === null && (load === null || load.arrivalsPerMs <= 0)) continue;
-      const bandit = known ?? beginLearning(replica, random, load as LoadShape);
-      if (load !== null) {
-        looked.add(bandit);
-        const { arrivalsPerMs, promptTokensMean, outputTokensMean, ttftMs } = load;
-        bandit.look({ perMs: arrivalsPerMs, promptTokensMean, outputTokensMean }, { waiting: models.reduce((sum, model) => sum + placesWanted(model), 0), ttftMs }, nowMs);
-      }
-      replica.batchCap = bandit.cap();
+      const learning = learningOf(replica) ?? beginLearning(replica, random);
+      const members = alike.get(learning);
+      if (members === undefined) alike.set(learning, [replica]);
+      else members.push(replica);
     }
+    for (const [learning, members] of alike) lookAt(learning, members as [Replica, ...Replica[]], nowMs);
+  }
+
+  function lookAt(learning: Learning, members: readonly [Replica, ...Replica[]], nowMs: number): void {
+    const [first] = members;
+    const { models } = first.spec;
+    const load = fleet.loadOf(models, PEAK_WITHIN_MS, nowMs);
+    if (load.arrivalsPerMs > 0) {
+      const { arrivalsPerMs, promptTokensMean, outputTokensMean, ttftMs } = load;
+      if (learning.believed === null || nowMs - learning.believed.atMs >= PLAN_EVERY_MS) learning.believed = { atMs: nowMs, belief: beliefOf(first, members, load) };
+      const queue: CapQueue = {
+        waiting: models.reduce((sum, model) => sum + placesWanted(model), 0),
+        inFlight: members.reduce((sum, { queue: own }) => sum + own.waitingCount() + own.runningCount(), 0),
+        late: members.reduce((sum, { queue: own }) => sum + own.lateCount(nowMs), 0),
+        ttftMs,
+      };
+      learning.bandit.look({ perMs: arrivalsPerMs, promptTokensMean, outputTokensMean }, queue, learning.believed.belief, nowMs);
+    }
+    for (const replica of members) replica.batchCap = load.arrivalsPerMs > 0 ? learning.bandit.cap() : replica.batchCap;
+  }
+
+  /** Rooms are of all that serve these models and are there: those alike at the cap asked about, others at their own. */
+  function beliefOf(first: Replica, members: readonly Replica[], load: AwakeLoad): CapBelief {
+    const isThere = ({ state, leaving, rest }: Replica): boolean => state === 'up' && leaving === null && (rest === null || rest.kind === 'awake');
+    const count = members.filter(isThere).length;
+    const others = replicas.filter((replica) => !members.includes(replica) && isThere(replica) && first.spec.models.every((model) => replica.spec.models.includes(model)));
+    const othersPerMs = others.reduce((sum, replica) => sum + mostPerMs(replica, load, Math.min(replica.spec.concurrencyMax, replica.batchCap)), 0);
+    const known = new Map<number, boolean>();
+    return {
+      plannedCap: plannedFor(first, load),
+      sustains(cap) {
+        const before = known.get(cap);
+        if (before !== undefined) return before;
+        const sustains = count * mostPerMs(first, load, cap) + othersPerMs >= load.peakPerMs;
+        known.set(cap, sustains);
+        return sustains;
+      },
+    };
   }
 
   return {
@@ -106,4 +150,9 @@ export function createBatchCaps({ rule, replicas, fleet, attainmentTarget, place
     },
     statusOf: (replica) => banditOf(replica)?.status() ?? null,
   };
+}
+
+/** Of one replica at its fastest point, as learnt. */
+function mostPerMs({ spec: { belief }, queue: { corrections } }: Replica, load: LoadShape, sequencesMax: number): number {
+  return Math.max(0, pointRate(belief, belief.fastest, load, { timeScale: corrections.time, priced: corrections.priced, parkedW: 0 }, sequencesMax).mostPerMs);
 }

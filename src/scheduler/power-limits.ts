@@ -9,6 +9,7 @@ import { type LoadShape, pointRate } from '../core/point-rate.ts';
 import { NO_DECODE, NO_PREFILL, type IterationWork, type PerformanceModel, type PointIndex } from '../frontier/performance-model.ts';
 import { type PowerLimitedModel, limitedModel, powerRange, type PowerRange } from '../frontier/power-limited.ts';
 import { isControlled, type Replica } from './replica.ts';
+import { isAskedFor, restingClaim, WAKE_ASKED, type WakeAsked, wakingNeedsW } from './resting-claim.ts';
 
 /** What falls to a replica of what arrives and waits, for telling what it is worth to it to be fast. */
 export interface PowerDemand extends LoadShape {
@@ -43,6 +44,8 @@ export interface PowerLimits {
   pointWithin(replica: Replica, group: Replica['groups'][number], point: PointIndex, nowMs: number): PointIndex;
   /** It gets nothing more. */
   isClosed(replica: Replica): boolean;
+  /** Whether one that is asleep has had the watts for being awake for a while; asking sets them aside, where others do not save more worth with them. */
+  mayWake(replica: Replica, nowMs: number): boolean;
   status(drawnW: (replica: Replica) => number | null): readonly BudgetStatus[];
 }
 
@@ -53,6 +56,7 @@ interface Held {
   closed: boolean;
   losses: readonly LossAtLimit[] | null;
   wanted: { readonly structure: number; readonly atMs: number; readonly plan: Plan } | null;
+  wakes: WakeAsked | null;
 }
 
 /** Limits are whole parts of a replica's peak, so that there are not too many models of slower machines. */
@@ -92,7 +96,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
   function heldOf(replica: Replica): Held {
     let state = held.get(replica);
     if (state === undefined) {
-      state = { limitW: null, targetW: null, closed: false, losses: null, wanted: null };
+      state = { limitW: null, targetW: null, closed: false, losses: null, wanted: null, wakes: null };
       held.set(replica, state);
     }
     return state;
@@ -140,18 +144,28 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     return plan;
   }
 
+  function groupFloorW(replica: Replica): number {
+    const { floorW, peakW } = rangeOf(replica);
+    const { belief } = replica.spec;
+    return Math.min(peakW, Math.max(FLOOR_MARGIN * floorW, ...belief.points.map((_, point) => belief.idlePowerW(point))));
+  }
+
   function claimOf(replica: Replica, nowMs: number): PowerClaim {
     const { idleW, peakW, pointsW } = rangeOf(replica);
-    const { replicaId, belief } = replica.spec;
+    const { replicaId } = replica.spec;
     const groups = replica.groups.length;
     if (!replica.groups.every(({ controlled }) => controlled)) return { replicaId, idleW: groups * idleW, floorW: groups * peakW, peakW: groups * peakW, busy: true, wantedW: groups * peakW, fixed: true, losses: () => [] };
-    const floorW = Math.min(peakW, Math.max(FLOOR_MARGIN * rangeOf(replica).floorW, ...belief.points.map((_, point) => belief.idlePowerW(point))));
+    const floorW = groupFloorW(replica);
+    const asked = replica.rest?.kind === 'asleep' && isAskedFor(heldOf(replica).wakes, nowMs);
+    const resting = restingClaim(replica, { floorW: groups * floorW, idleW: FLOOR_MARGIN * groups * idleW }, asked);
+    if (resting !== null) return resting;
+    const leastW = asked ? (replica.spec.sleep?.powerW ?? 0) : FLOOR_MARGIN * groups * idleW;
     const busy = !isIdle(replica);
     const plan = wantedPlan(replica, nowMs);
     const wantedW = busy ? replica.groups.reduce((sum, group) => sum + (pointsW[planOfGroup(plan, group.phase).point] as number), 0) : groups * floorW;
     return {
       replicaId,
-      idleW: Math.min(groups * floorW, FLOOR_MARGIN * groups * idleW),
+      idleW: Math.min(groups * floorW, leastW),
       floorW: groups * floorW,
       peakW: groups * peakW,
       busy,
@@ -159,7 +173,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
       losses: () => {
         const state = heldOf(replica);
         const isItsTurn = (replica.index + turn * LOSSES_ANEW_MAX) % Math.max(1, replicas.length) < LOSSES_ANEW_MAX;
-        if (isItsTurn || state.losses === null) state.losses = lossesOf(replica, { idleW: FLOOR_MARGIN * groups * idleW, floorW, groups }, nowMs);
+        if (isItsTurn || state.losses === null) state.losses = lossesOf(replica, { idleW: leastW, floorW, groups }, nowMs);
         return state.losses;
       },
     };
@@ -187,6 +201,8 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
   function mayDrawW(replica: Replica): number {
     const { limitW } = heldOf(replica);
     const { pointsW, peakW } = rangeOf(replica);
+    // Whatever its clocks, a server that sleeps draws no more than that.
+    if (replica.rest?.kind === 'asleep' && isControlled(replica)) return replica.spec.sleep?.powerW ?? 0;
     const ofGroupW = replica.groups.reduce((sum, { applied, controlled, limitHeldW }) => {
       if (!controlled) return sum + peakW;
       return sum + Math.min(peakW, limitHeldW === undefined || limitHeldW === null ? (pointsW[applied ?? replica.spec.belief.fastest] as number) : limitHeldW);
@@ -266,6 +282,14 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
       return model.heldAt(steadyWork(replica.queue.view(nowMs), group.phase), point);
     },
     isClosed: (replica) => on && heldOf(replica).closed,
+    mayWake(replica, nowMs) {
+      const state = heldOf(replica);
+      if (!on || state.targetW === null || !isControlled(replica)) return true;
+      const hasRoom = isAskedFor(state.wakes, nowMs) && !state.closed && state.targetW >= wakingNeedsW(replica, replica.groups.length * groupFloorW(replica));
+      const roomSinceMs = hasRoom ? (state.wakes?.roomSinceMs ?? nowMs) : null;
+      state.wakes = { askedAtMs: nowMs, roomSinceMs };
+      return roomSinceMs !== null && nowMs - roomSinceMs >= WAKE_ASKED.roomForMs;
+    },
     status: (drawnOf) =>
       budgets.map(({ name, watts, replicaIds }) => {
         const members = replicas.filter(({ spec }) => replicaIds.includes(spec.replicaId));

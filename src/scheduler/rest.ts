@@ -1,11 +1,14 @@
 // Whether a replica's server sleeps, and which of them should: looked over now and then for all that could stand in for each other.
 import { type AwakePlan, planAwake, type ReplicaKind } from '../core/awake-plan.ts';
+import { pricedUnder } from '../core/corrections.ts';
 import { breakEvenMs, wakePowerW } from '../core/sleep-worth.ts';
 import { parkedPowerW } from '../core/work-energy.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
+import type { PowerLimitedModel } from '../frontier/power-limited.ts';
 import type { SleepCosts } from '../frontier/profile.ts';
 import type { Effect } from './events.ts';
 import type { FleetDemand } from './fleet-demand.ts';
+import type { PowerLimits } from './power-limits.ts';
 import type { Replica } from './replica.ts';
 
 /** Of a replica that can sleep. `unneededSinceMs`: the others have been enough for so long, and it gets no jobs that they can have. */
@@ -39,6 +42,8 @@ export interface RestingOptions {
   readonly loadOf: (replica: Replica) => number;
   /** Jobs of a model that have no place. */
   readonly placesWanted: (model: string) => number;
+  /** What is known of power budgets; absent: there are none. */
+  readonly power?: Pick<PowerLimits, 'isClosed' | 'mayWake' | 'limitOf'>;
   /** Some replica may be sent jobs that could not be before, or the other way round. */
   readonly onChange: () => void;
 }
@@ -64,10 +69,12 @@ export function isUnneeded({ rest }: Pick<Replica, 'rest'>): boolean {
   return rest?.kind === 'awake' && rest.unneededSinceMs !== null;
 }
 
-export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted, onChange }: RestingOptions): Resting {
+export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted, power, onChange }: RestingOptions): Resting {
   let lookedAtMs = Number.NEGATIVE_INFINITY;
   /** By models: since when another set than the one that is awake would be better. Bounded by what is configured. */
   const betterSince = new Map<string, number>();
+  /** Models of which a job has come and nobody could be woken yet. Bounded by what is configured. */
+  const calling = new Set<string>();
 
   function move(replica: Replica, rest: Rest | null, nowMs: number): void {
     const before = replica.rest;
@@ -82,6 +89,16 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
     return { kind: 'wake', replicaId: replica.spec.replicaId };
   }
 
+  /** Where a power budget has no room for it, it sleeps on. */
+  function wakeIfRoom(replica: Replica, nowMs: number): Effect[] {
+    return power === undefined || power.mayWake(replica, nowMs) ? [wake(replica, nowMs)] : [];
+  }
+
+  /** A power budget has nothing left for it: it gets no jobs, and so is nobody's spare. */
+  function isClosed(replica: Replica): boolean {
+    return power?.isClosed(replica) === true && replica.rest?.kind !== 'asleep';
+  }
+
   function look(nowMs: number): Effect[] {
     lookedAtMs = nowMs;
     const staying = replicas.filter(({ state, leaving, breaker }) => state === 'up' && leaving === null && breaker.kind === 'closed');
@@ -93,9 +110,11 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
   }
 
   function lookAt(key: string, pool: readonly Replica[], nowMs: number): Effect[] {
-    const kinds = kindsOf(pool);
-    const wanted = wantedOf(key, pool, kinds, nowMs);
     const effects: Effect[] = [];
+    const [closed, open] = [pool.filter(isClosed), pool.filter((replica) => !isClosed(replica))];
+    for (const replica of closed) if (replica.rest?.kind === 'awake' && !isUnneeded(replica)) move(replica, { kind: 'awake', unneededSinceMs: nowMs }, nowMs);
+    const kinds = kindsOf(open, (replica) => power?.limitOf(replica) ?? Number.POSITIVE_INFINITY);
+    const wanted = open.length === 0 ? [] : wantedOf(key, open, kinds, nowMs);
     for (const [index, { members }] of kinds.entries()) effects.push(...adjust(members, wanted[index] as number, nowMs));
     for (const replica of pool) effects.push(...restIfWorth(replica, nowMs));
     return effects;
@@ -133,7 +152,7 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
       return members
         .filter(({ rest }) => rest?.kind === 'asleep')
         .slice(0, wanted - present.length)
-        .map((replica) => wake(replica, nowMs));
+        .flatMap((replica) => wakeIfRoom(replica, nowMs));
     }
     // Those that are let go already stay so, and then those with the least to do; of equals the last, so that the first fill up.
     const byNeed = present
@@ -150,7 +169,7 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
   function restIfWorth(replica: Replica, nowMs: number): Effect[] {
     const { rest, spec, queue } = replica;
     if (rest?.kind !== 'awake' || rest.unneededSinceMs === null || spec.sleep === undefined) return [];
-    if (loadOf(replica) > 0 || queue.foreignCount() > 0 || spec.models.some((model) => placesWanted(model) > 0)) return [];
+    if (loadOf(replica) > 0 || queue.foreignCount() > 0 || (!isClosed(replica) && spec.models.some((model) => placesWanted(model) > 0))) return [];
     if (nowMs - rest.unneededSinceMs < breakEvenOf(replica, spec.sleep)) return [];
     move(replica, { kind: 'falling-asleep', sinceMs: nowMs }, nowMs);
     return [{ kind: 'sleep', replicaId: spec.replicaId }];
@@ -176,9 +195,16 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
     const effects: Effect[] = [];
     for (const replica of pool.filter(({ rest }) => rest?.kind === 'asleep').toSorted((a, b) => (a.spec.sleep?.wakeMs ?? 0) - (b.spec.sleep?.wakeMs ?? 0))) {
       if (coming >= wantedPlaces) break;
-      effects.push(wake(replica, nowMs));
+      effects.push(...wakeIfRoom(replica, nowMs));
       coming += replica.spec.concurrencyMax;
     }
+    return effects;
+  }
+
+  function called(model: string, nowMs: number): Effect[] {
+    const effects = wakeFor(model, 1, nowMs);
+    if (replicas.some((replica) => replica.spec.models.includes(model) && isPresent(replica))) calling.delete(model);
+    else calling.add(model);
     return effects;
   }
 
@@ -187,10 +213,11 @@ export function createResting({ replicas, fleet, awakeMin, loadOf, placesWanted,
       const effects: Effect[] = overdue(nowMs);
       const sleepers = replicas.filter(({ rest }) => rest?.kind === 'asleep');
       for (const model of new Set(sleepers.flatMap(({ spec }) => spec.models))) if (placesWanted(model) > 0) effects.push(...wakeFor(model, placesWanted(model), nowMs));
+      for (const model of calling) effects.push(...called(model, nowMs));
       if (nowMs - lookedAtMs >= LOOK_EVERY_MS) effects.push(...look(nowMs));
       return effects;
     },
-    called: (model, nowMs) => wakeFor(model, 1, nowMs),
+    called,
     told(replica, state, nowMs) {
       if (state === 'cannot') move(replica, null, nowMs);
       else if (state === 'awake') move(replica, { kind: 'awake', unneededSinceMs: null }, nowMs);
@@ -216,8 +243,11 @@ function isPresent({ rest }: Replica): boolean {
   return rest === null || rest.kind === 'awake' || rest.kind === 'waking';
 }
 
-/** In the order of their first members. Times and joules are as learnt of the first. */
-function kindsOf(pool: readonly Replica[]): readonly Kind[] {
+/**
+ * In the order of their first members. Times and joules are as learnt of the first. Under power limits all of a kind count as the slower machine that the
+ * one of them with the middle limit is: limits change with each control period, and a kind for each would be too many to look through.
+ */
+function kindsOf(pool: readonly Replica[], limitOf: (replica: Replica) => number): readonly Kind[] {
   const byBelief = new Map<PerformanceModel, Map<number, Replica[]>>();
   for (const replica of pool) {
     const { belief } = replica.spec;
@@ -230,11 +260,13 @@ function kindsOf(pool: readonly Replica[]): readonly Kind[] {
     [...byPlaces.values()].map((members): Kind => {
       const [{ spec, queue }] = members as [Replica, ...Replica[]];
       const { time, priced } = queue.corrections;
+      const awake = members.filter(isAwake).toSorted((a, b) => limitOf(a) - limitOf(b));
+      const model = awake[Math.floor((awake.length - 1) / 2)]?.queue.model() ?? spec.belief;
       return {
         members,
-        model: spec.belief,
+        model,
         timeScale: time,
-        priced,
+        priced: 'heldAt' in model ? pricedUnder(priced, model as PowerLimitedModel) : priced,
         sequencesMax: placesOf(members[0] as Replica),
         replicas: members.length,
         alwaysAwake: members.filter(({ rest }) => rest === null).length,

@@ -268,6 +268,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     awakeMin: options.sleep?.awakeMin ?? 0,
     loadOf: (replica) => loads[replica.index] as number,
     placesWanted: waiting.placesWanted,
+    power,
     onChange: () => {
       serving.changed();
       fleet.changed();

@@ -92,3 +92,15 @@ describe('the meter of budgets', () => {
     expect(meter.read(50)).toMatchObject([{ peakW: 280, longestOverMs: 12, overMs: 12 }]);
   });
 });
+
+describe('a fleet under a budget that is too low for all of its replicas', () => {
+  const SLEEPER = { ...CLOCK_PROFILE, sleep: { powerW: 40, sleepMs: 2_000, wakeMs: 5_000 } };
+  const scarce = (over: Partial<SimulationOptions> = {}): SimulatedRun => run(9, { truth: SLEEPER, belief: SLEEPER, power: { schedule: [{ atMs: 0, budgets: [rack(0.42)] }], how: 'allotted' }, ...over });
+
+  test('keeps it and meets more deadlines where those that get nothing sleep', () => {
+    const [awake, sleeping] = [scarce(), scarce({ sleep: { awakeMin: 1 } })];
+    const met = ({ reports, rejected }: SimulatedRun): number => reports.filter((report) => report.met === true).length / (reports.length + rejected);
+    expect(sleeping.budgets?.[0]?.overMs).toBeLessThanOrEqual(CONTROL_PERIOD_MS.default);
+    expect(met(sleeping)).toBeGreaterThan(met(awake) + 0.05);
+  });
+});
