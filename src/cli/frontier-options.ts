@@ -17,7 +17,7 @@ export const FRONTIER_OPTIONS = {
   as: { type: 'text', value: 'HOW', help: 'compose: a prompt and then its answer; stages of a pipeline, one file each; a pool that prefills and one that decodes; replicas that share a load', oneOf: COMPOSED_AS, default: 'sequence' },
   'micro-batches': { type: 'number', value: 'N', help: 'compose --as pipeline: prompts that go through all stages', default: 8, min: 1, max: 100_000, integer: true },
   rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas; fleet: requests a second', default: 1, min: 0, max: 1_000_000 },
-  'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools; fleet: mean time to the first token, at most', default: 500, min: 0.001 },
+  'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools: mean time to the first token, at most; fleet: that of nineteen of twenty', default: 500, min: 0.001 },
   'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas; fleet: mean time from one token to the next, at most', default: 50, min: 0.001 },
   prefill: { type: 'number', value: 'P', help: 'compose --as pools: replicas that prefill', default: 1, min: 1, max: 64, integer: true },
   decode: { type: 'number', value: 'D', help: 'compose --as pools: replicas that decode', default: 1, min: 1, max: 64, integer: true },
