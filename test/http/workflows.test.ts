@@ -84,6 +84,9 @@ describe('a declared workflow', () => {
     expect(page).toMatch(/paceline_workflow_duration_seconds_count\{tenant="anonymous",outcome="finished"\} 1/);
     expect(page).toMatch(/paceline_workflow_energy_joules_total\{tenant="anonymous"\} \d/);
     expect(page).toContain('paceline_workflows_open 0');
+    const status = (await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()) as any;
+    expect(status.workflows).toEqual({ open: 0, lately: [{ tenant: 'anonymous', name: 'report', met: 1, missed: 0, unknown: 0, tookShare: expect.any(Number), energyJ: expect.any(Number) }] });
+    expect(await (await fetch(`${gateway.adminUrl}/paceline/dashboard`)).text()).toMatch(/<td>report<\/td><td>anonymous<\/td><td class="number">1<\/td>/);
   });
 
   test('has an id of ours where it has none, may be due at an instant, and is ended by its client', async () => {
