@@ -1,12 +1,13 @@
 // Power budgets and energy prices, as a part of the gateway: series and operators' overrides, by the time of day, become what the
 // scheduler is told at the moment it takes effect, on its own clock.
 import { isDeepStrictEqual } from 'node:util';
-import type { BudgetConfig, Config, PowerConfig, ReplicaConfig, SignalConfig } from './config.ts';
+import { type BudgetConfig, type Config, isOneGroup, type PowerConfig, type ReplicaConfig, type SignalConfig } from './config.ts';
 import { ConfigError } from './config/config-problems.ts';
 import type { EnergyPrice } from './core/energy-prices.ts';
 import type { ReplicaId } from './core/job.ts';
 import type { PowerBudget } from './core/power-budget.ts';
 import type { PerformanceModel } from './frontier/performance-model.ts';
+import { powerRange } from './frontier/power-limited.ts';
 import { nextChangeAfter, type Series, valueAt } from './signals/series.ts';
 import { openSeries, type SeriesPlace, type SeriesSource } from './signals/series-source.ts';
 import { staleFor, type StandingWatts, standingWatts, type WattsFrom } from './signals/standing-watts.ts';
@@ -17,6 +18,8 @@ export interface BudgetUse {
   readonly allottedW: number;
   /** `null` where nobody meters it. */
   readonly drawnW: number | null;
+  /** Even with everything at its lowest it would be, by what is believed. */
+  readonly exceeded: boolean;
 }
 
 export interface BudgetStatus {
@@ -31,8 +34,10 @@ export interface BudgetStatus {
   readonly idleW: number;
   readonly allottedW: number | null;
   readonly drawnW: number | null;
-  /** Since the start: how long more was drawn than it allows, as far as that is metered. */
-  readonly breachS: number;
+  /** By what is believed, now: even with everything under it at its lowest more would be drawn. Says nothing of what is drawn. */
+  readonly exceeded: boolean;
+  /** By the counters, since the start: how long more was drawn than it allows. `null`: it has not been metered. */
+  readonly breachS: number | null;
   /** `null`: it has no series. For how long that was kept although it has run out or could not be had. */
   readonly staleS: number | null;
   readonly trouble: string | null;
@@ -44,12 +49,14 @@ export interface PowerSnapshot {
   readonly prices: { readonly now: number | null; readonly until: string | null; readonly staleS: number; readonly trouble: string | null } | null;
 }
 
-export type OverrideOutcome = { readonly kind: 'set'; readonly budget: BudgetStatus } | { readonly kind: 'unknown'; readonly names: readonly string[] } | { readonly kind: 'below-idle'; readonly idleW: number };
+/** `stands`: so it is now; `warning`: it was done, and is hardly what was meant. */
+export type OverrideOutcome = { readonly kind: 'stands'; readonly budget: BudgetStatus; readonly warning: string | null } | { readonly kind: 'unknown'; readonly names: readonly string[] } | { readonly kind: 'below-idle'; readonly idleW: number };
 
 export interface GatewayPower {
   /** From here on the scheduler is told. */
   start(): void;
   snapshot(): PowerSnapshot;
+  budget(name: string): Exclude<OverrideOutcome, { kind: 'below-idle' }>;
   /** What energy costs, `fromMs` counted from now; none: nothing is known. */
   pricesFromNow(): readonly EnergyPrice[];
   /** For so long, whatever the configuration and its series say; forgotten at a restart. */
@@ -85,6 +92,11 @@ const LOOK_MS_MAX = 1_000;
 /** By more than this the time of day has been set, and has not just drifted. */
 const CLOCK_STEP_MS = 1_000;
 
+/** Beliefs are off by some percent; what is so far above what can be drawn was meant otherwise. */
+const FAR_ABOVE_PEAK = 1.5;
+/** Replicas named in a line of the log. */
+const IDS_SHOWN_MAX = 8;
+
 interface Override {
   readonly watts: number;
   /** Monotonic: an hour is an hour, whatever is done to the time of day. */
@@ -92,10 +104,11 @@ interface Override {
 }
 
 /** Throws `ConfigError` where a file cannot be read, or a budget is below what its replicas draw with nothing to do. */
-export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: Beliefs, joined: Joined): GatewayPower {
+export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>, beliefs: Beliefs, joined: Joined): GatewayPower {
   const { now, unixNowMs, telemetry, tell } = joined;
   refuseBelowIdle(config, beliefs);
   let power = config.power;
+  const policy = config.planner.policy.kind;
   /** By place, so that what stays in the configuration keeps what it knows. */
   let sources: readonly Source[] = [];
   let overrides = new Map<string, Override>();
@@ -138,6 +151,21 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
     for (const name of breachMs.keys()) if (!names.has(name)) breachMs.delete(name);
     for (const { series } of gone) void series.close();
     look();
+    warnUndriven(next, joined.replicas());
+  }
+
+  /** One line, at the start and whenever a configuration is taken over: somebody is there who can mend it. */
+  function warnUndriven({ budgets }: PowerConfig, replicas: readonly ReplicaConfig[]): void {
+    if (budgets.length === 0) return;
+    if (policy !== 'paceline') return telemetry.warning(`power budgets ${budgets.map(({ name }) => name).join(', ')} are not kept: planner.policy is ${policy}, and only paceline knows of budgets`);
+    const affected = budgets.flatMap((budget) => {
+      const members = membersOf(budget, replicas).filter((replica) => !isDriven(replica));
+      if (members.length === 0) return [];
+      const peakW = peakOf(members, joined.beliefs());
+      return [`${budget.name} covers ${shownIds(members)}${peakW === null ? '' : ` (together at most ${shownW(peakW)})`}`];
+    });
+    if (affected.length === 0) return;
+    telemetry.warning(`power budgets cover replicas whose clocks nobody drives, for the configuration has no agent or no devices for them: ${affected.join('; ')}. Such a replica counts with its peak and cannot be held to less, so that a budget below the peaks is not kept`);
   }
 
   function sourceOf(place: SeriesPlace): SeriesSource {
@@ -208,7 +236,10 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
     lookedAtMs = nowMs;
     if (toldBudgets.length === 0) return;
     const drawn = new Map(joined.uses().map(({ name, drawnW }) => [name, drawnW]));
-    for (const { name, watts } of toldBudgets) if ((drawn.get(name) ?? 0) > watts) breachMs.set(name, (breachMs.get(name) ?? 0) + sinceMs);
+    for (const { name, watts } of toldBudgets) {
+      const drawnW = drawn.get(name) ?? null;
+      if (drawnW !== null) breachMs.set(name, (breachMs.get(name) ?? 0) + (drawnW > watts ? sinceMs : 0));
+    }
   }
 
   function warnBelowIdle(name: string, { watts, from }: StandingWatts, idleW: number): void {
@@ -237,13 +268,25 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
       idleW: idleOf(replicas, joined.beliefs()),
       allottedW: use?.allottedW ?? null,
       drawnW: use?.drawnW ?? null,
-      breachS: (breachMs.get(name) ?? 0) / 1_000,
+      exceeded: use?.exceeded ?? false,
+      breachS: breachMs.has(name) ? (breachMs.get(name) as number) / 1_000 : null,
       staleS: watts.kind === 'fixed' ? null : at.staleMs / 1_000,
       trouble: watts.kind === 'fixed' ? null : (sourceOf(watts.signal.place).trouble()?.why ?? null),
     };
   }
 
-  function found(name: string, act: (budget: BudgetConfig) => OverrideOutcome): OverrideOutcome {
+  function stands(budget: BudgetConfig, warning: string | null = null): Extract<OverrideOutcome, { kind: 'stands' }> {
+    return { kind: 'stands', budget: status(budget, joined.uses()), warning };
+  }
+
+  /** More than could ever be drawn is allowed: a slip of the unit, or the end of the limit. */
+  function warningOf(budget: BudgetConfig, watts: number): string | null {
+    const peakW = peakOf(membersOf(budget, joined.replicas()), joined.beliefs());
+    if (peakW === null || watts <= FAR_ABOVE_PEAK * peakW) return null;
+    return `watts: got ${shownW(watts)}, and what is under power budget ${budget.name} draws ${shownW(peakW)} at its peak, as believed; as long as this stands nothing is limited by it`;
+  }
+
+  function found<Outcome>(name: string, act: (budget: BudgetConfig) => Outcome): Outcome | Extract<OverrideOutcome, { kind: 'unknown' }> {
     const budget = power.budgets.find((candidate) => candidate.name === name);
     return budget === undefined ? { kind: 'unknown', names: power.budgets.map((candidate) => candidate.name) } : act(budget);
   }
@@ -252,26 +295,30 @@ export function openPower(config: Pick<Config, 'power' | 'replicas'>, beliefs: B
     start() {
       phase = 'started';
       look();
+      warnUndriven(power, joined.replicas());
     },
     snapshot() {
       const uses = power.budgets.length === 0 ? [] : joined.uses();
       return { budgets: power.budgets.map((budget) => status(budget, uses)), prices: power.prices === null ? null : pricesStatus(power.prices) };
     },
+    budget: (name) => found(name, stands),
     pricesFromNow: () => (power.prices === null ? [] : pricesOn(countingPrices(power.prices), -unixNowMs())),
     override: (name, { watts, forMs }) =>
-      found(name, (budget) => {
+      found(name, (budget): OverrideOutcome => {
         const idleW = idleOf(under(budget, joined.replicas()), joined.beliefs());
         if (watts < idleW) return { kind: 'below-idle', idleW };
         overrides.set(name, { watts, endsAtMs: now() + forMs });
         telemetry.powerOverridden(name, watts, shownInstant(unixNowMs() + forMs));
         look();
-        return { kind: 'set', budget: status(budget, joined.uses()) };
+        const warning = warningOf(budget, watts);
+        if (warning !== null) telemetry.warning(warning);
+        return stands(budget, warning);
       }),
     endOverride: (name) =>
       found(name, (budget) => {
         if (overrides.has(name)) forgetOverride(name);
         look();
-        return { kind: 'set', budget: status(budget, joined.uses()) };
+        return stands(budget);
       }),
     planned(next, beliefs) {
       refuseBelowIdle(next, beliefs);
@@ -322,6 +369,32 @@ function under({ over }: BudgetConfig, replicas: readonly ReplicaConfig[]): read
     case 'agents':
       return replicas.filter(({ agent }) => agent !== null && over.agents.includes(agent)).map(({ id }) => id);
   }
+}
+
+function membersOf(budget: BudgetConfig, replicas: readonly ReplicaConfig[]): readonly ReplicaConfig[] {
+  const ids = new Set(under(budget, replicas));
+  return replicas.filter(({ id }) => ids.has(id));
+}
+
+function isDriven({ agent, devices }: ReplicaConfig): boolean {
+  return agent !== null && (!isOneGroup(devices) || devices.length > 0);
+}
+
+/** `null` where there are none, or one is without a profile, of which nobody knows. */
+function peakOf(replicas: readonly ReplicaConfig[], beliefs: Beliefs): number | null {
+  if (replicas.length === 0) return null;
+  let sumW = 0;
+  for (const { id, devices, learn } of replicas) {
+    const belief = beliefs.get(id);
+    if (belief === undefined || learn !== null) return null;
+    sumW += (isOneGroup(devices) ? 1 : 2) * powerRange(belief).peakW;
+  }
+  return sumW;
+}
+
+function shownIds(replicas: readonly ReplicaConfig[]): string {
+  const more = replicas.length - IDS_SHOWN_MAX;
+  return `${replicas.slice(0, IDS_SHOWN_MAX).map(({ id }) => id).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
 function refuseBelowIdle({ power, replicas }: Pick<Config, 'power' | 'replicas'>, beliefs: Beliefs): void {

@@ -167,7 +167,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     read: () => {
       const { rows, sinceUnixMs } = energy.snapshot();
       const { policy, attainmentTarget } = config.planner;
-      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, draining: phase === 'leaving' || draining() };
+      return { sinceUnixMs, policy: policy.kind, attainmentTarget, snapshot: runtime.snapshot(), inFlight: runtime.inFlight(), beliefs: replicas.beliefs(), agents: clocks.nodes(), energy: rows, workflows: workflows.snapshot(), draining: phase === 'leaving' || draining() };
     },
   });
 
@@ -267,6 +267,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
       draining: phase === 'leaving' || draining(),
       uptimeS: Math.round((now() - startedAtMs) / 1_000),
       inFlight: runtime.inFlight(),
+      workflows: workflows.snapshot(),
       ...runtime.snapshot(),
     }),
     energy: energy.snapshot,

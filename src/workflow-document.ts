@@ -84,20 +84,47 @@ function refused(problems: readonly string[]): WorkflowReading {
 /** By the shape that it was meant to have: it is a tool where it says how long that takes. */
 function nodeProblems(given: unknown, place: number): string[] {
   const isTool = typeof given === 'object' && given !== null && 'toolMs' in given;
+  if (isTool && 'model' in given) return [`nodes[${place}].toolMs: got ${shown(given.toolMs)} beside the model ${shown(given.model)}; want one of the two: ${NODE_WANTED}`];
   const parsed = nodeSchema.options[isTool ? 1 : 0].safeParse(given);
   return parsed.error?.issues.map((issue) => problemOf(issue, given, ['nodes', place])) ?? [];
 }
 
 function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly PropertyKey[], also: readonly string[] = []): string {
-  const where = [...at, ...issue.path].map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`)).join('');
+  const path = [...at, ...issue.path];
+  const where = path.map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`)).join('');
   if (issue.code === 'unrecognized_keys') return `${where === '' ? '' : `${where}: `}unknown key ${issue.keys.map((key) => `'${key.slice(0, NAME_CHARACTERS_MAX)}'`).join(', ')}; known: ${at.length === 0 ? [...also, 'name', 'deadlineMs', 'nodes', 'edges'].join(', ') : 'stage, model, promptTokens, outputTokens; of a tool stage, toolMs'}`;
   const given = issue.path.reduce<unknown>((inside, part) => (typeof inside === 'object' && inside !== null ? (inside as Record<PropertyKey, unknown>)[part] : undefined), value);
-  return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${issue.message}`;
+  return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${wantedAt(path) ?? issue.message}`;
+}
+
+const NODE_WANTED = 'a call has stage, model and, where they are known, promptTokens and outputTokens; a tool has stage and toolMs';
+const NAME_TEXT = `a text of 1 to ${NAME_CHARACTERS_MAX} characters`;
+const TOKENS_WANTED = `want a whole number of tokens, 0 to ${TOKENS_MAX}`;
+
+/** What may stand in a place of the document, its keys in a row and every index a `*`. */
+const WANTED: Readonly<Record<string, string>> = {
+  '': 'want an object with nodes and, where there are any, name, deadlineMs and edges',
+  name: `want ${NAME_TEXT}`,
+  deadlineMs: `want a number of milliseconds above 0, at most ${WORKFLOW_MS_MAX} (30 days)`,
+  nodes: `want a list of 1 to ${WORKFLOW_NODES_MAX} nodes`,
+  'nodes.*': `want an object: ${NODE_WANTED}`,
+  'nodes.*.stage': `want ${NAME_TEXT}`,
+  'nodes.*.model': `want ${NAME_TEXT}, or toolMs where it is a tool`,
+  'nodes.*.promptTokens': TOKENS_WANTED,
+  'nodes.*.outputTokens': TOKENS_WANTED,
+  'nodes.*.toolMs': `want a number of milliseconds, 0 to ${WORKFLOW_MS_MAX} (30 days)`,
+  edges: `want a list of at most ${WORKFLOW_EDGES_MAX} edges`,
+  'edges.*': 'want a pair of stages, the second of which needs the end of the first',
+  'edges.*.*': `want a stage, ${NAME_TEXT}`,
+};
+
+function wantedAt(path: readonly PropertyKey[]): string | undefined {
+  return WANTED[path.map((part) => (typeof part === 'number' ? '*' : String(part))).join('.')];
 }
 
 function shown(given: unknown): string {
   if (given === undefined) return 'nothing';
-  if (Array.isArray(given)) return `${given.length} of them`;
+  if (Array.isArray(given)) return `a list of ${given.length}`;
   if (typeof given === 'number') return String(given);
   const text = JSON.stringify(given) ?? typeof given;
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;

@@ -7,6 +7,9 @@ import type { EnergyPrice } from '../src/core/energy-prices.ts';
 import type { PowerBudget } from '../src/core/power-budget.ts';
 import { createGateway } from '../src/gateway.ts';
 import { openPower } from '../src/gateway-power.ts';
+import { createPerformanceModel } from '../src/frontier/performance-model.ts';
+import { powerRange } from '../src/frontier/power-limited.ts';
+import { loadProfile } from '../src/profile-file.ts';
 import { eventually, type GatewayUnderTest, PROFILE, startConfigured, testConfig } from './fixtures/gateway-under-test.ts';
 import { createStubAgent } from './fixtures/stub-agent.ts';
 import { createStubUpstream } from './fixtures/stub-upstream.ts';
@@ -21,6 +24,8 @@ function directory(): string {
   opened.push({ close: async () => rmSync(path, { recursive: true }) });
   return path;
 }
+
+const BELIEF = createPerformanceModel(loadProfile(PROFILE));
 
 const points = (...pairs: readonly (readonly [unixMs: number, value: number])[]): string => JSON.stringify(pairs.map(([unixMs, value]) => ({ time: new Date(unixMs).toISOString(), value })));
 const replica = (id: string, url = 'http://127.0.0.1:1'): string => `{ id: ${id}, url: '${url}', models: [m], profile: ${PROFILE} }`;
@@ -37,7 +42,7 @@ describe('what the scheduler is told', () => {
       replicas: () => config.replicas,
       beliefs: () => new Map(),
       tell: { budgets: (budgets) => told.push({ budgets, atMs: performance.now() }), prices: (now) => prices.push(now) },
-      uses: () => [{ name: 'all', allottedW: 900, drawnW: 1_200 }],
+      uses: () => [{ name: 'all', allottedW: 900, drawnW: 1_200, exceeded: false }, { name: 'fits', allottedW: 900, drawnW: 1_200, exceeded: false }],
       telemetry: { warning: (message) => warnings.push(message), powerOverridden: () => {} },
       now: () => performance.now(),
       unixNowMs: () => performance.now() + clock.offsetMs,
@@ -83,10 +88,10 @@ describe('what the scheduler is told', () => {
     expect(power.snapshot()).toMatchObject({ budgets: [{ watts: 700, from: 'fallback' }], prices: { now: null } });
   });
 
-  test('what is drawn beyond a budget is counted in seconds', async () => {
-    const { power } = open('{ budgets: [{ name: all, watts: 1000 }, { name: other, watts: 10 }] }');
+  test('what is drawn beyond a budget is counted in seconds, and of what nobody meters nothing is said', async () => {
+    const { power } = open('{ budgets: [{ name: all, watts: 1000 }, { name: fits, watts: 2000 }, { name: other, watts: 10 }] }');
     await eventually(() => (power.snapshot().budgets[0]?.breachS ?? 0) >= 0.9);
-    expect(power.snapshot().budgets).toMatchObject([{ allottedW: 900, drawnW: 1_200 }, { allottedW: null, drawnW: null, breachS: 0 }]);
+    expect(power.snapshot().budgets).toMatchObject([{ allottedW: 900, drawnW: 1_200 }, { drawnW: 1_200, breachS: 0 }, { allottedW: null, drawnW: null, breachS: null }]);
   });
 });
 
@@ -103,6 +108,38 @@ describe('at the start', () => {
     const bad = join(directory(), 'bad.json');
     writeFileSync(bad, '[{"time":"soon","value":1}]');
     await expect(start(`{ prices: { file: ${bad} } }`)).rejects.toThrow(`power: ${bad}: [0].time: got soon`);
+  });
+});
+
+describe('replicas that nobody drives', () => {
+  const ids = ['r0', 'r1'];
+  const open = (text: string) => {
+    const warnings: string[] = [];
+    const config = testConfig(text);
+    const beliefs = new Map(config.replicas.map(({ id }) => [id, BELIEF]));
+    const power = openPower(config, beliefs, { replicas: () => config.replicas, beliefs: () => beliefs, tell: { budgets: () => {}, prices: () => {} }, uses: () => [], telemetry: { warning: (message) => warnings.push(message), powerOverridden: () => {} }, now: () => performance.now(), unixNowMs: Date.now });
+    opened.push(power);
+    power.start();
+    return { power, warnings, config };
+  };
+  const driven = ids.map((id, index) => replica(id).replace(' }', index === 0 ? ", devices: ['sim:0'] }" : ' }'));
+
+  test('are told of once at the start and once at a reload, with their budgets, their peak and what follows', () => {
+    const { power, warnings, config } = open(yaml('{ budgets: [{ name: all, watts: 5000 }, { name: one, watts: 900, over: { replicas: [r1] } }] }'));
+    const line = /^power budgets cover replicas whose clocks nobody drives, for the configuration has no agent or no devices for them: all covers r0, r1 \(together at most [\d.]+ W\); one covers r1 \(together at most [\d.]+ W\)\. Such a replica counts with its peak and cannot be held to less, so that a budget below the peaks is not kept$/;
+    expect(warnings).toEqual([expect.stringMatching(line)]);
+    power.planned(config, new Map())();
+    expect(warnings).toEqual([expect.stringMatching(line), expect.stringMatching(line)]);
+  });
+
+  test('are told apart from those that an agent drives', () => {
+    const { warnings } = open(`agent: { socket: /nowhere.sock }\nreplicas: [${driven.join(', ')}]\npower: { budgets: [{ name: all, watts: 5000 }, { name: zero, watts: 900, over: { replicas: [r0] } }] }\n`);
+    expect(warnings).toEqual([expect.stringMatching(/: all covers r1 \(together at most [\d.]+ W\)\. Such/)]);
+  });
+
+  test('are no matter without budgets; under another policy than paceline no budget is kept at all', () => {
+    expect(open(yaml('{}')).warnings).toEqual([]);
+    expect(open(`${yaml('{ budgets: [{ name: all, watts: 5000 }] }')}planner: { policy: max-clock }\n`).warnings).toEqual(['power budgets all are not kept: planner.policy is max-clock, and only paceline knows of budgets']);
   });
 });
 
@@ -158,9 +195,28 @@ describe('operators', () => {
     expect(told(gateway)).toHaveLength(1);
   });
 
+  test('are warned where what they set is far above all that could be drawn, and it is set', async () => {
+    const gateway = await gatewayWith('{ budgets: [{ name: all, watts: 5000 }] }');
+    const peakW = Number((2 * powerRange(BELIEF).peakW).toFixed(1));
+    const set = await ask(gateway, 'PUT', '/budgets/all', '{"watts": 3500000}');
+    expect(set).toMatchObject({ status: 200, body: { watts: 3_500_000, from: 'override', warning: `watts: got 3500000 W, and what is under power budget all draws ${peakW} W at its peak, as believed; as long as this stands nothing is limited by it` } });
+    expect(told(gateway).at(-1)?.[0]?.watts).toBe(3_500_000);
+    for (const watts of [1.4 * peakW, 900]) expect((await ask(gateway, 'PUT', '/budgets/all', JSON.stringify({ watts }))).body).not.toHaveProperty('warning');
+    expect((await ask(gateway, 'DELETE', '/budgets/all')).body).not.toHaveProperty('warning');
+  });
+
+  test('see one budget alone, as it stands among all', async () => {
+    const gateway = await gatewayWith('{ budgets: [{ name: all, watts: 5000 }, { name: rack-7, watts: 300, over: { replicas: [r1] } }] }');
+    const { body } = await ask(gateway, 'GET', '/budgets/rack-7');
+    expect(body).toMatchObject({ name: 'rack-7', watts: 300, replicas: ['r1'], drawnW: null, breachS: null });
+    expect(((await ask(gateway, 'GET', '')).body as { budgets: unknown[] }).budgets[1]).toEqual(body);
+    await eventually(async () => (await ask(gateway, 'GET', '/budgets/rack-7')).body['exceeded'] === true);
+    expect((await ask(gateway, 'GET', '/budgets/all')).body).toMatchObject({ exceeded: expect.any(Boolean) });
+  });
+
   test('are told which budgets there are where one is not', async () => {
     const gateway = await gatewayWith('{ budgets: [{ name: all, watts: 5000 }] }');
-    for (const [method, body] of [['PUT', '{"watts":5000}'], ['DELETE', undefined]] as const) {
+    for (const [method, body] of [['GET', undefined], ['PUT', '{"watts":5000}'], ['DELETE', undefined]] as const) {
       expect(await ask(gateway, method, '/budgets/rack', body)).toEqual({ status: 404, body: { error: "no power budget 'rack'; there are: all" } });
     }
   });

@@ -37,7 +37,8 @@ export function defineCommand<const S extends OptionSpecs>(definition: {
   readonly options: S;
   readonly positionals?: readonly string[];
   readonly examples?: readonly string[];
-  readonly run: (options: OptionValues<S>, positionals: readonly string[]) => Promise<number>;
+  /** `given`: names of the options that stand on the command line, for what takes them only together with others. */
+  readonly run: (options: OptionValues<S>, positionals: readonly string[], given: ReadonlySet<string>) => Promise<number>;
 }): Command {
   const { name, options, positionals = [] } = definition;
   return {
@@ -46,12 +47,12 @@ export function defineCommand<const S extends OptionSpecs>(definition: {
     usage: usageOf(definition),
     run: (argv) => {
       const parsed = parse(name, options, positionals, argv);
-      return definition.run(parsed.options, parsed.positionals);
+      return definition.run(parsed.options, parsed.positionals, parsed.given);
     },
   };
 }
 
-function parse<S extends OptionSpecs>(name: string, specs: S, positionalNames: readonly string[], argv: readonly string[]): { options: OptionValues<S>; positionals: readonly string[] } {
+function parse<S extends OptionSpecs>(name: string, specs: S, positionalNames: readonly string[], argv: readonly string[]): { options: OptionValues<S>; positionals: readonly string[]; given: ReadonlySet<string> } {
   const wayOut = `see: paceline ${name} --help`;
   let raw: { values: Record<string, unknown>; positionals: string[] };
   try {
@@ -79,7 +80,7 @@ function parse<S extends OptionSpecs>(name: string, specs: S, positionalNames: r
       values[key] = given ?? spec.default;
     }
   }
-  return { options: values as OptionValues<S>, positionals: raw.positionals };
+  return { options: values as OptionValues<S>, positionals: raw.positionals, given: new Set(Object.keys(raw.values)) };
 }
 
 function checkedNumber(key: string, text: string, spec: { readonly min?: number; readonly max?: number; readonly integer?: boolean }): number {

@@ -19,6 +19,8 @@ import { digits, type Outputs, print, profileOf, write } from './frontier-files.
 const GROUPS_MAX = 64;
 /** Rates of the plot, from nothing to the most. */
 const PLOTTED_RATES = 100;
+/** Of a replica that gets nothing: no first token comes, and none after it. */
+const WAITS = 'waits';
 
 /** One stage for each file, which has an equal part of the model's layers: its times and energies are that part of the profile's. Exit code 1 where nothing is in time. */
 export function composePipeline(files: readonly string[], { promptTokens, microBatches, withinMs }: { readonly promptTokens: number; readonly microBatches: number; readonly withinMs: number | null }, outputs: Outputs): number {
@@ -91,10 +93,11 @@ function shared(as: string, pools: readonly Pool[], request: ServedRequest, rate
   const boundW = answers.reduce((sum, { shares }) => sum + (shares.kind === 'meets' ? shares.boundW : 0), 0);
   const title = `${ratePerS} requests/s of ${request.promptTokens} tokens in, ${request.outputTokens} out`;
   const problems = short.map(({ pool, shares }) => `${pool.name}: ${pool.groups.length} replicas serve at most ${digits(shares.kind === 'infeasible' ? shares.mostPerS : 0)} requests/s within ${pool.limit}`);
-  const verdict = `${digits(powerW)} W, ${digits(powerW / Math.max(ratePerS, Number.MIN_VALUE))} J a request; no split of the load takes less than ${digits(boundW)} W.`;
+  const perRequestJ = powerW / ratePerS;
+  const verdict = `${digits(powerW)} W, ${Number.isFinite(perRequestJ) ? `${digits(perRequestJ)} J a request` : 'all of it waiting'}; no split of the load takes less than ${digits(boundW)} W.`;
   if (outputs.json) print({ as, request, ratePerS, answer: short.length > 0 ? { kind: 'infeasible', pools: short.map(({ pool, shares }) => ({ pool: pool.name, mostPerS: shares.kind === 'infeasible' ? shares.mostPerS : null })) } : { kind: 'meets', powerW, boundW, pools: answers.map(({ pool, shares }) => ({ pool: pool.name, marginalJ: shares.kind === 'meets' ? shares.marginalJ : null })), replicas: lines } });
   else {
-    const table = tableOf([['pool', (line) => line.pool], ['profile', (line) => line.profile], ['setting', (line) => line.setting], ['requests/s', (line) => digits(line.ratePerS)], ['streams', (line) => String(line.sequences)], ['TTFT or TPOT ms', (line) => digits(line.latencyMs)], ['power W', (line) => digits(line.powerW)]], lines);
+    const table = tableOf([['pool', (line) => line.pool], ['profile', (line) => line.profile], ['setting', (line) => line.setting], ['requests/s', (line) => digits(line.ratePerS)], ['streams', (line) => String(line.sequences)], ['TTFT or TPOT ms', (line) => (line.setting === WAITS ? '-' : digits(line.latencyMs))], ['power W', (line) => digits(line.powerW)]], lines);
     process.stdout.write(`${title}\n${short.length > 0 ? problems.join('\n') : `${table}\n\n${verdict}`}\n`);
   }
   const plot = (standalone: boolean): string =>
@@ -102,14 +105,14 @@ function shared(as: string, pools: readonly Pool[], request: ServedRequest, rate
       title: 'Power by load', description: 'The least power of each pool against the load, until it cannot keep up', x: { label: 'requests/s' }, y: { label: 'power (W)' },
       series: pools.map((pool) => ({ name: pool.name, shape: 'line' as const, points: powerByLoad(pool) })), references: [{ axis: 'x', at: ratePerS, label: `${ratePerS}/s` }], standalone,
     });
-  write(outputs, { svg: () => plot(true), html: () => page({ title: `Composed as ${as}`, lead: `${title}. ${short.length > 0 ? `${problems.join('; ')}.` : verdict}`, sections: [{ heading: 'Power by load', parts: [{ kind: 'figure', svg: plot(false) }, { kind: 'table', columns: ['pool', 'profile', 'setting', 'requests/s', 'streams', 'TTFT or TPOT (ms)', 'power (W)'], rows: lines.map((line) => [line.pool, line.profile, line.setting, line.ratePerS, line.sequences, line.latencyMs, line.powerW]) }] }] }) });
+  write(outputs, { svg: () => plot(true), html: () => page({ title: `Composed as ${as}`, lead: `${title}. ${short.length > 0 ? `${problems.join('; ')}.` : verdict}`, sections: [{ heading: 'Power by load', parts: [{ kind: 'figure', svg: plot(false) }, { kind: 'table', columns: ['pool', 'profile', 'setting', 'requests/s', 'streams', 'TTFT or TPOT (ms)', 'power (W)'], rows: lines.map((line) => [line.pool, line.profile, line.setting, line.ratePerS, line.sequences, line.setting === WAITS ? '–' : line.latencyMs, line.powerW]) }] }] }) });
   return short.length > 0 ? 1 : 0;
 }
 
 function linesOf({ name, groups }: Pool, shares: LoadShares<ServingChoice> & { readonly kind: 'meets' }): Line[] {
   return shares.replicas.map(({ ratePerS, point: { choice, powerW } }, index) => {
     const group = groups[index] as ViewedProfile;
-    return { pool: name, profile: group.name, setting: choice.point === null ? 'waits' : settingOf(group.model, choice.point), ratePerS, sequences: choice.sequences, latencyMs: choice.latencyMs, powerW };
+    return { pool: name, profile: group.name, setting: choice.point === null ? WAITS : settingOf(group.model, choice.point), ratePerS, sequences: choice.sequences, latencyMs: choice.latencyMs, powerW };
   });
 }
 

@@ -52,8 +52,15 @@ function shownPart({ name, replicas, awake, point, model, batchTokens, batchCap,
   return { name, replicas, awake, point: point === null ? null : (model.points[point]?.id ?? null), batchTokens, batchCap, ratePerSEach: 1_000 * perMsEach };
 }
 
+/** `null`: no token comes. */
 function perTokenJ(powerW: number, { ratePerS, outputTokens }: FleetQuestion): number | null {
-  return ratePerS === 0 ? null : powerW / (ratePerS * outputTokens);
+  const joules = powerW / (ratePerS * outputTokens);
+  return Number.isFinite(joules) ? joules : null;
+}
+
+function perTokenText(powerW: number, question: FleetQuestion): string {
+  const joules = perTokenJ(powerW, question);
+  return joules === null ? '-' : digits(joules);
 }
 
 function text(fleets: readonly FleetPlan[], looked: number, question: FleetQuestion): string {
@@ -64,7 +71,7 @@ function text(fleets: readonly FleetPlan[], looked: number, question: FleetQuest
   const table = tableOf(
     [
       ['power W', ({ one, isFirst }) => (isFirst ? digits(one.powerW) : '')],
-      ['J/token', ({ one, isFirst }) => (isFirst ? digits(perTokenJ(one.powerW, question) ?? 0) : '')],
+      ['J/token', ({ one, isFirst }) => (isFirst ? perTokenText(one.powerW, question) : '')],
       ['devices', ({ one, isFirst }) => (isFirst ? String(one.devices) : '')],
       ['servers', ({ part }) => `${part.replicas} x ${part.name}`],
       ['awake', ({ part }) => String(part.awake)],

@@ -18,52 +18,15 @@ import { defineCommand, UsageError } from './command.ts';
 import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
 import { fleet } from './frontier-fleet.ts';
 import { digits, type Outputs, print, profileOf, read, write, writeText } from './frontier-files.ts';
+import { FRONTIER_ACTIONS, FRONTIER_OPTIONS, isFrontierAction, refuseStray } from './frontier-options.ts';
 import { scale } from './frontier-scale.ts';
 import { workflow } from './frontier-workflow.ts';
 
-const ACTIONS = ['show', 'compare', 'compose', 'workflow', 'scale', 'fleet', 'validate', 'convert'] as const;
-/** Beyond these it is no other generation of a device, but a slip of the pen. */
-const FACTOR = { min: 0.01, max: 10 };
-
 export const command = defineCommand({
   name: 'frontier',
-  summary: `Profiles and their time-energy frontiers, for people: ${ACTIONS.join(', ')}.`,
+  summary: `Profiles and their time-energy frontiers, for people: ${FRONTIER_ACTIONS.join(', ')}.`,
   positionals: ['ACTION', 'FILE…'],
-  options: {
-    'prompt-tokens': { type: 'number', value: 'N', help: 'of the prompt that is prefilled', default: 1024, min: 1, max: 10_000_000, integer: true },
-    sequences: { type: 'number', value: 'N', help: 'that get a token in a decode step', default: 16, min: 1, max: 100_000, integer: true },
-    context: { type: 'number', value: 'N', help: 'tokens of context of each of them', default: 1024, min: 0, max: 10_000_000, integer: true },
-    'output-tokens': { type: 'number', value: 'N', help: 'compose, fleet: tokens that are decoded after the prompt', default: 256, min: 1, max: 1_000_000, integer: true },
-    as: { type: 'text', value: 'HOW', help: 'compose: a prompt and then its answer; stages of a pipeline, one file each; a pool that prefills and one that decodes; replicas that share a load', oneOf: ['sequence', 'pipeline', 'pools', 'replicas'], default: 'sequence' },
-    'micro-batches': { type: 'number', value: 'N', help: 'compose --as pipeline: prompts that go through all stages', default: 8, min: 1, max: 100_000, integer: true },
-    rate: { type: 'number', value: 'R', help: 'compose --as pools, replicas; fleet: requests a second', default: 1, min: 0, max: 1_000_000 },
-    'ttft-ms': { type: 'number', value: 'MS', help: 'compose --as pools; fleet: mean time to the first token, at most', default: 500, min: 0.001 },
-    'tpot-ms': { type: 'number', value: 'MS', help: 'compose --as pools, replicas; fleet: mean time from one token to the next, at most', default: 50, min: 0.001 },
-    prefill: { type: 'number', value: 'P', help: 'compose --as pools: replicas that prefill', default: 1, min: 1, max: 64, integer: true },
-    decode: { type: 'number', value: 'D', help: 'compose --as pools: replicas that decode', default: 1, min: 1, max: 64, integer: true },
-    each: { type: 'number', value: 'N', help: 'compose --as replicas: of each file', default: 1, min: 1, max: 64, integer: true },
-    'within-ms': { type: 'number', value: 'MS', help: 'compose: names the cheapest way that takes no longer', min: 0.001 },
-    'horizon-ms': { type: 'number', value: 'MS', help: 'show: counts the energy of idling until then; what is burnt anyway is no saving', min: 0.001 },
-    profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
-    company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
-    like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
-    'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
-    devices: { type: 'number', value: 'N', help: 'fleet: devices that there are', default: 8, min: 1, max: 4096, integer: true },
-    peak: { type: 'number', value: 'X', help: 'fleet: has room for so many times the rate', default: 1.3, min: 1, max: 100 },
-    'batch-tokens': { type: 'text', value: 'LIST', help: "fleet: chunk sizes to look at beside the profiles' own, separated by commas" },
-    sleep: { type: 'text', value: 'COSTS', help: 'fleet: servers may sleep, POWERW:SLEEPMS:WAKEMS of each' },
-    time: { type: 'number', value: 'X', help: 'scale: all times of prefill and decode times X; below 1 is faster, default 1', ...FACTOR },
-    power: { type: 'number', value: 'X', help: 'scale: power while busy times X, default 1', ...FACTOR },
-    'idle-power': { type: 'number', value: 'X', help: 'scale: power while idle, asleep and waking times X; default: as --power', ...FACTOR },
-    name: { type: 'text', value: 'NAME', help: 'scale: what the device that nobody has measured is called' },
-    from: { type: 'text', value: 'FORMAT', help: 'convert: what the file is', oneOf: Object.keys(SOURCE_FORMATS) },
-    source: { type: 'text', value: 'TEXT', help: 'convert: where the table is from; kept as provenance' },
-    licence: { type: 'text', value: 'TEXT', help: 'convert: its licence, e.g. Apache-2.0' },
-    json: { type: 'flag', help: 'JSON on standard output' },
-    svg: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: the plot of decode (compose, workflow: of the whole) as a file' },
-    html: { type: 'text', value: 'FILE', help: 'show, compare, compose, workflow: plots and tables as a page' },
-    out: { type: 'text', value: 'FILE', help: 'scale, convert: where to; default: standard output' },
-  },
+  options: FRONTIER_OPTIONS,
   examples: [
     'paceline frontier show config/profiles/llama-3.1-8b.h200.json --sequences 32 --html frontier.html',
     'paceline frontier compare config/profiles/llama-3.1-70b.h100-tp4.json config/profiles/llama-3.1-70b.h100-tp8.json',
@@ -75,11 +38,12 @@ export const command = defineCommand({
     'paceline frontier validate config/profiles/llama-3.1-8b.h200.json',
     "paceline frontier convert sweep.csv --from perseus-profile --source 'our pipeline, 2026-11' --licence CC0-1.0 --out sweep.json",
   ],
-  run: async (options, [action, ...files]) => {
-    if (!ACTIONS.some((known) => known === action)) throw new UsageError(`frontier: got '${action ?? ''}', want one of ${ACTIONS.join(', ')}; see: paceline frontier --help`);
+  run: async (options, [action, ...files], given) => {
+    if (!isFrontierAction(action)) throw new UsageError(`frontier: got '${action ?? ''}', want one of ${FRONTIER_ACTIONS.join(', ')}; see: paceline frontier --help`);
+    refuseStray(action, options.as, given);
     const work: ViewedWork = { promptTokens: options['prompt-tokens'], sequences: options.sequences, contextTokens: options.context };
     const outputs: Outputs = { json: options.json, svg: options.svg, html: options.html };
-    refuseOverInput([...files, ...options.profile.map((given) => given.slice(given.indexOf('=') + 1))], { svg: options.svg, html: options.html, out: options.out });
+    refuseOverInput([...files, ...options.profile.map((named) => named.slice(named.indexOf('=') + 1))], { svg: options.svg, html: options.html, out: options.out });
     switch (action) {
       case 'show':
         return show(oneOf(files, 'show'), work, options['horizon-ms'] ?? null, outputs);
@@ -120,7 +84,6 @@ function composed(files: readonly string[], work: ViewedWork, options: ComposeOp
   const request = { promptTokens: work.promptTokens, outputTokens: options['output-tokens'] };
   const limits = { ratePerS: options.rate, ttftMs: options['ttft-ms'], tpotMs: options['tpot-ms'] };
   const withinMs = options['within-ms'] ?? null;
-  if (withinMs !== null && (options.as === 'pools' || options.as === 'replicas')) throw new UsageError(`frontier compose --as ${options.as}: got --within-ms, and its limits are --ttft-ms and --tpot-ms`);
   switch (options.as) {
     case 'pipeline':
       return composePipeline(files, { promptTokens: work.promptTokens, microBatches: options['micro-batches'], withinMs }, outputs);

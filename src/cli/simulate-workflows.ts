@@ -14,6 +14,8 @@ import { loadWorkflow, sizedNodes } from './workflow-file.ts';
 
 export interface WorkflowQuestion {
   readonly file: string;
+  /** `PROMPT:OUTPUT` of calls that say none. */
+  readonly like: string | undefined;
   readonly ratePerS: number;
   readonly durationS: number;
   /** Of what calls and tools take, about what the file says; log-normal. */
@@ -42,13 +44,13 @@ const RUNS_MAX = 100_000;
 
 /** Throws `UsageError` for a file that makes no sense, a workflow without a deadline, or more runs than can be played. */
 export function playWorkflows(question: WorkflowQuestion, fleet: FleetChoice): { readonly heading: string; readonly runs: readonly WorkflowRunReport[] } {
-  const { file, ratePerS, durationS, spread, deadlineScale, seed, attainmentTarget } = question;
+  const { file, like, ratePerS, durationS, spread, deadlineScale, seed, attainmentTarget } = question;
   const declared = loadWorkflow(file);
   if (declared.deadlineMs === undefined) throw new UsageError(`${file}: has no deadlineMs; by when is all of it due?`);
   if (ratePerS * durationS > RUNS_MAX) throw new UsageError(`--workflow-rate: ${ratePerS} per second for ${durationS} s are more than ${RUNS_MAX} workflows; take a lower rate or a shorter --duration`);
   const deadlineMs = declared.deadlineMs * deadlineScale;
   const { name = 'workflow', edges } = declared;
-  const nodes = sizedNodes(declared.nodes, undefined);
+  const nodes = sizedNodes(declared.nodes, like);
   const template: WorkflowTemplate = { name, nodes: nodes.map((node) => (node.kind === 'tool' ? node : { kind: 'call', stage: node.stage, promptTokens: Math.max(1, node.promptTokens), outputTokens: Math.max(1, node.outputTokens) })), edges };
   const drawn = drawWorkflows(template, { ratePerS, durationS, deadlineMs: () => deadlineMs, uncertainty: { prompt: spread / 2, output: spread, tool: spread }, seed });
   if (drawn.length === 0) throw new UsageError(`--workflow-rate: no workflow comes within ${durationS} s at ${ratePerS} per second; take a higher rate or a longer --duration`);

@@ -45,6 +45,7 @@ export const command = defineCommand({
     target: { type: 'number', value: 'SHARE', help: 'attainment that paceline aims at and best-static must reach', default: 0.99, min: 0.5, max: 0.9999 },
     prices: { type: 'text', value: 'FILE', help: "what energy costs, as docs/power.md has it; the first instant is the workload's beginning. The runs then have a cost, and paceline is played also without moving work to cheap hours" },
     workflow: { type: 'text', value: 'FILE', help: 'instead of requests: runs of the workflow in this file (as of paceline frontier workflow), each due after its deadlineMs' },
+    like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
     'workflow-rate': { type: 'number', value: 'R', help: 'workflow: runs per second', default: 0.1, min: 0.000_01, max: 10_000 },
     'workflow-spread': { type: 'number', value: 'CV', help: 'workflow: coefficient of variation of what its answers and tools take about what the file says', default: 0.4, min: 0, max: 3 },
     explain: { type: 'number', value: 'REQUEST', help: 'instead of the table: what was decided for this request (from 0) under paceline, and why', min: 0, integer: true },
@@ -61,8 +62,10 @@ export const command = defineCommand({
     'paceline simulate --workflow config/workflows/research.yaml --workflow-rate 0.5 --duration 600 --truth config/profiles/llama-3.1-8b.h200.json',
     'paceline simulate --synthetic poisson --rate 2 --duration 7200 --slo mine.json --prices prices.csv --policy max-clock,paceline',
   ],
-  run: async (options) => {
-    if (options.workflow !== undefined) return answerWorkflow(options.workflow, options);
+  run: async (options, _, given) => {
+    if (options.workflow !== undefined) return answerWorkflow(options.workflow, options, given);
+    const ofWorkflows = OF_WORKFLOWS.find((name) => given.has(name));
+    if (ofWorkflows !== undefined) throw new UsageError(`--${ofWorkflows}: is of workflows; name one with --workflow`);
     const read = await readWorkload('simulate', options);
     const fleet = readFleet(options);
     const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
@@ -125,16 +128,18 @@ export const command = defineCommand({
 });
 
 /** Of a workload of requests, which there is none of. */
-const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'max-requests', 'slo', 'mix', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep', 'power-budget', 'power-schedule', 'power-policy'] as const;
+const OF_REQUESTS = ['trace', 'synthetic', 'rate', 'cv', 'prompt-tokens', 'output-tokens', 'from', 'speed', 'max-requests', 'slo', 'mix', 'skip-oversized', 'policy', 'routing', 'concurrency', 'batch-cap', 'prices', 'explain', 'sleep', 'awake-min', 'power-budget', 'power-schedule', 'power-policy'] as const;
+const OF_WORKFLOWS = ['like', 'workflow-rate', 'workflow-spread'] as const;
 const WORKFLOW_DURATION_S = 600;
 
 function answerWorkflow(
   file: string,
-  options: { readonly [Name in (typeof OF_REQUESTS)[number]]?: unknown } & { readonly duration?: number | undefined; readonly 'workflow-rate': number; readonly 'workflow-spread': number; readonly 'slo-scale': number; readonly seed: number; readonly target: number; readonly json: boolean } & Parameters<typeof readFleet>[0],
+  options: { readonly duration?: number | undefined; readonly 'workflow-rate': number; readonly 'workflow-spread': number; readonly like: string | undefined; readonly 'slo-scale': number; readonly seed: number; readonly target: number; readonly json: boolean } & Parameters<typeof readFleet>[0],
+  given: ReadonlySet<string>,
 ): number {
-  const stray = OF_REQUESTS.find((name) => options[name] !== undefined);
+  const stray = OF_REQUESTS.find((name) => given.has(name));
   if (stray !== undefined) throw new UsageError(`--${stray}: is of requests; --workflow plays runs of a workflow instead, leave one of the two out`);
-  const { heading, runs } = playWorkflows({ file, ratePerS: options['workflow-rate'], durationS: options.duration ?? WORKFLOW_DURATION_S, spread: options['workflow-spread'], deadlineScale: options['slo-scale'], seed: options.seed, attainmentTarget: options.target }, readFleet(options));
+  const { heading, runs } = playWorkflows({ file, like: options.like, ratePerS: options['workflow-rate'], durationS: options.duration ?? WORKFLOW_DURATION_S, spread: options['workflow-spread'], deadlineScale: options['slo-scale'], seed: options.seed, attainmentTarget: options.target }, readFleet(options));
   process.stdout.write(options.json ? `${JSON.stringify(runs, null, 2)}\n` : `${heading}\n\n${formatWorkflowRuns(runs)}\n`);
   return 0;
 }

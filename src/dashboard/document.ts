@@ -11,6 +11,7 @@ const SECTIONS: readonly { readonly heading: string; readonly note?: string; rea
   { heading: 'Fleet now', parts: ['fleet'] },
   { heading: 'Where on the frontier', note: 'Time and energy at each operating point, by the profile, for requests of the size seen lately and streams as there are now. Energy above what idling would burn anyway: that is what the planner saves.', parts: ['frontier'] },
   { heading: 'Deadlines', note: 'Requests that ended in the last 15 minutes, by SLO class.', parts: ['attainment'] },
+  { heading: 'Workflows', note: 'Jobs of several calls with one deadline for all of it; those that ended in the last 15 minutes, by name.', parts: ['workflows'] },
   { heading: 'Energy', parts: ['power', 'energy'] },
   { heading: 'Energy by tenant', note: 'Since the start of this gateway, without idling. What a request took of devices that others shared nobody can measure; these are estimates.', parts: ['tenants'] },
   { heading: 'Last decisions', parts: [{ heading: 'Clocks', fragment: 'clocks' }, { heading: 'Requests', fragment: 'requests' }] },

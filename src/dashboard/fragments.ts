@@ -6,6 +6,7 @@ import { figuresFragment, fleetFragment, problemsFragment } from './fleet-fragme
 import { frontierFragment } from './frontier-fragment.ts';
 import type { DashboardView } from './view.ts';
 import { instantText } from './words.ts';
+import { workflowsFragment } from './workflows-fragment.ts';
 
 export const FRAGMENTS = {
   asof: ({ atUnixMs, policy }: DashboardView): string => `As of ${instantText(atUnixMs)} UTC, policy ${escaped(policy)}.`,
@@ -14,6 +15,7 @@ export const FRAGMENTS = {
   fleet: fleetFragment,
   frontier: frontierFragment,
   attainment: attainmentFragment,
+  workflows: workflowsFragment,
   power: powerFragment,
   energy: energyFragment,
   tenants: tenantsFragment,

@@ -1,6 +1,7 @@
 // All that the dashboard's page is made of, at one moment. Plain values; whoever joins the gateway's parts fills it.
 import type { EnergyRow } from '../core/energy-book.ts';
 import type { ReplicaId } from '../core/job.ts';
+import type { RecentRow } from '../core/recent-workflows.ts';
 import type { PerformanceModel } from '../frontier/performance-model.ts';
 import type { FleetSnapshot } from '../scheduler/scheduler.ts';
 import type { Remembered } from './history.ts';
@@ -20,6 +21,8 @@ export interface DashboardView {
   readonly agents: ReadonlyMap<string, { readonly state: string }>;
   readonly energy: readonly EnergyRow[];
   readonly remembered: Remembered;
+  /** How many are open, and what became of those that ended in the last 15 minutes. */
+  readonly workflows: { readonly open: number; readonly lately: readonly RecentRow[] };
   /** Of the gateway: it gets no more requests. */
   readonly draining: boolean;
 }

@@ -30,6 +30,11 @@ export function isDashboardPath(path: string): boolean {
   return path === '/' || path === DASHBOARD_PATH || path.startsWith(`${DASHBOARD_PATH}/`);
 }
 
+/** What may be asked of a path of theirs; `null`: it is none. */
+export function dashboardMethods(path: string): string | null {
+  return path === '/' || [DASHBOARD_PATH, `${DASHBOARD_PATH}/script.js`, `${DASHBOARD_PATH}/events`].includes(path) ? 'GET, HEAD, OPTIONS' : null;
+}
+
 interface Viewer {
   readonly outgoing: ServerResponse;
   /** What it has by name. */

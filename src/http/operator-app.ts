@@ -2,12 +2,12 @@
 import type { HttpBindings } from '@hono/node-server';
 import { Hono } from 'hono';
 import type { App } from './app.ts';
-import { addDashboardRoutes, type DashboardPage, isDashboardPath } from './dashboard-routes.ts';
+import { addDashboardRoutes, dashboardMethods, type DashboardPage, isDashboardPath } from './dashboard-routes.ts';
 import { refusalResponse } from './error-response.ts';
 import { requestIdOf } from './headers.ts';
 import type { OperatorAccess } from './operator-access.ts';
 import { mayOperate } from './operator-access.ts';
-import { addPowerRoutes, type PowerRoutes } from './power-routes.ts';
+import { addPowerRoutes, powerMethods, type PowerRoutes } from './power-routes.ts';
 
 export interface OperatorAppOptions {
   readonly access: OperatorAccess;
@@ -62,6 +62,22 @@ export function createOperatorApp(options: OperatorAppOptions): App {
   });
   if (options.power !== undefined) addPowerRoutes(app, options.power);
   if (options.dashboard !== undefined) addDashboardRoutes(app, options.dashboard);
-  app.notFound((context) => context.json({ error: `no ${context.req.path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/power, PUT and DELETE /paceline/power/budgets/{name}, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404));
+  app.notFound((context) => {
+    const { method, path } = context.req;
+    const allowed = methodsOf(path, options);
+    if (allowed === null) return context.json({ error: `no ${path} here; there are /healthz, /readyz, /metrics, /paceline/dashboard, /paceline/status, /paceline/energy, /paceline/power, GET, PUT and DELETE /paceline/power/budgets/{name}, /paceline/replicas/{id}/profile, POST /paceline/replicas/{id}/drain and /undrain` }, 404);
+    if (method === 'OPTIONS') return context.body(null, 204, { allow: allowed });
+    return context.json({ error: `${path} takes ${allowed}, and not ${method}` }, 405, { allow: allowed });
+  });
   return app;
+}
+
+const READ_ONLY = 'GET, HEAD, OPTIONS';
+
+/** What may be asked of a path; `null`: there is none such. */
+function methodsOf(path: string, { energy, power, dashboard }: OperatorAppOptions): string | null {
+  if (['/healthz', '/readyz', '/metrics', '/paceline/status'].includes(path) || (path === '/paceline/energy' && energy !== undefined)) return READ_ONLY;
+  if (/^\/paceline\/replicas\/[^/]+\/profile$/.test(path)) return READ_ONLY;
+  if (/^\/paceline\/replicas\/[^/]+\/(un)?drain$/.test(path)) return 'POST, OPTIONS';
+  return (power === undefined ? null : powerMethods(path)) ?? (dashboard === undefined ? null : dashboardMethods(path));
 }

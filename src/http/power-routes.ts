@@ -3,11 +3,13 @@ import { z } from 'zod';
 import type { App } from './app.ts';
 import { readBody } from './request-body.ts';
 
-export type BudgetAnswer = { readonly kind: 'set'; readonly budget: object } | { readonly kind: 'unknown'; readonly names: readonly string[] } | { readonly kind: 'below-idle'; readonly idleW: number };
+/** `warning`: what was asked was done, and is hardly what was meant. */
+export type BudgetAnswer = { readonly kind: 'stands'; readonly budget: object; readonly warning: string | null } | { readonly kind: 'unknown'; readonly names: readonly string[] } | { readonly kind: 'below-idle'; readonly idleW: number };
 
 export interface PowerRoutes {
   /** Plain data. */
   readonly snapshot: () => object;
+  readonly budget: (name: string) => BudgetAnswer;
   readonly override: (name: string, asked: { readonly watts: number; readonly forMs: number }) => BudgetAnswer;
   readonly endOverride: (name: string) => BudgetAnswer;
 }
@@ -21,8 +23,15 @@ const overrideSchema = z.strictObject({
   forMs: z.int().min(1_000).max(FOR_MS.max).default(FOR_MS.default),
 });
 
+/** What may be asked of a path of theirs; `null`: it is none. */
+export function powerMethods(path: string): string | null {
+  if (path === '/paceline/power') return 'GET, HEAD, OPTIONS';
+  return /^\/paceline\/power\/budgets\/[^/]+$/.test(path) ? 'GET, HEAD, PUT, DELETE, OPTIONS' : null;
+}
+
 export function addPowerRoutes(app: App, power: PowerRoutes): void {
   app.get('/paceline/power', (context) => context.json(power.snapshot()));
+  app.get('/paceline/power/budgets/:name', (context) => answer(context, power.budget(context.req.param('name')), null));
   app.put('/paceline/power/budgets/:name', async (context) => {
     const { incoming, outgoing } = context.env;
     const reading = await new Promise<Parameters<Parameters<typeof readBody>[3]>[0]>((resolve) => {
@@ -36,7 +45,7 @@ export function addPowerRoutes(app: App, power: PowerRoutes): void {
   app.delete('/paceline/power/budgets/:name', (context) => answer(context, power.endOverride(context.req.param('name')), null));
 
   function answer(context: { readonly req: { param(name: 'name'): string }; json(body: object, status?: 400 | 404): Response }, told: BudgetAnswer, watts: number | null): Response {
-    if (told.kind === 'set') return context.json(told.budget);
+    if (told.kind === 'stands') return context.json(told.warning === null ? told.budget : { ...told.budget, warning: told.warning });
     if (told.kind === 'unknown') return context.json({ error: `no power budget '${context.req.param('name')}'; there are: ${told.names.join(', ') || 'none'}` }, 404);
     return context.json({ error: `watts: got ${watts ?? 0}, and what is under this budget draws ${Number(told.idleW.toFixed(1))} with nothing to do, at its slowest; want more` }, 400);
   }

@@ -69,6 +69,15 @@ test('unlike replicas share a load, and more than they can serve fails and says 
   expect(JSON.parse((await run(TP4, '--as', 'replicas', '--rate', '5000', '--json')).text)).toMatchObject({ answer: { kind: 'infeasible', pools: [{ pool: 'replicas' }] } });
 });
 
+test('a load of nothing is waiting, and costs no joules a request', async () => {
+  for (const as of ['replicas', 'pools']) {
+    const { code, text } = await run(TP4, '--as', as, '--rate', '0');
+    expect(code).toBe(0);
+    expect(text).toMatch(/ waits +0\.000 +0 +- +[\d.]+\n\n[\d.]+ W, all of it waiting; no split of the load takes less than [\d.]+ W\.\n$/);
+    expect((await run(TP4, '--as', as, '--rate', '0', '--json')).text).not.toMatch(/null|Infinity|NaN/);
+  }
+});
+
 test.each([
   [['--as', 'pipeline'], /--as pipeline: got 0 files, want one for each stage/],
   [['--as', 'replicas'], /--as replicas: got 0 files/],
@@ -76,7 +85,10 @@ test.each([
   [[...Array.from({ length: 3 }, () => H200), '--as', 'replicas', '--each', '60'], /--as replicas: got 180 replicas, at most 64/],
   [[...Array.from({ length: 65 }, () => H200), '--as', 'pipeline'], /got 65 files, .*at most 64/],
   [[H200, TP4], /compose: got 2 files, want one/],
-  [[H200, '--as', 'pools', '--within-ms', '5'], /--as pools: got --within-ms, and its limits are --ttft-ms and --tpot-ms/],
+  [[H200, '--as', 'pools', '--within-ms', '5'], /^frontier compose --as pools: got --within-ms, which it does not take; its options are --as, .*--ttft-ms, --tpot-ms, /],
+  [[H200, '--as', 'replicas', '--ttft-ms', '5'], /--as replicas: got --ttft-ms, which it does not take/],
+  [[H200, '--rate', '5', '--each', '2'], /^frontier compose --as sequence: got --rate, --each, which it does not take; its options are --as, --prompt-tokens, --sequences, --context, --output-tokens, --within-ms, --json, --svg, --html$/],
+  [[H200, '--batch-tokens', '512'], /compose --as sequence: got --batch-tokens, which it does not take/],
   [[H200, '--as', 'ring'], /--as: got 'ring', allowed: sequence, pipeline, pools, replicas/],
   [[H200, '--as', 'pools', '--rate', '-1'], /--rate: got '-1'|argument/],
   [[H200, '--as', 'pipeline', '--micro-batches', '0'], /--micro-batches: got '0'/],

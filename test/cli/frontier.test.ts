@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/cli/frontier.ts';
+import { FRONTIER_OPTIONS, OPTIONS_OF } from '../../src/cli/frontier-options.ts';
 import { printed } from '../fixtures/printed.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { UsageError } from '../../src/cli/command.ts';
@@ -148,4 +149,24 @@ test.each([
   { argv: ['fleet', TP4, TP4, TP4, TP4, TP8, TP8, '--devices', '400'], says: /at most 20000 are looked at/ },
 ])('fleet says what is wrong: $argv', async ({ argv, says }) => {
   await expect(run(...argv)).rejects.toThrow(says);
+});
+
+test('fleet of a load of nothing tells no joules of a token', async () => {
+  const { code, text } = await run('fleet', TP4, '--rate', '0');
+  expect(code).toBe(0);
+  expect(text).toMatch(/\n378\.1 +- +4 /);
+});
+
+test('every option is taken by some action, and refused by the others, which name theirs', async () => {
+  const options = Object.entries(FRONTIER_OPTIONS);
+  for (const [option, spec] of options) {
+    const argv = spec.type === 'flag' ? [`--${option}`] : [`--${option}`, 'default' in spec ? String(spec.default) : 'oneOf' in spec ? (spec.oneOf[0] as string) : 'min' in spec ? String(spec.min) : 'x'];
+    const takers = Object.entries(OPTIONS_OF).filter(([, taken]) => (taken as readonly string[]).includes(option));
+    expect([option, takers.length > 0]).toEqual([option, true]);
+    for (const [asked, taken] of Object.entries(OPTIONS_OF)) {
+      if ((taken as readonly string[]).includes(option) || option === 'as') continue;
+      await expect(async () => run(...asked.split(' '), ...argv)).rejects.toThrow(`frontier ${asked}: got --${option}, which it does not take; its options are ${taken.map((one) => `--${one}`).join(', ')}`);
+    }
+  }
+  await expect(async () => run('show', H200, '--as', 'pools')).rejects.toThrow('frontier show: got --as, which it does not take');
 });

@@ -39,6 +39,19 @@ test('a fleet is asked how many workflows would be in time, three ways', async (
   expect(runs[2]?.energyJ).toBeLessThan(0.8 * (runs[0]?.energyJ ?? 0));
 });
 
+test('calls that say no sizes are as large as --like says, as for paceline frontier workflow', async () => {
+  const unsized = { nodes: NODES.map((node) => ({ ...node, promptTokens: undefined, outputTokens: undefined })) };
+  const [alike] = JSON.parse(await run('--workflow', fileOf(unsized), '--like', '500:100', '--json', ...H200)) as WorkflowRunReport[];
+  const [said] = JSON.parse(await run('--workflow', fileOf({ nodes: NODES.map((node) => (node.model === undefined ? node : { ...node, promptTokens: 500, outputTokens: 100 })) }), '--json', ...H200)) as WorkflowRunReport[];
+  expect(alike).toEqual(said);
+  const [larger] = JSON.parse(await run('--workflow', fileOf(unsized), '--like', '500:1000', '--json', ...H200)) as WorkflowRunReport[];
+  expect(larger?.tookShareP50).toBeGreaterThan(alike?.tookShareP50 ?? 0);
+});
+
+test.each(['--like', '--workflow-rate', '--workflow-spread'])('%s without a workflow is refused', async (option) => {
+  await expect(command.run(['--synthetic', 'poisson', option, option === '--like' ? '5:5' : '1'])).rejects.toThrow(`${option}: is of workflows; name one with --workflow`);
+});
+
 test('a deadline that is scaled is tighter for all', async () => {
   const [loose] = JSON.parse(await run('--workflow', fileOf({}), '--json', ...H200)) as WorkflowRunReport[];
   const [tight] = JSON.parse(await run('--workflow', fileOf({}), '--json', '--slo-scale', '0.1', ...H200)) as WorkflowRunReport[];
@@ -47,8 +60,10 @@ test('a deadline that is scaled is tighter for all', async () => {
 
 test.each([
   ['options of requests', {}, ['--rate', '3'], /^--rate: is of requests; --workflow plays runs of a workflow instead/],
+  ['a part of a workload', {}, ['--speed', '2'], /^--speed: is of requests/],
+  ['sizes that are none', {}, ['--like', '1200'], /^--like: got '1200', want PROMPT:OUTPUT in tokens, such as 1200:300$/],
   ['no deadline', { deadlineMs: undefined }, [], /has no deadlineMs; by when is all of it due\?/],
-  ['a call without sizes', { nodes: [{ stage: 'a', model: 'm' }], edges: [] }, [], /nodes\[0\] a: says no promptTokens/],
+  ['a call without sizes', { nodes: [{ stage: 'a', model: 'm' }], edges: [] }, [], /nodes\[0\] a: says no promptTokens; give them, or --like PROMPT:OUTPUT for all calls that say none$/],
   ['too many runs', {}, ['--workflow-rate', '10000', '--duration', '1000'], /more than 100000 workflows/],
   ['no run', {}, ['--workflow-rate', '0.00001'], /no workflow comes within 120 s/],
 ])('%s', async (_, over, argv, message) => {

@@ -42,6 +42,7 @@ export function aView(changes: Partial<DashboardView> = {}): DashboardView {
     agents: new Map([['node-a', { state: 'held' }]]),
     energy: [{ tenant: 'acme', model: 'm', sloClass: 'chat', requests: 10, promptTokens: 9_000, cachedTokens: 0, outputTokens: 700, meteredJ: 700, modelledJ: 0, maximumClockJ: 1_000 }],
     remembered: { power: [], attainment: [{ sloClass: 'chat', met: 9, missed: 1 }], clockChanges: [], requests: [{ kind: 'ended', atUnixMs: NOW_UNIX_MS, jobId: 'job-7' as JobId, sloClass: 'chat', report: aReport() }], size: null },
+    workflows: { open: 2, lately: [{ tenant: 'acme', name: 'report', met: 11, missed: 1, unknown: 0, tookShare: 0.62, energyJ: 4_200 }] },
     draining: false,
     ...changes,
   };

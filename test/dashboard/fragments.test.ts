@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { JobId, ReplicaId } from '../../src/core/job.ts';
+import { OTHER_NAMES } from '../../src/core/recent-workflows.ts';
 import { dashboardDocument, EVENTS_PATH } from '../../src/dashboard/document.ts';
 import { TENANTS_MAX } from '../../src/dashboard/energy-fragment.ts';
 import { CARDS_MAX } from '../../src/dashboard/fleet-fragment.ts';
@@ -30,6 +31,18 @@ test('power budgets stand beside the power, each with what it allows, what is al
   expect(text).toMatch(/rack-7 1\s800 1\s790 1\s203 /);
   expect(text).toMatch(/fleet 5\s000 4\s100 not metered/);
   expect(fragmentsOf(aView()).power).not.toContain('power budget');
+});
+
+test('workflows are told of by name: how many are open, how many were in time, and what they took', () => {
+  const lately = [
+    { tenant: 'acme', name: 'report', met: 11, missed: 1, unknown: 2, tookShare: 0.62, energyJ: 4_200 },
+    { tenant: 'acme', name: null, met: 0, missed: 0, unknown: 1, tookShare: null, energyJ: 0 },
+    { tenant: OTHER_NAMES, name: null, met: 7, missed: 0, unknown: 0, tookShare: 0.5, energyJ: 10 },
+  ];
+  const of = (workflows: DashboardView['workflows']): string => textOf(fragmentsOf(aView({ workflows })).workflows);
+  expect(of({ open: 2, lately })).toMatch(/^ 2 are open now\. .* energy each report acme 14 11 1 2 62 % 4.200 J without a name acme 1 0 0 1 others 7 7 0 0 50 % 10 J $/);
+  expect(of({ open: 1, lately: [] })).toBe(' One is open now. ');
+  expect(of({ open: 0, lately: [] })).toBe(' No workflow is open, and none has ended in the last 15 minutes. ');
 });
 
 test('a replica that nobody drives runs at default clocks, whatever was demanded last', () => {
@@ -113,6 +126,7 @@ describe('names come from anybody', () => {
       requests: [{ kind: 'ended', atUnixMs: NOW_UNIX_MS, jobId: EVIL as JobId, sloClass: EVIL, report: aReport({ jobId: EVIL as JobId, replicaId: EVIL as ReplicaId, sloClass: EVIL }) }],
       size: null,
     },
+    workflows: { open: 1, lately: [{ tenant: EVIL, name: EVIL, met: 1, missed: 1, unknown: 1, tookShare: 1, energyJ: 1 }] },
   });
 
   test.each(Object.keys(FRAGMENTS) as (keyof typeof FRAGMENTS)[])('nothing of them is markup in %s', (name) => {

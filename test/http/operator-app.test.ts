@@ -92,6 +92,26 @@ describe('with a key', () => {
 });
 
 describe('without a key', () => {
+  test.each<[path: string, method: string, allowed: string]>([
+    ...['/healthz', '/readyz', '/metrics', '/', '/paceline/status', '/paceline/energy', '/paceline/power', '/paceline/dashboard', '/paceline/dashboard/script.js', '/paceline/replicas/r0/profile'].map((path): [string, string, string] => [path, 'POST', 'GET, HEAD, OPTIONS']),
+    ['/paceline/power/budgets/all', 'POST', 'GET, HEAD, PUT, DELETE, OPTIONS'],
+    ['/paceline/replicas/r0/drain', 'GET', 'POST, OPTIONS'],
+    ['/paceline/replicas/r0/undrain', 'DELETE', 'POST, OPTIONS'],
+  ])('%s with %s is 405 and says what it takes', async (path, method, allowed) => {
+    const { adminUrl } = await start('host: localhost');
+    const wrong = await fetch(`${adminUrl}${path}`, { method });
+    expect([wrong.status, wrong.headers.get('allow'), await wrong.json()]).toEqual([405, allowed, { error: `${path} takes ${allowed}, and not ${method}` }]);
+    const asked = await fetch(`${adminUrl}${path}`, { method: 'OPTIONS' });
+    expect([asked.status, asked.headers.get('allow')]).toEqual([204, allowed]);
+    if (!allowed.includes('HEAD')) return;
+    expect((await fetch(`${adminUrl}${path}`, { method: 'HEAD', redirect: 'manual' })).status).not.toBe(405);
+  });
+
+  test('a path that there is not is 404 with any method', async () => {
+    const { adminUrl } = await start('host: localhost');
+    for (const path of ['/paceline', '/paceline/replicas/r0', '/paceline/power/budgets', '/paceline/dashboard/other']) for (const method of ['GET', 'POST', 'OPTIONS']) expect([path, (await fetch(`${adminUrl}${path}`, { method })).status]).toEqual([path, 404]);
+  });
+
   test('everything is open on a loopback address', async () => {
     const gateway = await start('host: localhost');
     for (const path of ['/metrics', '/paceline/status']) expect(await ask(gateway, path)).toBe(200);

@@ -84,6 +84,9 @@ describe('a declared workflow', () => {
     expect(page).toMatch(/paceline_workflow_duration_seconds_count\{tenant="anonymous",outcome="finished"\} 1/);
     expect(page).toMatch(/paceline_workflow_energy_joules_total\{tenant="anonymous"\} \d/);
     expect(page).toContain('paceline_workflows_open 0');
+    const status = (await (await fetch(`${gateway.adminUrl}/paceline/status`)).json()) as any;
+    expect(status.workflows).toEqual({ open: 0, lately: [{ tenant: 'anonymous', name: 'report', met: 1, missed: 0, unknown: 0, tookShare: expect.any(Number), energyJ: expect.any(Number) }] });
+    expect(await (await fetch(`${gateway.adminUrl}/paceline/dashboard`)).text()).toMatch(/<td>report<\/td><td>anonymous<\/td><td class="number">1<\/td>/);
   });
 
   test('has an id of ours where it has none, may be due at an instant, and is ended by its client', async () => {
@@ -143,10 +146,12 @@ describe('a declared workflow', () => {
 describe('a declaration is refused, and told why:', () => {
   test.each<[string, unknown, number, string | null, RegExp]>([
     ['no JSON', '{', 400, null, /could not parse the JSON body/],
-    ['no object', [1], 400, null, /^the workflow: got 1 of them/],
+    ['no object', [1], 400, null, /^the workflow: got a list of 1/],
     ['an unknown key', { ...CHAIN, deadline: 5 }, 400, null, /^unknown key 'deadline'; known: id, deadlineAt, name, deadlineMs, nodes, edges$/],
     ['no deadline', { ...CHAIN, deadlineMs: undefined }, 400, 'deadlineMs', /missing; want milliseconds from now, or deadlineAt/],
     ['a deadline of nothing', { ...CHAIN, deadlineMs: 0 }, 400, 'deadlineMs', /got 0/],
+    ['a deadline beyond a month', { ...CHAIN, deadlineMs: 2_592_000_001 }, 400, 'deadlineMs', /^deadlineMs: got 2592000001; want a number of milliseconds above 0, at most 2592000000 \(30 days\)$/],
+    ['a node that is a call and a tool', { ...CHAIN, nodes: [...CHAIN.nodes, { stage: 'x', model: 'm', toolMs: 5 }] }, 400, 'nodes[3].toolMs', /got 5 beside the model "m"; want one of the two/],
     ['two deadlines', { ...CHAIN, deadlineAt: '2100-01-01T00:00:00Z' }, 400, 'deadlineAt', /there is deadlineMs as well/],
     ['a deadline that is past', { ...CHAIN, deadlineMs: undefined, deadlineAt: '2020-01-01T00:00:00Z' }, 400, 'deadlineAt', /which is past by \d+ ms/],
     ['a deadline without a zone', { ...CHAIN, deadlineMs: undefined, deadlineAt: '2100-01-01T00:00:00' }, 400, 'deadlineAt', /with its zone/],
@@ -155,7 +160,7 @@ describe('a declaration is refused, and told why:', () => {
     ['an unknown stage', { ...CHAIN, edges: [['plan', 'writ']] }, 400, 'edges[0]', /got 'writ', and no node has that stage/],
     ['a stage twice', { ...CHAIN, nodes: [...CHAIN.nodes, CHAIN.nodes[0]] }, 400, 'nodes[3].stage', /stages are unique/],
     ['a stage that no header can hold', { ...CHAIN, nodes: [{ stage: 'plän', model: 'm' }], edges: [] }, 400, 'nodes[0].stage', /its call names it in a header/],
-    ['too many nodes', { ...CHAIN, nodes: Array.from({ length: 1_001 }, (_, index) => ({ stage: `s${index}`, toolMs: 1 })), edges: [] }, 400, 'nodes', /got 1001 of them/],
+    ['too many nodes', { ...CHAIN, nodes: Array.from({ length: 1_001 }, (_, index) => ({ stage: `s${index}`, toolMs: 1 })), edges: [] }, 400, 'nodes', /got a list of 1001/],
     ['a bad id', { ...CHAIN, id: 'a b' }, 400, 'id', /got "a b"; want 1 to 128 letters/],
     ['an unknown model', { ...CHAIN, nodes: [...CHAIN.nodes, { stage: 'x', model: 'gpt' }] }, 404, 'nodes[3].model', /'gpt' does not exist/],
     ['a body beyond all bounds', `{"name":"${'x'.repeat(2_200_000)}"}`, 413, null, /larger than the 2097152 bytes allowed/],
