@@ -20,6 +20,8 @@ export interface BudgetUse {
   readonly drawnW: number | null;
   /** Even with everything at its lowest it would be, by what is believed. */
   readonly exceeded: boolean;
+  /** Not even one of what is under it can be at its slowest while the others idle, by what is believed. */
+  readonly servesNothing: boolean;
 }
 
 export interface BudgetStatus {
@@ -36,6 +38,8 @@ export interface BudgetStatus {
   readonly drawnW: number | null;
   /** By what is believed, now: even with everything under it at its lowest more would be drawn. Says nothing of what is drawn. */
   readonly exceeded: boolean;
+  /** By what is believed, now: too little for even one of what is under it to work at its slowest while the others idle, so that nothing is served until it is raised. */
+  readonly servesNothing: boolean;
   /** By the counters, since the start: how long more was drawn than it allows. `null`: it has not been metered. */
   readonly breachS: number | null;
   /** `null`: it has no series. For how long that was kept although it has run out or could not be had. */
@@ -116,6 +120,8 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
   const breachMs = new Map<string, number>();
   /** Budgets that are told of as below idling. */
   const belowIdle = new Set<string>();
+  /** … and as too low for anything to be served. */
+  const servesNothing = new Set<string>();
   let toldBudgets: readonly PowerBudget[] = [];
   let toldPrices: { readonly source: Series | null; readonly offsetMs: number } = { source: null, offsetMs: 0 };
   let lookedAtMs = now();
@@ -208,6 +214,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
       toldBudgets = budgets;
       tell.budgets(budgets);
     }
+    warnServesNothing(budgets);
     tellPrices();
     if (power.budgets.length === 0 && power.prices === null) return;
     const changesInMs = Math.min(...stands.map(({ at }) => at.changesAtUnixMs), Number.POSITIVE_INFINITY) - unixNowMs();
@@ -249,6 +256,16 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
     telemetry.warning(`power budget ${name} stands at ${shownW(watts)} (${from}), and what is under it draws ${shownW(idleW)} with nothing to do, at its slowest; it cannot be kept`);
   }
 
+  function warnServesNothing(budgets: readonly PowerBudget[]): void {
+    const uses = budgets.length === 0 ? [] : joined.uses();
+    for (const name of servesNothing) if (!uses.some((use) => use.name === name && use.servesNothing)) servesNothing.delete(name);
+    for (const { name, watts } of budgets) {
+      if (servesNothing.has(name) || !uses.some((use) => use.name === name && use.servesNothing)) continue;
+      servesNothing.add(name);
+      telemetry.warning(servesNothingAt(name, watts));
+    }
+  }
+
   function forgetOverride(name: string): void {
     overrides.delete(name);
     telemetry.powerOverridden(name, null, null);
@@ -269,6 +286,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
       allottedW: use?.allottedW ?? null,
       drawnW: use?.drawnW ?? null,
       exceeded: use?.exceeded ?? false,
+      servesNothing: use?.servesNothing ?? false,
       breachS: breachMs.has(name) ? (breachMs.get(name) as number) / 1_000 : null,
       staleS: watts.kind === 'fixed' ? null : at.staleMs / 1_000,
       trouble: watts.kind === 'fixed' ? null : (sourceOf(watts.signal.place).trouble()?.why ?? null),
@@ -279,8 +297,9 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
     return { kind: 'stands', budget: status(budget, joined.uses()), warning };
   }
 
-  /** More than could ever be drawn is allowed: a slip of the unit, or the end of the limit. */
+  /** It serves nothing any more; or more than could ever be drawn is allowed: a slip of the unit, or the end of the limit. */
   function warningOf(budget: BudgetConfig, watts: number): string | null {
+    if (joined.uses().some(({ name, servesNothing: isTooLow }) => name === budget.name && isTooLow)) return servesNothingAt(budget.name, watts);
     const peakW = peakOf(membersOf(budget, joined.replicas()), joined.beliefs());
     if (peakW === null || watts <= FAR_ABOVE_PEAK * peakW) return null;
     return `watts: got ${shownW(watts)}, and what is under power budget ${budget.name} draws ${shownW(peakW)} at its peak, as believed; as long as this stands nothing is limited by it`;
@@ -311,7 +330,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
         telemetry.powerOverridden(name, watts, shownInstant(unixNowMs() + forMs));
         look();
         const warning = warningOf(budget, watts);
-        if (warning !== null) telemetry.warning(warning);
+        if (warning !== null && !servesNothing.has(name)) telemetry.warning(warning);
         return stands(budget, warning);
       }),
     endOverride: (name) =>
@@ -413,6 +432,10 @@ function refuseBelowIdle({ power, replicas }: Pick<Config, 'power' | 'replicas'>
 /** Of those whose profile says so. */
 function idleOf(replicaIds: readonly ReplicaId[], beliefs: Beliefs): number {
   return replicaIds.reduce((sum, id) => sum + Math.min(...(beliefs.get(id)?.profile.points.map(({ idlePowerW }) => idlePowerW) ?? [0])), 0);
+}
+
+function servesNothingAt(name: string, watts: number): string {
+  return `watts: ${shownW(watts)} is too little for power budget ${name}: not even one of what is under it could work at its slowest clock while the others idle, as believed. Nothing under it is served, and requests wait or are refused, until it is raised`;
 }
 
 function shownPlace(place: SeriesPlace): string {

@@ -42,7 +42,7 @@ describe('what the scheduler is told', () => {
       replicas: () => config.replicas,
       beliefs: () => new Map(),
       tell: { budgets: (budgets) => told.push({ budgets, atMs: performance.now() }), prices: (now) => prices.push(now) },
-      uses: () => [{ name: 'all', allottedW: 900, drawnW: 1_200, exceeded: false }, { name: 'fits', allottedW: 900, drawnW: 1_200, exceeded: false }],
+      uses: () => [{ name: 'all', allottedW: 900, drawnW: 1_200, exceeded: false, servesNothing: false }, { name: 'fits', allottedW: 900, drawnW: 1_200, exceeded: false, servesNothing: false }],
       telemetry: { warning: (message) => warnings.push(message), powerOverridden: () => {} },
       now: () => performance.now(),
       unixNowMs: () => performance.now() + clock.offsetMs,

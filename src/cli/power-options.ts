@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { ReplicaId } from '../core/job.ts';
-import { assertFeasible, InfeasibleBudget, type PowerBudget } from '../core/power-budget.ts';
+import { assertFeasible, InfeasibleBudget, leastToServeW, type PowerBudget } from '../core/power-budget.ts';
 import { createPerformanceModel } from '../frontier/performance-model.ts';
 import { type PowerRange, powerRange } from '../frontier/power-limited.ts';
 import type { Profile } from '../frontier/profile.ts';
@@ -19,8 +19,8 @@ export const POWER_OPTIONS = {
 
 const Schedule = z.array(z.strictObject({ atMs: z.number().min(0), watts: z.number().positive() })).min(1).max(STEPS_MAX);
 
-/** `null` without a budget. Throws `UsageError`, also for a budget below what the fleet draws with nothing to do. */
-export function readPower(options: OptionValues<typeof POWER_OPTIONS>, members: readonly FleetMember[]): ((policy: string) => SimulatedPower) | null {
+/** `null` without a budget. Throws `UsageError`, also for a budget below what the fleet draws with nothing to do, or one that is in the end too low to serve anything. `sleeps`: replicas may be asleep. */
+export function readPower(options: OptionValues<typeof POWER_OPTIONS>, members: readonly FleetMember[], sleeps = false): ((policy: string) => SimulatedPower) | null {
   const { 'power-budget': budget, 'power-schedule': file, 'power-policy': how } = options;
   if (budget === undefined && file === undefined) {
     if (how !== undefined) throw new UsageError('--power-policy: says how a power budget is kept; give one with --power-budget or --power-schedule');
@@ -38,6 +38,9 @@ export function readPower(options: OptionValues<typeof POWER_OPTIONS>, members: 
   } catch (error) {
     throw error instanceof InfeasibleBudget ? new UsageError(`--power-${file === undefined ? 'budget' : 'schedule'}: ${error.message}`, { cause: error }) : error;
   }
+  const leastW = leastToServeW(members.map((member) => ({ idleW: sleeps ? (member.belief.sleep?.powerW ?? rangeOf(member).idleW) : rangeOf(member).idleW, floorW: rangeOf(member).floorW })));
+  const last = steps.at(-1);
+  if (last !== undefined && last.watts < leastW) throw new UsageError(`--power-${file === undefined ? 'budget' : 'schedule'}: got ${Math.round(last.watts)} W${file === undefined ? '' : ` from ${last.atMs} ms on`}, at which not even one replica can work at its slowest clock while the others ${sleeps ? 'sleep' : 'idle'}: nothing would be served, and the simulation would not end; want at least ${Math.ceil(leastW)} W`);
   return (policy) => ({ schedule, how: how === undefined ? (policy === 'paceline' ? 'allotted' : 'uniform') : how === 'uniform' ? 'uniform' : 'allotted' });
 }
 

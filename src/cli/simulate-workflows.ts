@@ -5,7 +5,8 @@ import { createPerformanceModel } from '../frontier/performance-model.ts';
 import { tableOf } from '../simulator/format-table.ts';
 import { longestMs } from '../core/workflow-frontier.ts';
 import { callSlos } from '../simulator/rivals/deadline-shares.ts';
-import { type SimulatedRun, simulate } from '../simulator/simulate.ts';
+import type { SimulatedRun } from '../simulator/simulate.ts';
+import { simulatedRun } from './simulated-run.ts';
 import type { SimulatedWorkflow } from '../simulator/workflow-clients.ts';
 import { drawWorkflows, type WorkflowTemplate } from '../workload/synthetic-workflows.ts';
 import { UsageError } from './command.ts';
@@ -62,7 +63,7 @@ export function playWorkflows(question: WorkflowQuestion, fleet: FleetChoice): {
   const play = (policy: string, kind: 'paceline' | 'max-clock', told: SimulatedWorkflow['told']): WorkflowRunReport =>
     reportOf(
       policy,
-      simulate({
+      simulatedRun({
         requests: [],
         classes: [],
         workflows: drawn.map((run) => ({ ...run, sloClass: name, told })),

@@ -12,7 +12,8 @@ import { formatRuns } from '../simulator/format-runs.ts';
 import { lowerBoundReport } from '../simulator/lower-bound.ts';
 import { RIVALS, isRivalName } from '../simulator/rivals/rivals.ts';
 import { type RunReport, runReport } from '../simulator/run-report.ts';
-import { type SimulationOptions, simulate } from '../simulator/simulate.ts';
+import type { SimulationOptions } from '../simulator/simulate.ts';
+import { simulatedRun } from './simulated-run.ts';
 import type { WorkloadRequest } from '../workload/request.ts';
 import { BEST_EFFORT, drawClasses, mixClasses, scaleSlos, type SloClass } from '../workload/slo-classes.ts';
 import { WorkloadError } from '../workload/workload-error.ts';
@@ -70,7 +71,7 @@ export const command = defineCommand({
     const fleet = readFleet(options);
     const workload = { ...read.workload, requests: holdable(read.workload.requests, fleet, options['skip-oversized']) };
     const classes = wantedClasses(read.classes, options);
-    const power = readPower(options, fleet.members);
+    const power = readPower(options, fleet.members, fleet.sleep !== null);
     const [{ truth, belief }] = fleet.members;
     const lastAtMs = workload.requests.at(-1)?.atMs ?? 0;
     const prices = options.prices === undefined ? [] : pricesIn(options.prices);
@@ -117,7 +118,7 @@ export const command = defineCommand({
       }
       const wanted = policyOf(label.policy, fleet.members);
       const play = (policy: SimulationOptions['policy'], label: string, movesWork = true): RunReport =>
-        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulate({ ...shared, movesWork, ...knobsUnder(policy, knobs), ...(power === null ? {} : { power: power(policy.kind) }), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, fleet.members.map((member) => member.truth.name), worths);
+        runReport({ policy: label, replicas: shared.replicas, seed: options.seed }, simulatedRun({ ...shared, movesWork, ...knobsUnder(policy, knobs), ...(power === null ? {} : { power: power(policy.kind) }), policy, onProgress: progressOf(label, shared.untilMs ?? 0) }), feasible, fleet.members.map((member) => member.truth.name), worths);
       if (wanted === 'best-static') return bestStatic(fleet.members, options.target, play);
       return prices.length > 0 && name === 'paceline' ? [play(wanted, 'paceline, not moved', false), play(wanted, name)] : play(wanted, name);
     });
@@ -195,7 +196,7 @@ function explained(request: number, shared: Omit<SimulationOptions, 'policy'>, k
   const sloClass = shared.classes[request];
   if (asked === undefined || sloClass === undefined) throw new UsageError(`--explain: got ${request}, the workload has the requests 0 to ${shared.requests.length - 1}`);
   const explainer = createExplainer(request, { atMs: asked.atMs, promptTokens: asked.promptTokens, outputTokens: asked.outputTokens, sloClass: sloClass.name, slo: sloClass.slo });
-  simulate({ ...shared, ...knobs, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
+  simulatedRun({ ...shared, ...knobs, policy: { kind: 'paceline' }, observer: explainer.observer, onProgress: progressOf('paceline', shared.untilMs ?? 0) });
   endProgress();
   const explanation = explainer.explanation();
   return `${json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation)}\n`;

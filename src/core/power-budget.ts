@@ -67,6 +67,12 @@ export function assertFeasible(budgets: readonly PowerBudget[], idleW: (replicaI
   }
 }
 
+/** The least watts at which anything under a budget can be served: one at its floor, and the others with nothing to do; 0 where nothing is under it. */
+export function leastToServeW(members: readonly Pick<PowerClaim, 'idleW' | 'floorW'>[]): number {
+  if (members.length === 0) return 0;
+  return members.reduce((sum, { idleW }) => sum + idleW, 0) + Math.min(...members.map(({ idleW, floorW }) => Math.max(0, floorW - idleW)));
+}
+
 /** A difference in worth that is none. */
 const LOSS_TOLERANCE = 1e-9;
 
@@ -94,18 +100,11 @@ export function allotPower(claims: readonly PowerClaim[], budgets: readonly Powe
   for (const [index, limitW] of limitsW.entries()) left.take(index, limitW);
   const wanted = claims.map((claim, index) => Math.max(limitsW[index] as number, Math.min(claim.peakW, Math.max(claim.floorW, claim.wantedW))));
   const enough = exceeded.length === 0 && left.fits(wanted.map((watts, index) => watts - (limitsW[index] as number)));
-  if (!enough) saveWorth(claims, limitsW, left);
-  const closed = claims.map(({ floorW, fixed = false }, index) => !fixed && (limitsW[index] as number) < floorW - WATTS_TOLERANCE);
-  // Beyond its idle power, watts below its floor are of no use to a replica.
-  for (const [index, isClosed] of closed.entries()) {
-    if (!isClosed || enough) continue;
-    left.take(index, lowestOf(claims[index] as PowerClaim) - (limitsW[index] as number));
-    limitsW[index] = lowestOf(claims[index] as PowerClaim);
-  }
-  const open = (index: number): boolean => enough || closed[index] === false;
+  const closed = enough ? claims.map(() => false) : saveWorthOpen(claims, limitsW, left);
+  const open = (index: number): boolean => closed[index] === false;
   fill(limitsW, (index) => (open(index) ? (wanted[index] as number) : 0), left);
   fill(limitsW, (index) => (open(index) && claims[index]?.fixed !== true ? (claims[index] as PowerClaim).peakW : 0), left);
-  return { limitsW, closed: enough ? closed.map(() => false) : closed, exceeded, enough };
+  return { limitsW, closed, exceeded, enough };
 }
 
 /**
@@ -126,9 +125,30 @@ function lowestOf({ idleW, floorW, peakW, busy, fixed = false }: PowerClaim): nu
   return fixed ? peakW : busy ? floorW : idleW;
 }
 
+/**
+ * Raises limits where that saves the most worth, and tells who is closed for not having got to its floor: beyond its idle power, watts below that are of no use to
+ * it, and the others have them instead. Each round closes somebody, or is the last.
+ */
+function saveWorthOpen(claims: readonly PowerClaim[], limitsW: number[], left: BudgetsLeft): boolean[] {
+  const closed = claims.map(() => false);
+  for (;;) {
+    saveWorth(claims, limitsW, left, closed);
+    const short = claims.flatMap((claim, index) => (claim.fixed === true || (limitsW[index] as number) >= claim.floorW - WATTS_TOLERANCE ? [] : [{ index, backW: (limitsW[index] as number) - lowestOf(claim) }]));
+    const givingBack = short.filter(({ backW }) => backW > WATTS_TOLERANCE);
+    for (const { index, backW } of givingBack) {
+      closed[index] = true;
+      left.take(index, -backW);
+      limitsW[index] = (limitsW[index] as number) - backW;
+    }
+    if (givingBack.length > 0) continue;
+    for (const { index } of short) closed[index] = true;
+    return closed;
+  }
+}
+
 /** Raises limits along the hulls, the most worth for a watt first. */
-function saveWorth(claims: readonly PowerClaim[], limitsW: number[], left: BudgetsLeft): void {
-  const steps = claims.flatMap((claim, index) => (claim.fixed === true ? [] : lowerHull(claim.losses().filter(({ limitW }) => limitW >= (limitsW[index] as number) - WATTS_TOLERANCE)).map((segment) => ({ index, ...segment }))));
+function saveWorth(claims: readonly PowerClaim[], limitsW: number[], left: BudgetsLeft, closed: readonly boolean[]): void {
+  const steps = claims.flatMap((claim, index) => (claim.fixed === true || closed[index] === true ? [] : lowerHull(claim.losses().filter(({ limitW }) => limitW >= (limitsW[index] as number) - WATTS_TOLERANCE)).map((segment) => ({ index, ...segment }))));
   steps.sort((a, b) => b.lossPerW - a.lossPerW || a.toW - b.toW || a.index - b.index);
   const full = new Set<number>();
   for (const { index, toW } of steps) {

@@ -2,7 +2,8 @@
 // that each is under its limit. How watts are shared out is `core/power-budget.ts`.
 import { planOfGroup, planServer, serverRisk } from '../core/group-plan.ts';
 import { pricedUnder } from '../core/corrections.ts';
-import { allotPower, limitsOnTheWay, type LossAtLimit, type PowerBudget, type PowerClaim } from '../core/power-budget.ts';
+import type { ReplicaId } from '../core/job.ts';
+import { allotPower, leastToServeW, limitsOnTheWay, type LossAtLimit, type PowerBudget, type PowerClaim } from '../core/power-budget.ts';
 import type { Plan } from '../core/planner.ts';
 import type { ReplicaView } from '../core/replica-view.ts';
 import { type LoadShape, pointRate } from '../core/point-rate.ts';
@@ -27,6 +28,8 @@ export interface BudgetStatus {
   readonly drawnW: number | null;
   /** Even with everything at its lowest it would be exceeded. */
   readonly exceeded: boolean;
+  /** By what is believed, not even one of what is under it can be at its floor: nothing is served until it is raised. */
+  readonly servesNothing: boolean;
 }
 
 export interface PowerLimits {
@@ -65,7 +68,7 @@ const LIMIT_STEPS = 128;
 const LEVELS_MAX = 12;
 /** Losses are looked at anew of so many replicas in one allotment, in turns: a control period must not be spent on a large fleet's. */
 const LOSSES_ANEW_MAX = 16;
-/** Devices cannot be held below their slowest clock, and may draw so much more there than is believed. */
+/** Devices cannot be held below their slowest clock, and may draw so much more there than is believed; less is set aside where that would leave nobody to serve. */
 const FLOOR_MARGIN = 1.2;
 /** So long what arrives counts when it is weighed what is lost at a limit: limits stand for less, what is lost by then is not. */
 const HORIZON_MS = 1_000;
@@ -90,6 +93,9 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
   const held = new WeakMap<Replica, Held>();
   /** Made anew with each allotment, for learnt models move. */
   let ranges = new Map<PerformanceModel, PowerRange>();
+  /** Of those under a budget that has not room for `FLOOR_MARGIN` with even one of them at its floor; no less than 1. */
+  let margins: ReadonlyMap<ReplicaId, number> = new Map();
+  let servesNothing: readonly string[] = [];
   /** By belief and limit: no more than `LIMIT_STEPS` of each. */
   const models = new WeakMap<PerformanceModel, Map<number, PowerLimitedModel>>();
 
@@ -144,22 +150,50 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     return plan;
   }
 
-  function groupFloorW(replica: Replica): number {
+  function groupFloorW(replica: Replica, margin = marginOf(replica)): number {
     const { floorW, peakW } = rangeOf(replica);
     const { belief } = replica.spec;
-    return Math.min(peakW, Math.max(FLOOR_MARGIN * floorW, ...belief.points.map((_, point) => belief.idlePowerW(point))));
+    return Math.min(peakW, Math.max(margin * floorW, ...belief.points.map((_, point) => belief.idlePowerW(point))));
+  }
+
+  function marginOf({ spec }: Replica): number {
+    return margins.get(spec.replicaId) ?? FLOOR_MARGIN;
+  }
+
+  /** By what is believed, with nothing set aside for its being wrong. */
+  function bareClaimOf(replica: Replica): Pick<PowerClaim, 'idleW' | 'floorW'> {
+    const groups = replica.groups.length;
+    const { idleW, peakW } = rangeOf(replica);
+    if (!isAllControlled(replica)) return { idleW: groups * peakW, floorW: groups * peakW };
+    return { idleW: replica.rest?.kind === 'asleep' ? (replica.spec.sleep?.powerW ?? 0) : groups * idleW, floorW: groups * groupFloorW(replica, 1) };
+  }
+
+  /** What is set aside for beliefs that are wrong, budget by budget. */
+  function setMargins(): void {
+    const next = new Map<ReplicaId, number>();
+    const none: string[] = [];
+    for (const { name, watts, replicaIds } of budgets) {
+      const members = replicas.filter(({ spec }) => replicaIds.includes(spec.replicaId));
+      const leastW = leastToServeW(members.map(bareClaimOf));
+      // Who cannot be limited is not closed either.
+      if (watts < leastW && members.every(isAllControlled)) none.push(name);
+      if (watts >= FLOOR_MARGIN * leastW) continue;
+      for (const replicaId of replicaIds) next.set(replicaId, Math.min(next.get(replicaId) ?? FLOOR_MARGIN, Math.max(1, watts / leastW)));
+    }
+    margins = next;
+    servesNothing = none;
   }
 
   function claimOf(replica: Replica, nowMs: number): PowerClaim {
     const { idleW, peakW, pointsW } = rangeOf(replica);
     const { replicaId } = replica.spec;
     const groups = replica.groups.length;
-    if (!replica.groups.every(({ controlled }) => controlled)) return { replicaId, idleW: groups * idleW, floorW: groups * peakW, peakW: groups * peakW, busy: true, wantedW: groups * peakW, fixed: true, losses: () => [] };
+    if (!isAllControlled(replica)) return { replicaId, idleW: groups * idleW, floorW: groups * peakW, peakW: groups * peakW, busy: true, wantedW: groups * peakW, fixed: true, losses: () => [] };
     const floorW = groupFloorW(replica);
     const asked = replica.rest?.kind === 'asleep' && isAskedFor(heldOf(replica).wakes, nowMs);
-    const resting = restingClaim(replica, { floorW: groups * floorW, idleW: FLOOR_MARGIN * groups * idleW }, asked);
+    const resting = restingClaim(replica, { floorW: groups * floorW, idleW: marginOf(replica) * groups * idleW }, asked);
     if (resting !== null) return resting;
-    const leastW = asked ? (replica.spec.sleep?.powerW ?? 0) : FLOOR_MARGIN * groups * idleW;
+    const leastW = asked ? (replica.spec.sleep?.powerW ?? 0) : marginOf(replica) * groups * idleW;
     const busy = !isIdle(replica);
     const plan = wantedPlan(replica, nowMs);
     const wantedW = busy ? replica.groups.reduce((sum, group) => sum + (pointsW[planOfGroup(plan, group.phase).point] as number), 0) : groups * floorW;
@@ -245,6 +279,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     allot(nowMs) {
       ranges = new Map();
       turn += 1;
+      setMargins();
       const under = new Set(budgets.flatMap(({ replicaIds }) => replicaIds));
       const claims = replicas.filter(({ spec }) => under.has(spec.replicaId)).map((replica) => ({ replica, claim: claimOf(replica, nowMs) }));
       const allotment = allotPower(claims.map(({ claim }) => claim), budgets);
@@ -300,6 +335,7 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
           allottedW: members.reduce((sum, replica) => sum + (isControlled(replica) ? (heldOf(replica).limitW ?? mayDrawW(replica)) : mayDrawW(replica)), 0),
           drawnW: drawn.some((powerW) => powerW === null) ? null : drawn.reduce<number>((sum, powerW) => sum + (powerW ?? 0), 0),
           exceeded: exceeded.includes(name),
+          servesNothing: servesNothing.includes(name),
         };
       }),
   };
@@ -314,6 +350,10 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     const standsW = new Map(members.map((replica) => [replica.spec.replicaId, heldOf(replica).targetW ?? Number.POSITIVE_INFINITY]));
     return budgets.every(({ watts, replicaIds }) => replicaIds.reduce((sum, replicaId) => sum + (standsW.get(replicaId) ?? 0), 0) <= watts);
   }
+}
+
+function isAllControlled({ groups }: Replica): boolean {
+  return groups.every(({ controlled }) => controlled);
 }
 
 function isIdle({ queue }: Replica): boolean {

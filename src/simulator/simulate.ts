@@ -150,8 +150,18 @@ const MAX_OUTPUT_TOKENS = 4096;
 const WORKFLOW_TENANT = 'workflows';
 const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
+/** No job is kept back for longer than this beyond its deadline. */
+const STALLED_AFTER_MS = 600_000;
 /** As often as a gateway reads them. */
 const METER_EVERY_MS = 500;
+
+/** Jobs wait for what never comes, under a budget that serves none of theirs: nothing has come, gone or changed for longer than any of them could wait on purpose. */
+export class SimulationStalled extends Error {
+  override name = 'SimulationStalled';
+  constructor(jobs: number, sinceMs: number) {
+    super(`${jobs} ${jobs === 1 ? 'request waits' : 'requests wait'} and nothing has happened since ${(sinceMs / 1_000).toFixed(1)} s of virtual time; under a power budget there is too little for what serves their model: raise it, or give replicas of that model one of their own`);
+  }
+}
 
 export function simulate(options: SimulationOptions): SimulatedRun {
   const { requests, classes, seed, attainmentTarget = 0.99, controlDelayMs = 15, streaming = true, untilMs = 0, tokenEvents = 'first-and-last', observer, metered = options.batchCap === 'learn' } = options;
@@ -335,6 +345,9 @@ export function simulate(options: SimulationOptions): SimulatedRun {
   const bill = createBill(prices);
   if (movesWork && prices.length > 0) tell({ kind: 'energy-prices', prices });
   let steps = 0;
+  let stood = '';
+  let stoodSinceMs = 0;
+  const longestMs = classes.reduce((longest, { slo }) => Math.max(longest, slo.e2eMs ?? 0), 0);
   while (arriving < requests.length || reports.length + rejected < sizes.length || !clients.isDone() || nowMs < untilMs) {
     const arrivalAtMs = requests[arriving]?.atMs ?? Number.POSITIVE_INFINITY;
     nowMs = Math.min(arrivalAtMs, clients.nextAtMs(), tickAtMs, power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY, meterAtMs, sampleAtMs, bill.nextAtMs(), fleet.nextAtMs(), nowMs < untilMs ? untilMs : Number.POSITIVE_INFINITY);
@@ -366,7 +379,14 @@ export function simulate(options: SimulationOptions): SimulatedRun {
       if (coming.kind === 'declare') tell({ kind: 'workflow-declared', workflow: coming.workflow });
       else call(coming.call);
     }
-    if (++steps % PROGRESS_EVERY_STEPS === 0) options.onProgress?.(nowMs);
+    if (++steps % PROGRESS_EVERY_STEPS === 0) {
+      options.onProgress?.(nowMs);
+      const waiting = sizes.length - reports.length - rejected;
+      const mayChange = arriving < requests.length || waiting === 0 || clients.nextAtMs() < Number.POSITIVE_INFINITY || (power?.schedule.length ?? 0) > nextBudgets;
+      const stands = `${waiting} ${fleet.nextAtMs()}`;
+      if (mayChange || stands !== stood) [stood, stoodSinceMs] = [stands, nowMs];
+      else if (nowMs - stoodSinceMs > STALLED_AFTER_MS + longestMs) throw new SimulationStalled(waiting, stoodSinceMs);
+    }
   }
   const { energyJ, busyMs, clockMhzMs } = fleet.totals(nowMs);
   const replicasMs = Math.max(1, replicaIds.length * nowMs);

@@ -9,6 +9,8 @@ import type { SimulatedPower } from '../../src/simulator/simulate.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const FLEET = [{ truth: CLOCK_PROFILE, belief: CLOCK_PROFILE }, { truth: CLOCK_PROFILE, belief: CLOCK_PROFILE }];
+const { idleW, floorW } = powerRange(createPerformanceModel(CLOCK_PROFILE));
+const LEAST_W = idleW + floorW;
 const PEAK_W = 2 * powerRange(createPerformanceModel(CLOCK_PROFILE)).peakW;
 type Options = Parameters<typeof readPower>[0];
 const read = (over: Partial<Options>, policy = 'paceline'): SimulatedPower | undefined => readPower({ 'power-budget': undefined, 'power-schedule': undefined, 'power-policy': undefined, ...over }, FLEET)?.(policy);
@@ -44,6 +46,7 @@ describe('a power budget', () => {
     [{ 'power-budget': '120%' }, /got '120%'/],
     [{ 'power-budget': '0' }, /got '0'/],
     [{ 'power-budget': '10' }, /got 10 W, and what is under it draws \d+ W with nothing to do/],
+    [{ 'power-budget': String(Math.floor(LEAST_W - 1)) }, /at which not even one replica can work at its slowest clock while the others idle: .*want at least \d+ W/],
     [{ 'power-policy': 'uniform' }, /give one with --power-budget/],
     [{ 'power-budget': '75%', 'power-schedule': 'x.json' }, /leave one of the two out/],
     [{ 'power-schedule': '/nowhere/x.json' }, /--power-schedule: .*x.json/],

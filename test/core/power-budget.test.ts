@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ReplicaId } from '../../src/core/job.ts';
-import { allotPower, assertFeasible, InfeasibleBudget, limitsOnTheWay, type LossAtLimit, type PowerBudget, type PowerClaim } from '../../src/core/power-budget.ts';
+import { allotPower, assertFeasible, InfeasibleBudget, leastToServeW, limitsOnTheWay, type LossAtLimit, type PowerBudget, type PowerClaim } from '../../src/core/power-budget.ts';
 
 const id = (index: number): ReplicaId => `r${index}` as ReplicaId;
 const IDLE_W = 100;
@@ -107,6 +107,20 @@ describe('watts are shared out', () => {
   test('watts go to whom they save more', () => {
     const { limitsW } = allotPower([claim(0, { losses: curve([1, 1, 1, 1]) }), claim(1, { losses: curve([4, 4, 4, 4]) })], [fleet(800, 2)]);
     expect(limitsW).toEqual([200, 600]);
+  });
+
+  test('what a replica had of watts and could not open with goes to one that can', () => {
+    // Room for the smaller one alone; the larger one saves more for a watt.
+    const larger = claim(0, { busy: false, floorW: 250, losses: [{ limitW: IDLE_W, loss: 100 }, { limitW: 250, loss: 0 }] });
+    const smaller = claim(1, { busy: false, losses: [{ limitW: IDLE_W, loss: 1 }, { limitW: FLOOR_W, loss: 0 }] });
+    const { closed, limitsW } = allotPower([larger, smaller], [fleet(IDLE_W + FLOOR_W + 1, 2)]);
+    expect(closed).toEqual([true, false]);
+    expect(limitsW[0]).toBeCloseTo(IDLE_W);
+  });
+
+  test('the least that serves anything is one floor beside the others idle', () => {
+    expect(leastToServeW([{ idleW: 100, floorW: 200 }, { idleW: 50, floorW: 180 }, { idleW: 70, floorW: 90 }])).toBe(100 + 50 + 90);
+    expect(leastToServeW([])).toBe(0);
   });
 
   test('where not all can be at their floor the idle ones that are worth least are closed, and idle', () => {

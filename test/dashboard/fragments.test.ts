@@ -26,7 +26,7 @@ test('a card says what a replica runs at, why, and what is left of the tightest 
 });
 
 test('power budgets stand beside the power, each with what it allows, what is allotted and what is drawn; without any there is no table', () => {
-  const budgets = [{ name: 'rack-7', watts: 1_800, allottedW: 1_790, drawnW: 1_203, exceeded: false }, { name: 'fleet', watts: 5_000, allottedW: 4_100, drawnW: null, exceeded: false }];
+  const budgets = [{ name: 'rack-7', watts: 1_800, allottedW: 1_790, drawnW: 1_203, exceeded: false, servesNothing: false }, { name: 'fleet', watts: 5_000, allottedW: 4_100, drawnW: null, exceeded: false, servesNothing: false }];
   const text = textOf(fragmentsOf(aView({ snapshot: { replicas: [aReplica('r0')], queued: 0, budgets } })).power);
   expect(text).toMatch(/rack-7 1\s800 1\s790 1\s203 /);
   expect(text).toMatch(/fleet 5\s000 4\s100 not metered/);

@@ -6,12 +6,12 @@ import type { PowerBudget } from '../../src/core/power-budget.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { powerRange } from '../../src/frontier/power-limited.ts';
 import { createPowerMeter } from '../../src/simulator/power-meter.ts';
-import { type SimulatedRun, simulate, type SimulationOptions } from '../../src/simulator/simulate.ts';
+import { type SimulatedRun, simulate, type SimulationOptions, SimulationStalled } from '../../src/simulator/simulate.ts';
 import { makeSynthetic } from '../../src/workload/synthetic.ts';
 import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const REPLICAS = 3;
-const { peakW } = powerRange(createPerformanceModel(CLOCK_PROFILE));
+const { peakW, idleW, floorW } = powerRange(createPerformanceModel(CLOCK_PROFILE));
 const IDS = Array.from({ length: REPLICAS }, (_, index) => `r${index}` as ReplicaId);
 const rack = (share: number): PowerBudget => ({ name: 'rack', watts: share * REPLICAS * peakW, replicaIds: IDS });
 
@@ -102,5 +102,21 @@ describe('a fleet under a budget that is too low for all of its replicas', () =>
     const met = ({ reports, rejected }: SimulatedRun): number => reports.filter((report) => report.met === true).length / (reports.length + rejected);
     expect(sleeping.budgets?.[0]?.overMs).toBeLessThanOrEqual(CONTROL_PERIOD_MS.default);
     expect(met(sleeping)).toBeGreaterThan(met(awake) + 0.05);
+  });
+});
+
+describe('a budget that is nearly too low', () => {
+  const LEAST_W = (REPLICAS - 1) * idleW + floorW;
+  const underW = (watts: number): NonNullable<SimulationOptions['power']> => ({ schedule: [{ atMs: 0, budgets: [{ name: 'rack', watts, replicaIds: IDS }] }], how: 'allotted' });
+
+  test('is kept by one replica at its slowest, which serves everything in the end', () => {
+    const { budgets = [], reports, rejected } = run(0.5, { power: underW(1.02 * LEAST_W) });
+    expect(reports.length).toBeGreaterThan(10);
+    expect(rejected).toBe(0);
+    expect(budgets[0]?.overMs).toBeLessThanOrEqual(CONTROL_PERIOD_MS.default);
+  });
+
+  test('below that serves nothing, and a simulation says so instead of going on for ever', () => {
+    expect(() => run(0.5, { power: underW(0.98 * LEAST_W) })).toThrow(SimulationStalled);
   });
 });
