@@ -388,14 +388,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     const spec: JobSpec = part === null ? asked : { ...asked, infeasible: 'best-effort' };
     const key = `${spec.model}\n${spec.tenant}`;
     const lengthKey = part?.lengthKey ?? key;
-    const { ttftMs, tpotMs } = spec.slo;
     // Where its workflow cannot be kept any more, its deadline is known all the same.
     const e2eDeadlineAtMs = dueAtMs(spec, nowMs, part?.dueAtMs ?? nowMs + (spec.workflow?.discovered?.deadlineMs ?? Number.POSITIVE_INFINITY));
-    const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
     const promptTokens = Math.max(1, spec.promptTokens ?? prompts.tokens(key, spec.promptBytes));
-    const outputTokens = spec.work === 'embed' ? 0 : Math.min(lengths.mean(lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
-    const belief = beliefOf(spec.model);
-    const cachedTokens = affinity.mostCachedTokens({ spec, promptTokens });
+    const outputTokens = outputTokensOf(spec, lengthKey);
     return {
       spec,
       key,
@@ -404,9 +400,25 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       arrivedAtMs: nowMs,
       e2eDeadlineAtMs,
       e2eMoves: part?.moves ?? false,
-      firstDeadlineAtMs: Math.min(nowMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
-      latestStartAtMs: Math.min(nowMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
-      workMs: nominalWorkMs(belief, promptTokens, outputTokens),
+      ...startsBy({ spec, promptTokens, outputTokens, arrivedAtMs: nowMs, e2eDeadlineAtMs }),
+      workMs: nominalWorkMs(beliefOf(spec.model), promptTokens, outputTokens),
+    };
+  }
+
+  /** As many as are expected. */
+  function outputTokensOf(spec: JobSpec, lengthKey: string): number {
+    return spec.work === 'embed' ? 0 : Math.min(lengths.mean(lengthKey), spec.maxOutputTokens ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** By when something has to come of it, and when it has to be sent for that at the latest, were it alone on a replica. */
+  function startsBy({ spec, promptTokens, outputTokens, arrivedAtMs, e2eDeadlineAtMs }: Pick<PendingJob, 'spec' | 'promptTokens' | 'arrivedAtMs' | 'e2eDeadlineAtMs'> & { readonly outputTokens: number }): Pick<PendingJob, 'firstDeadlineAtMs' | 'latestStartAtMs'> {
+    const { ttftMs, tpotMs } = spec.slo;
+    const belief = beliefOf(spec.model);
+    const cachedTokens = affinity.mostCachedTokens({ spec, promptTokens });
+    const byTpot = tpotMs === undefined ? Number.POSITIVE_INFINITY : tpotMs * 20;
+    return {
+      firstDeadlineAtMs: Math.min(arrivedAtMs + (ttftMs ?? byTpot), e2eDeadlineAtMs),
+      latestStartAtMs: Math.min(arrivedAtMs + (ttftMs ?? Number.POSITIVE_INFINITY) - aloneMs(belief, promptTokens, cachedTokens, 0), e2eDeadlineAtMs - aloneMs(belief, promptTokens, cachedTokens, outputTokens)),
     };
   }
 
@@ -448,8 +460,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       placement.replica.queue.deadlineMoved(placement.job, { atMs, moves: e2eMoves });
       return;
     }
-    const { ttftMs = Number.POSITIVE_INFINITY } = job.spec.slo;
-    const moved: PendingJob = { ...job, e2eDeadlineAtMs: atMs, e2eMoves, firstDeadlineAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs), latestStartAtMs: Math.min(job.arrivedAtMs + ttftMs, atMs) - (Math.min(job.arrivedAtMs + ttftMs, job.e2eDeadlineAtMs) - job.latestStartAtMs) };
+    const moved: PendingJob = { ...job, e2eDeadlineAtMs: atMs, e2eMoves, ...(isServed(job) ? startsBy({ ...job, e2eDeadlineAtMs: atMs, outputTokens: outputTokensOf(job.spec, job.lengthKey) }) : {}) };
     waiting.leave(job, placement.why, 'otherwise', nowMs);
     enqueue(moved, placement.why, nowMs);
   }
