@@ -611,7 +611,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     // Nothing to wait for where nobody else comes.
     if (heldMs <= controlPeriodMs || fleet.sentWithin(job.spec.model, heldMs, nowMs) < 1) return null;
     // Elsewhere it would be much cheaper, once there is room.
-    if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace' };
+    if (route.chargedJ > HOLD.dearerRatio * route.cheapestJ) return { kind: 'pace', cheaper: true };
     return route.opens && slackMs >= HOLD.slackMinMs ? { kind: 'hold', lookAgainAtMs: nowMs + HOLD_LOOK_MS } : null;
   }
 
@@ -675,7 +675,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   /** As many wait as there are replicas; of what nobody paces, packing is all there is to choose. */
   function isCrowded(model: string): boolean {
-    return paced && waiting.queue.countOf(model) >= serving.count(model);
+    return paced && waiting.crowdOf(model) >= serving.count(model);
   }
 
   /** Of a large fleet those that may have the prompt's beginning, and a sample: the fullest, the emptiest, and evenly by load between them. What is near it in load is near it in cost. */

@@ -4,8 +4,8 @@ import { type Contention, createContention } from '../core/contention.ts';
 import type { PendingJob } from '../core/tracked-job.ts';
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts';
 
-/** Why a job is still in our queue: no replica has room; it would cost others their deadlines; it waits for a cheaper moment. */
-export type Kept = { readonly kind: 'place' } | { readonly kind: 'pace' } | { readonly kind: 'hold'; readonly lookAgainAtMs: number; /** For an hour in which energy is cheaper, and not only for company. */ readonly moved?: true };
+/** Why a job is still in our queue: no replica has room; it would cost others their deadlines, or is much cheaper elsewhere, once there is room; it waits for a cheaper moment. */
+export type Kept = { readonly kind: 'place' } | { readonly kind: 'pace'; readonly cheaper?: true } | { readonly kind: 'hold'; readonly lookAgainAtMs: number; /** For an hour in which energy is cheaper, and not only for company. */ readonly moved?: true };
 
 export interface WaitingJobs {
   /** Those that go as soon as they may, and those that are held. To be changed by the functions below only. */
@@ -24,6 +24,8 @@ export interface WaitingJobs {
   putBackMs(job: PendingJob): number;
   /** Jobs of the model, with a deadline, that have no place on any replica, and not by our choice. */
   placesWanted(model: string): number;
+  /** Jobs of the model that wait because there is not room for them, or not without costing deadlines. */
+  crowdOf(model: string): number;
   /** How long it would have to wait, behind those before it or behind all that wait (`'all'`). */
   waitMs(job: PendingJob, behind: 'its turn' | 'all'): number;
   /** What became of the model's room; the queue's own coming and going is told of here. */
@@ -42,8 +44,9 @@ export interface WaitingJobsOptions {
 export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlacesWanted }: WaitingJobsOptions): WaitingJobs {
   const queue = createDeadlineQueue(sizeMax);
   const held = createDeadlineQueue(sizeMax);
-  /** Both by model. */
+  /** All by model. */
   const placesWanted = new Map<string, number>();
+  const crowds = new Map<string, number>();
   const contentions = new Map<string, Contention>();
   let reorderedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -60,7 +63,8 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
     return contentionOf(job.spec.model).putBackMs(job, replicasOf(job.spec.model));
   }
 
-  function countPlaces(job: PendingJob, why: Kept, by: 1 | -1): void {
+  function count(job: PendingJob, why: Kept, by: 1 | -1): void {
+    if (why.kind === 'place' || (why.kind === 'pace' && why.cheaper !== true)) crowds.set(job.spec.model, (crowds.get(job.spec.model) ?? 0) + by);
     if (why.kind !== 'place' || job.firstDeadlineAtMs === Number.POSITIVE_INFINITY) return;
     const { model } = job.spec;
     placesWanted.set(model, (placesWanted.get(model) ?? 0) + by);
@@ -70,13 +74,13 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
   function enter(job: PendingJob, why: Kept, nowMs: number): void {
     if (why.kind === 'hold') held.push(job);
     else queue.push(job, putBackMs(job));
-    countPlaces(job, why, 1);
+    count(job, why, 1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).entered(job, nowMs);
   }
 
   function leave(job: PendingJob, why: Kept, how: 'sent' | 'otherwise', nowMs: number): void {
     (why.kind === 'hold' ? held : queue).remove(job, how === 'sent' ? { sentAtMs: nowMs } : null);
-    countPlaces(job, why, -1);
+    count(job, why, -1);
     if (why.kind !== 'hold') contentionOf(job.spec.model).left(job, nowMs);
   }
 
@@ -89,8 +93,8 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
     leave,
     waitOn(job, from, to, nowMs) {
       if ((to.kind === 'hold') === (from.kind === 'hold')) {
-        countPlaces(job, from, -1);
-        countPlaces(job, to, 1);
+        count(job, from, -1);
+        count(job, to, 1);
       } else {
         leave(job, from, 'otherwise', nowMs);
         enter(job, to, nowMs);
@@ -111,6 +115,7 @@ export function createWaitingJobs({ sizeMax, reorderEveryMs, replicasOf, onPlace
     },
     putBackMs,
     placesWanted: (model) => placesWanted.get(model) ?? 0,
+    crowdOf: (model) => crowds.get(model) ?? 0,
     waitMs: (job, behind) => contentionOf(job.spec.model).waitMs(job, behind === 'all' ? queue.all() : queue.before(job, putBackMs(job)), replicasOf(job.spec.model)),
     contentionOf,
   };
