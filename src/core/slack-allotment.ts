@@ -223,14 +223,16 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs, pivotsMax }
 function neededBefore(order: readonly number[], edges: readonly (readonly [before: number, after: number])[]): number[][] {
   const words = (order.length + 31) >> 5;
   const ancestors = new Int32Array(order.length * words);
-  const position = new Int32Array(order.length);
-  for (let index = 0; index < order.length; index++) position[order[index] as number] = index;
+  const neededBy: number[][] = order.map(() => []);
+  for (const [before, after] of edges) (neededBy[before] as number[]).push(after);
   const needs: number[][] = order.map(() => []);
-  for (const [before, after] of edges) (needs[after] as number[]).push(before);
   for (const node of order) {
+    // All that it needs has been here, in order, and has said so.
+    const given = needs[node] as number[];
     const kept: number[] = [];
     // The last in order first: nothing that comes before it can need it.
-    for (const before of (needs[node] as number[]).sort((a, b) => (position[b] as number) - (position[a] as number))) {
+    for (let index = given.length - 1; index >= 0; index--) {
+      const before = given[index] as number;
       const [mine, bit] = [node * words + (before >> 5), 1 << (before & 31)];
       if (((ancestors[mine] as number) & bit) !== 0) continue;
       kept.push(before);
@@ -238,6 +240,7 @@ function neededBefore(order: readonly number[], edges: readonly (readonly [befor
       ancestors[mine] = (ancestors[mine] as number) | bit;
     }
     needs[node] = kept;
+    for (const after of neededBy[node] as number[]) (needs[after] as number[]).push(node);
   }
   return needs;
 }

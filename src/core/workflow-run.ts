@@ -75,6 +75,8 @@ export interface WorkflowRunOptions {
 
 interface Node {
   readonly part: RunPart;
+  /** All of it, at whichever point is the fastest. */
+  readonly fastestMs: number;
   state: 'waiting' | 'running' | 'ended';
   beganAtMs: number;
   endedAtMs: number;
@@ -93,7 +95,7 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
   const nodes = parts.map(nodeOf);
   const places = new Map(parts.map(({ stage }, place) => [stage, place]));
   const graph = graphOf(nodes.length, edges);
-  let slack = allotmentOf();
+  let slack = allotmentOf(edges);
   let stale = false;
   let allotted: readonly { readonly startAtMs: number; readonly timeMs: number; readonly energyJ: number }[] = nodes.map(() => ({ startAtMs: 0, timeMs: 0, energyJ: 0 }));
   let latestAtMs: Float64Array = new Float64Array(nodes.length);
@@ -107,8 +109,7 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
   let energyJ = 0;
 
   /** Its instants count from the `allot` that asks: so they stay as small as what is left, however long it has run. What has ended has ended before that. */
-  function allotmentOf(): SlackAllotment {
-    const needed = graph.needs.flatMap((needs, after) => needs.map((before): WorkflowEdge => [before, after]));
+  function allotmentOf(needed: readonly WorkflowEdge[]): SlackAllotment {
     const anew = createSlackAllotment({ frontiers: nodes.map(({ part }) => part.frontier), edges: needed, deadlineMs: deadlineAtMs - beganAtMs });
     for (const [place, { state }] of nodes.entries()) if (state === 'ended') anew.endedAt(place, 0);
     return anew;
@@ -189,7 +190,7 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
     let ms = 0;
     let end = AT_ONCE;
     for (const place of graph.order) {
-      const { part, state, leftShare, spreadMs } = nodes[place] as Node;
+      const { part, fastestMs, state, leftShare, spreadMs } = nodes[place] as Node;
       ends[place] = AT_ONCE;
       if (state === 'ended') continue;
       let startMs = 0;
@@ -198,7 +199,7 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
         startMs = Math.max(startMs, endsMs[need] as number);
         start = largerOf(start, ends[need] as RandomTime);
       }
-      const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestOf(part);
+      const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestMs;
       endsMs[place] = startMs + ownMs;
       const own = { meanMs: start.meanMs + ownMs, variance: start.variance + spreadMs ** 2 };
       ends[place] = own;
@@ -238,7 +239,7 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
       const at = nodeAt(stage);
       if (at?.node.state !== 'running') return;
       at.node.spreadMs = spreadMs;
-      at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, fastestOf(at.node.part));
+      at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, at.node.fastestMs);
     },
     ended(stage, nowMs) {
       const at = nodeAt(stage);
@@ -257,12 +258,12 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
     },
     allot(nowMs, caution) {
       beginTools();
-      if (stale) slack = allotmentOf();
+      if (stale) slack = allotmentOf(graph.needs.flatMap((needs, after) => needs.map((before): WorkflowEdge => [before, after])));
       stale = false;
       for (const [place, node] of nodes.entries()) {
         if (node.state === 'ended' || (node.state === 'waiting' && !isReady(place))) continue;
         const isTool = node.state === 'running' && node.part.kind === 'tool';
-        slack.remains(place, 0, isTool ? toolLeftMs(node, nowMs) / Math.max(TINY_MS, fastestOf(node.part)) : node.leftShare);
+        slack.remains(place, 0, isTool ? toolLeftMs(node, nowMs) / Math.max(TINY_MS, node.fastestMs) : node.leftShare);
       }
       const left = longestLeft(nowMs);
       fastestLeftMs = left.ms;
@@ -285,11 +286,11 @@ export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: Wor
     due(stage) {
       const at = nodeAt(stage);
       if (at === null || verdict === 'lost') return { atMs: verdict === 'lost' ? Number.POSITIVE_INFINITY : deadlineAtMs, moves: false };
-      if (stale) return { atMs: Math.max(allottedAtMs, at.node.beganAtMs) + HURRIED * at.node.leftShare * fastestOf(at.node.part), moves: false };
+      if (stale) return { atMs: Math.max(allottedAtMs, at.node.beganAtMs) + HURRIED * at.node.leftShare * at.node.fastestMs, moves: false };
       const isLast = (graph.neededBy[at.place] as number[]).length === 0;
       // What nothing waits for has until the deadline itself: its reserve is the planner's own caution.
       const dueAtMs = isLast && verdict === 'meets' ? deadlineAtMs : solvedAtMs + (latestAtMs[at.place] as number);
-      const hurriedAtMs = allottedAtMs + HURRIED * at.node.leftShare * fastestOf(at.node.part);
+      const hurriedAtMs = allottedAtMs + HURRIED * at.node.leftShare * at.node.fastestMs;
       return isShort && dueAtMs < hurriedAtMs ? { atMs: hurriedAtMs, moves: false } : { atMs: dueAtMs, moves: !isLast };
     },
     parts: () =>
@@ -342,7 +343,7 @@ const ROUNDING_MS = 1e-3;
 const ROUNDING_SHARE = 1e-9;
 
 function nodeOf(part: RunPart): Node {
-  return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
+  return { part, fastestMs: fastestOf(part), state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
 }
 
 function fastestOf({ frontier }: RunPart): number {

@@ -6,7 +6,7 @@ import type { SloConfig, TenantConfig } from '../config.ts';
 import type { WorkflowId } from '../core/job.ts';
 import type { WorkflowNode, WorkflowSpec } from '../core/workflow.ts';
 import type { WorkflowAnswer, WorkflowReport, WorkflowStatus } from '../scheduler/workflows.ts';
-import { readWorkflow, WORKFLOW_MS_MAX } from '../workflow-document.ts';
+import { readWorkflow, shown, WORKFLOW_MS_MAX } from '../workflow-document.ts';
 import { type Access, tenantOf } from './access.ts';
 import type { App } from './app.ts';
 import type { Refusal } from './error-response.ts';
@@ -110,6 +110,7 @@ function declarationOf(text: string, tenant: TenantConfig, models: ModelNames, s
   const deadlineMs = deadlineOf(reading.workflow.deadlineMs, deadlineAt, tenant);
   if (typeof deadlineMs !== 'number') return deadlineMs;
   const resolved: WorkflowNode[] = [];
+  const listed = new Set(models.listed(tenant));
   for (const [place, node] of nodes.entries()) {
     if (node.kind === 'tool') {
       resolved.push(node);
@@ -117,7 +118,7 @@ function declarationOf(text: string, tenant: TenantConfig, models: ModelNames, s
     }
     if (!isWorkflowName(node.stage)) return wrong(`nodes[${place}].stage`, `nodes[${place}].stage: got ${shown(node.stage)}, and its call names it in a header; ${NAME_WANTED}`);
     const model = models.resolve(tenant, node.model);
-    if (model === null || !models.listed(tenant).includes(node.model)) return { kind: 'unknown-model', model: node.model, param: `nodes[${place}].model` };
+    if (model === null || !listed.has(node.model)) return { kind: 'unknown-model', model: node.model, param: `nodes[${place}].model` };
     resolved.push({ ...node, model });
   }
   return {
@@ -156,11 +157,6 @@ function placeOf(problem: string): string | null {
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? typeof value;
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 function openBody({ workflowId, name, verdict, deadlineInMs, fastestLeftMs, expectedJ, spentJ, stages }: WorkflowStatus): object {

@@ -1,12 +1,12 @@
 // The workflows that are open: which call is a part of which, by when each is due as the slack of the whole is allotted, and what became of
 // them. Shapes that were not declared are learnt from earlier runs of the same name.
-import { callFrontiers } from '../core/call-frontier.ts';
+import { callFrontiers, fastestCallMs } from '../core/call-frontier.ts';
 import type { Pricing } from '../core/corrections.ts';
 import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
 import { HIGH, HIGH_DEVIATIONS, type LengthPredictor } from '../core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../core/limits.ts';
-import { type TradeOffPoint, WORKFLOW_NODES_MAX } from '../core/slack-allotment.ts';
+import { lowerHull, WORKFLOW_NODES_MAX } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
 import { createWorkflowRun, HURRIED, type PartDue, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
 import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
@@ -117,6 +117,12 @@ export interface CallSize {
   readonly outputTokensHigh: number;
 }
 
+interface Serving {
+  readonly replicas: readonly Pricing[];
+  readonly company: number;
+  readonly interference: number;
+}
+
 type Call = Extract<WorkflowNode, { kind: 'call' }>;
 
 interface Open {
@@ -190,23 +196,25 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   const waiting = new Set<Open>();
 
   /** `key`: what is known of a call's length, by `lengthKeyOf`. */
-  function callPart(node: Call, key: string, tenant: string, nowMs: number): RunPart {
+  function callPart(node: Call, key: string, tenant: string, serving: Serving): RunPart {
     if (node.outputTokens !== undefined && key !== keyOf(node.model, tenant)) lengths.expect(key, node.outputTokens);
     // None of either is no call, and what takes no time could not be seen to take longer.
     const promptTokens = Math.max(1, node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN);
     const outputTokens = Math.max(1, node.outputTokens ?? lengths.mean(key));
     const outputTokensHigh = Math.max(outputTokens, lengths.remaining(key, 0, HIGH, Number.POSITIVE_INFINITY));
-    const { frontier, spreadMs } = expected(node.model, { promptTokens, outputTokens, outputTokensHigh }, nowMs);
-    return { stage: node.stage, kind: 'call', frontier, spreadMs };
+    // As much of it as anything is allotted by: of many replicas there are many more points, and they stay as long as it is open.
+    const frontier = lowerHull(callFrontiers(serving.replicas, { ...serving, promptTokens, outputTokens }));
+    return { stage: node.stage, kind: 'call', frontier, spreadMs: spreadOf(serving, { promptTokens, outputTokens, outputTokensHigh }, frontier[0]?.timeMs ?? Number.POSITIVE_INFINITY) };
   }
 
-  /** On the replicas as they are; at the fastest it takes longer by `spreadMs` with every standard deviation of its length. */
-  function expected(model: string, { promptTokens, outputTokens, outputTokensHigh }: CallSize, nowMs: number): { readonly frontier: readonly TradeOffPoint[]; readonly fastestMs: number; readonly spreadMs: number } {
-    const replicas = options.replicasOf(model);
-    const company = options.companyOf(model, nowMs);
-    const frontier = callFrontiers(replicas, { promptTokens, outputTokens, ...company });
-    const fastestMs = leastMs(frontier);
-    return { frontier, fastestMs, spreadMs: (leastMs(callFrontiers(replicas, { promptTokens, outputTokens: outputTokensHigh, ...company })) - fastestMs) / HIGH_DEVIATIONS };
+  /** What serves a model now, and what its calls share their steps with: asked once for all calls of a workflow. */
+  function servingNow(nowMs: number): (model: string) => Serving {
+    const known = new Map<string, Serving>();
+    return (model) => {
+      const serving = known.get(model) ?? { replicas: options.replicasOf(model), ...options.companyOf(model, nowMs) };
+      known.set(model, serving);
+      return serving;
+    };
   }
 
   /**
@@ -228,11 +236,12 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     const { nodes, edges, ...rest } = spec;
     const deadlineAtMs = nowMs + spec.deadlineMs;
     const calledAs: Open['calledAs'] = new Map();
+    const servingOf = servingNow(nowMs);
     const parts = nodes.map((node): RunPart => {
       if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
       const lengthKey = lengthKeyOf(node, spec.tenant, spec.name);
       calledAs.set(node.stage, { model: node.model, lengthKey });
-      return callPart(node, lengthKey, spec.tenant, nowMs);
+      return callPart(node, lengthKey, spec.tenant, servingOf(node.model));
     });
     const run = createWorkflowRun({ parts, edges, beganAtMs: nowMs, deadlineAtMs });
     return { spec: rest, key: openKey(spec.tenant, spec.workflowId), beganAtMs: nowMs, deadlineAtMs, run, shape, calledAs, calls: new Map(), seen: [], nodes: nodes.length, callsEnded: 0, outputTokens: 0, spentJ: 0, lastEndAtMs: nowMs, allottedAtMs: Number.NEGATIVE_INFINITY, feasible: false };
@@ -259,12 +268,14 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   /** Everything that can run now, by what is known now. */
   function allot(workflow: Open, nowMs: number): void {
     const { run, calls } = workflow;
+    const servingOf = servingNow(nowMs);
     for (const [jobId, { stage }] of calls) {
       const left = options.leftOf(jobId);
       const model = workflow.calledAs.get(stage)?.model;
       if (left === null || model === undefined) continue;
-      const { fastestMs, spreadMs } = expected(model, left, nowMs);
-      run.progressed(stage, fastestMs, spreadMs);
+      const serving = servingOf(model);
+      const fastestMs = fastestCallMs(serving.replicas, { ...serving, ...left });
+      run.progressed(stage, fastestMs, spreadOf(serving, left, fastestMs));
     }
     if (run.isStale()) rebuiltNodes += workflow.nodes;
     run.allot(nowMs, RESERVE_DEVIATIONS * guards.of(workflow.spec.sloClass));
@@ -387,7 +398,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
         if (!hasRoomFor(tenant, 1)) return null;
         // Nobody knew of it: it needs what has ended last.
         const before = workflow.run.parts().filter(({ state }) => state === 'ended').toSorted((a, b) => b.dueAtMs - a.dueAtMs);
-        workflow.run.add(callPart(node, lengthKey, tenant, nowMs), before.slice(0, 1).map((part) => part.stage));
+        workflow.run.add(callPart(node, lengthKey, tenant, servingNow(nowMs)(node.model)), before.slice(0, 1).map((part) => part.stage));
         workflow.nodes += 1;
         count(tenant, 0, 1);
       }
@@ -484,8 +495,9 @@ function statusOf({ spec, run, deadlineAtMs, spentJ }: Open, nowMs: number): Wor
   };
 }
 
-function leastMs(frontier: readonly TradeOffPoint[]): number {
-  return frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY);
+/** At the fastest a call takes longer by so much with every standard deviation of its length. */
+function spreadOf(serving: Serving, { promptTokens, outputTokensHigh }: CallSize, fastestMs: number): number {
+  return (fastestCallMs(serving.replicas, { ...serving, promptTokens, outputTokens: outputTokensHigh }) - fastestMs) / HIGH_DEVIATIONS;
 }
 
 function keyOf(model: string, tenant: string): string {
