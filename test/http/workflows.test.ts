@@ -205,6 +205,25 @@ describe('a declaration is refused, and told why:', () => {
 });
 
 describe('a call’s headers are refused, and told why:', () => {
+  test('counts as a request of its tenant, and takes none of its tokens and places', async () => {
+    const { gateway } = await start(`tenants: [{ name: cat, apiKeySha256: ['${hashOf('sk-cat')}'], limits: { requestsPerMinute: 2, tokensPerMinute: 1000, concurrencyMax: 1 } }]`);
+    const key = { authorization: 'Bearer sk-cat' };
+    const wrong = await declare(gateway.url, { ...CHAIN, nodes: [] }, key);
+    const first = await declare(gateway.url, { ...CHAIN, id: 'c1' }, key);
+    expect([wrong.status, first.status]).toEqual([400, 201]);
+    expect(Object.fromEntries(first.headers)).toMatchObject({ 'x-ratelimit-limit-requests': '2', 'x-ratelimit-remaining-requests': '1', 'x-ratelimit-remaining-tokens': '1000' });
+    expect((await call(gateway.url, of('c1', 'plan', key))).status).toBe(200);
+    const refused = await declare(gateway.url, { ...CHAIN, id: 'c2' }, key);
+    expect(refused.status).toBe(429);
+    expect(refused.body).toEqual({ error: { message: expect.stringMatching(/^Rate limit reached for 'cat': 2 requests per minute; try again in \d+(\.\d+)? s$/), type: 'requests', param: null, code: 'rate_limit_exceeded' } });
+    expect(Object.fromEntries(refused.headers)).toMatchObject({ 'x-should-retry': 'true', 'x-llm-d-request-dropped-reason': 'rejected-saturated', 'x-ratelimit-remaining-requests': '0' });
+    expect(Number(refused.headers.get('retry-after-ms'))).toBeGreaterThan(50_000);
+    expect((await ask(gateway.url, '/v1/workflows/c2', { headers: key })).status).toBe(404);
+    const page = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+    expect(page).toContain('paceline_limit_decisions_total{limit="none",decision="admitted",scope="gateway"} 2');
+    expect(page).toContain('paceline_limit_decisions_total{limit="requests",decision="refused",scope="gateway"} 1');
+  });
+
   test.each<[string, Headers, string, RegExp]>([
     ['a stage without an id', { 'x-paceline-workflow-stage': 'a' }, 'x-paceline-workflow-stage', /there is no x-paceline-workflow-id/],
     ['a deadline without an id', { 'x-paceline-workflow-deadline-ms': '5' }, 'x-paceline-workflow-deadline-ms', /there is no x-paceline-workflow-id/],
