@@ -235,6 +235,7 @@ export async function createGateway(config: Config, parts: GatewayParts = {}): P
     refused: telemetry.requestRefused,
     batches: batches?.service ?? null,
     workflows: workflows.service,
+    limiter: tenantLimits.limiter,
     get slo() {
       return live.config.slo;
     },

@@ -120,8 +120,9 @@ export function createTenantLimiter(options: TenantLimiterOptions): TenantLimite
     const { tenant } = request;
     const account = accountOf(tenant);
     const key = keyOf(request);
-    const answerTokens = request.work === 'embed' ? 0 : (request.maxOutputTokens ?? answers.tokens(key));
-    const tokens = (request.promptTokens ?? prompts.tokens(key, request.promptBytes)) + answerTokens;
+    const answerTokens = request.work !== 'generate' ? 0 : (request.maxOutputTokens ?? answers.tokens(key));
+    // At least one, of what is worked on: none is what is only counted.
+    const tokens = request.work === 'declare' ? 0 : Math.max(1, (request.promptTokens ?? prompts.tokens(key, request.promptBytes)) + answerTokens);
     const waiting: Waiting = { request, tokens, answerTokens, sinceMs: now(), done };
     const { tokensPerMinute } = tenant.limits;
     if (tokensPerMinute !== null && tokens > tokensPerMinute) {

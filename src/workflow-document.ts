@@ -25,19 +25,26 @@ const TOKENS_MAX = 10_000_000;
 export const WORKFLOW_MS_MAX = 30 * 24 * 3_600_000;
 /** More are counted only: they are mostly the same mistake. */
 const PROBLEMS_SHOWN_MAX = 10;
+/** Characters of what was given. */
+const SHOWN_MAX = 60;
 
-const name = z.string().min(1).max(NAME_CHARACTERS_MAX);
+const text = z.string().min(1).max(NAME_CHARACTERS_MAX);
+const name = text.refine((given) => !isDots(given), 'want a name other than . and .., which no address can end in');
 const tokens = z.exactOptional(z.number().int().min(0).max(TOKENS_MAX));
-const nodeSchema = z.union([
-  z.strictObject({ stage: name, model: name, promptTokens: tokens, outputTokens: tokens }),
-  z.strictObject({ stage: name, toolMs: z.number().min(0).max(WORKFLOW_MS_MAX) }),
-]);
+const callSchema = z.strictObject({ stage: name, model: text, promptTokens: tokens, outputTokens: tokens });
+const toolSchema = z.strictObject({ stage: name, toolMs: z.number().min(0).max(WORKFLOW_MS_MAX) });
+const edgeSchema = z.tuple([text, text]);
 const documentSchema = z.strictObject({
   name: z.exactOptional(name),
   deadlineMs: z.exactOptional(z.number().positive().max(WORKFLOW_MS_MAX)),
   nodes: z.array(z.unknown()).min(1).max(WORKFLOW_NODES_MAX),
-  edges: z.array(z.tuple([name, name])).max(WORKFLOW_EDGES_MAX).default([]),
+  edges: z.array(z.unknown()).max(WORKFLOW_EDGES_MAX).default([]),
 });
+
+/** A client takes it for the folder that it is in, or that above, before it asks for any address that it stands in. */
+export function isDots(given: string): boolean {
+  return given === '.' || given === '..';
+}
 
 /**
  * `{name?, deadlineMs?, nodes: [{stage, model, promptTokens?, outputTokens?} | {stage, toolMs}], edges?: [[stage, stage], …]}`, nothing else: unknown keys are
@@ -51,22 +58,26 @@ export function readWorkflow(value: unknown, also: readonly string[] = []): Work
   const nodes: DeclaredNode[] = [];
   const places = new Map<string, number>();
   for (const [place, given] of document.data.nodes.entries()) {
-    const node = nodeSchema.safeParse(given);
-    if (!node.success) {
-      problems.push(...nodeProblems(given, place));
+    const node = nodeOf(given, place);
+    if (!('kind' in node)) {
+      problems.push(...node);
       continue;
     }
-    const { stage } = node.data;
-    const earlier = places.get(stage);
-    if (earlier === undefined) places.set(stage, place);
-    else problems.push(`nodes[${place}].stage: got '${stage}', which nodes[${earlier}] is called already; stages are unique`);
-    nodes.push('toolMs' in node.data ? { kind: 'tool', stage, timeMs: node.data.toolMs } : { kind: 'call', ...node.data });
+    const earlier = places.get(node.stage);
+    if (earlier === undefined) places.set(node.stage, place);
+    else problems.push(`nodes[${place}].stage: got '${node.stage}', which nodes[${earlier}] is called already; stages are unique`);
+    nodes.push(node);
   }
   if (problems.length > 0) return refused(problems);
   const edges: (readonly [number, number])[] = [];
   for (const [index, edge] of document.data.edges.entries()) {
-    const [before, after] = edge.map((stage) => places.get(stage));
-    for (const stage of edge) if (!places.has(stage)) problems.push(`edges[${index}]: got '${stage}', and no node has that stage`);
+    if (!isPair(edge)) {
+      // Those that are only counted need no words.
+      problems.push(...(problems.length >= PROBLEMS_SHOWN_MAX ? [''] : (edgeSchema.safeParse(edge).error?.issues ?? []).map((issue) => problemOf(issue, edge, ['edges', index]))));
+      continue;
+    }
+    const [before, after] = [places.get(edge[0]), places.get(edge[1])];
+    for (const stage of edge) if (!places.has(stage)) problems.push(`edges[${index}]: got '${shortened(stage)}', and no node has that stage`);
     if (edge[0] === edge[1]) problems.push(`edges[${index}]: '${edge[0]}' cannot need its own end`);
     else if (before !== undefined && after !== undefined) edges.push([before, after]);
   }
@@ -81,12 +92,21 @@ function refused(problems: readonly string[]): WorkflowReading {
   return { kind: 'refused', problems: hidden > 0 ? [...problems.slice(0, PROBLEMS_SHOWN_MAX), `and ${hidden} more`] : problems };
 }
 
-/** By the shape that it was meant to have: it is a tool where it says how long that takes. */
-function nodeProblems(given: unknown, place: number): string[] {
-  const isTool = typeof given === 'object' && given !== null && 'toolMs' in given;
-  if (isTool && 'model' in given) return [`nodes[${place}].toolMs: got ${shown(given.toolMs)} beside the model ${shown(given.model)}; want one of the two: ${NODE_WANTED}`];
-  const parsed = nodeSchema.options[isTool ? 1 : 0].safeParse(given);
-  return parsed.error?.issues.map((issue) => problemOf(issue, given, ['nodes', place])) ?? [];
+/** Or what is wrong with it, by the shape that it was meant to have: it is a tool where it says how long that takes. */
+function nodeOf(given: unknown, place: number): DeclaredNode | readonly string[] {
+  const problems = (issues: readonly z.core.$ZodIssue[]): readonly string[] => issues.map((issue) => problemOf(issue, given, ['nodes', place]));
+  if (typeof given === 'object' && given !== null && 'toolMs' in given) {
+    if ('model' in given) return [`nodes[${place}].toolMs: got ${shown(given.toolMs)} beside the model ${shown(given.model)}; want one of the two: ${NODE_WANTED}`];
+    const tool = toolSchema.safeParse(given);
+    return tool.success ? { kind: 'tool', stage: tool.data.stage, timeMs: tool.data.toolMs } : problems(tool.error.issues);
+  }
+  const call = callSchema.safeParse(given);
+  return call.success ? { kind: 'call', ...call.data } : problems(call.error.issues);
+}
+
+/** By hand: there are twenty thousand, and a schema takes ten times as long. Those that are none are told by it what is wrong. */
+function isPair(edge: unknown): edge is [string, string] {
+  return Array.isArray(edge) && edge.length === 2 && typeof edge[0] === 'string' && typeof edge[1] === 'string';
 }
 
 function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly PropertyKey[], also: readonly string[] = []): string {
@@ -94,7 +114,7 @@ function problemOf(issue: z.core.$ZodIssue, value: unknown, at: readonly Propert
   const where = path.map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`)).join('');
   if (issue.code === 'unrecognized_keys') return `${where === '' ? '' : `${where}: `}unknown key ${issue.keys.map((key) => `'${key.slice(0, NAME_CHARACTERS_MAX)}'`).join(', ')}; known: ${at.length === 0 ? [...also, 'name', 'deadlineMs', 'nodes', 'edges'].join(', ') : 'stage, model, promptTokens, outputTokens; of a tool stage, toolMs'}`;
   const given = issue.path.reduce<unknown>((inside, part) => (typeof inside === 'object' && inside !== null ? (inside as Record<PropertyKey, unknown>)[part] : undefined), value);
-  return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${wantedAt(path) ?? issue.message}`;
+  return `${where === '' ? 'the workflow' : where}: got ${shown(given)}; ${issue.code === 'custom' ? issue.message : (wantedAt(path) ?? issue.message)}`;
 }
 
 const NODE_WANTED = 'a call has stage, model and, where they are known, promptTokens and outputTokens; a tool has stage and toolMs';
@@ -122,12 +142,16 @@ function wantedAt(path: readonly PropertyKey[]): string | undefined {
   return WANTED[path.map((part) => (typeof part === 'number' ? '*' : String(part))).join('.')];
 }
 
-function shown(given: unknown): string {
+/** As much of it as tells which it is: what is given may be nested a million times. */
+export function shown(given: unknown): string {
   if (given === undefined) return 'nothing';
   if (Array.isArray(given)) return `a list of ${given.length}`;
-  if (typeof given === 'number') return String(given);
-  const text = JSON.stringify(given) ?? typeof given;
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+  if (typeof given === 'object' && given !== null) return `an object${Object.keys(given).length === 0 ? '' : ` of ${shortened(Object.keys(given).slice(0, 4).join(', '))}`}`;
+  return typeof given === 'string' ? shortened(JSON.stringify(given.slice(0, SHOWN_MAX + 1))) : String(given);
+}
+
+function shortened(given: string): string {
+  return given.length > SHOWN_MAX ? `${given.slice(0, SHOWN_MAX)}…` : given;
 }
 
 /** The nodes of one cycle, in order; `null`: there is none. What no edge leads out of, and then what leads only to that, is in none. */

@@ -68,6 +68,17 @@ describe('one gateway alone', () => {
     expect(decide(limiter, tenant, { promptTokens: 80, maxOutputTokens: 40 })).toMatchObject({ kind: 'admitted', standings: { tokens: { remaining: 0 } } });
   });
 
+  test('what is only counted wants neither tokens nor a place, and is a request all the same', () => {
+    const [limiter, tenant] = [alone(), limitedTenant({ requestsPerMinute: 3, tokensPerMinute: 100, concurrencyMax: 1 })];
+    expect(decide(limiter, tenant, { promptTokens: 50, maxOutputTokens: 50 }).kind).toBe('admitted');
+    const declared = decide(limiter, tenant, { promptTokens: 0, maxOutputTokens: null, work: 'declare' });
+    expect(declared).toMatchObject({ kind: 'admitted', standings: { requests: { remaining: 1 }, tokens: { remaining: 0 } } });
+    limiter.settle(declared.jobId, null);
+    expect(limiter.tenants()[0]).toMatchObject({ concurrent: 1, requestsRemaining: 1 });
+    limiter.settle(decide(limiter, tenant, { promptTokens: 0, work: 'declare' }).jobId, null);
+    expect(decide(limiter, tenant, { promptTokens: 0, work: 'declare' })).toMatchObject({ kind: 'refused', limit: 'requests', asked: 1 });
+  });
+
   test('a server that tells no usage has taken what was kept', () => {
     const [limiter, tenant] = [alone(), limitedTenant({ tokensPerMinute: 1_000 })];
     limiter.settle(decide(limiter, tenant, { promptTokens: 10, maxOutputTokens: 900 }).jobId, { promptTokens: 10, outputTokens: null, energyJ: 0 });

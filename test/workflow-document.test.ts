@@ -4,6 +4,13 @@ import { readWorkflow } from '../src/workflow-document.ts';
 
 const NODES = [{ stage: 'plan', model: 'm', promptTokens: 800, outputTokens: 200 }, { stage: 'search', toolMs: 900 }, { stage: 'write', model: 'm' }];
 
+/** Deeper than any stack. */
+function nested(times: number): object {
+  let inside: object = {};
+  for (let turn = 0; turn < times; turn++) inside = { a: inside };
+  return inside;
+}
+
 function problemsOf(value: unknown): readonly string[] {
   const reading = readWorkflow(value);
   return reading.kind === 'refused' ? reading.problems : [];
@@ -52,6 +59,13 @@ describe('is refused, and told why:', () => {
     ['an edge of numbers', { nodes: NODES, edges: [['plan', 2]] }, /^edges\[0\]\[1\]: got 2; want a stage, a text of 1 to 256 characters$/],
     ['a stage twice', { nodes: [...NODES, { stage: 'plan', toolMs: 1 }] }, /^nodes\[3\]\.stage: got 'plan', which nodes\[0\] is called already; stages are unique$/],
     ['an unknown stage', { nodes: NODES, edges: [['plan', 'sumup']] }, /^edges\[0\]: got 'sumup', and no node has that stage$/],
+    ['an edge that is none', { nodes: NODES, edges: ['plan'] }, /^edges\[0\]: got "plan"; /],
+    ['an edge of a number', { nodes: NODES, edges: [['plan', 7]] }, /^edges\[0\]\[1\]: got 7; /],
+    ['a stage that is the folder it is in', { nodes: [{ stage: '.', toolMs: 1 }] }, /^nodes\[0\]\.stage: got "\."; want a name other than \. and \.\., which no address can end in$/],
+    ['a stage that is the folder above', { nodes: [{ stage: '..', model: 'm' }] }, /^nodes\[0\]\.stage: got "\.\."; want a name other than/],
+    ['a name that is the folder above', { name: '..', nodes: NODES }, /^name: got "\.\."; want a name other than/],
+    ['a stage that is nested a million times', { nodes: [{ stage: nested(1_000_000), toolMs: 1 }] }, /^nodes\[0\]\.stage: got an object of a; /],
+    ['an edge that is nested', { nodes: NODES, edges: [['plan', nested(1_000_000)]] }, /^edges\[0\]\[1\]: got an object of a; /],
     ['an edge of three', { nodes: NODES, edges: [['plan', 'search', 'write']] }, /^edges\[0\]: got a list of 3; want a pair of stages/],
     ['an edge to itself', { nodes: NODES, edges: [['plan', 'plan']] }, /^edges\[0\]: 'plan' cannot need its own end$/],
     ['a cycle', { nodes: [...NODES, { stage: 'first', toolMs: 1 }, { stage: 'last', toolMs: 1 }], edges: [['first', 'plan'], ['plan', 'search'], ['search', 'write'], ['write', 'plan'], ['write', 'last']] }, /^edges: (plan → search → write → plan|search → write → plan → search|write → plan → search → write) is a cycle/],
@@ -86,6 +100,11 @@ describe('is refused, and told why:', () => {
   test('a long cycle, by some of its stages', () => {
     const nodes = Array.from({ length: 40 }, (_, index) => ({ stage: `s${index}`, toolMs: 1 }));
     expect(problemsOf({ nodes, edges: nodes.map(({ stage }, index) => [stage, `s${(index + 1) % 40}`]) })[0]).toMatch(/^edges: s0 → .* → … \(40 stages\) → s0 is a cycle/);
+  });
+
+  test('twenty thousand edges that are none, of which ten are told', () => {
+    const problems = problemsOf({ nodes: NODES, edges: Array.from({ length: 20_000 }, () => 7) });
+    expect([problems.length, problems.at(-1)]).toEqual([11, 'and 19990 more']);
   });
 
   test('many mistakes, of which ten are shown', () => {

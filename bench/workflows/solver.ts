@@ -1,16 +1,22 @@
 // How long it takes to allot a workflow's slack: the first time, and again after each node's end. Frontiers are calls' on real profiles and made-up
-// convex ones; a first solution is the fastest of three, for other work on the machine is not asked about; `--json` for scripts.
+// convex ones; a first solution is the fastest of three, for other work on the machine is not asked about; `--json` for scripts. With `--declare` instead how
+// long the event loop is held up by the declaration of the largest that is allowed.
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { callFrontier } from '../../src/core/call-frontier.ts';
-import { createSlackAllotment, lowerHull, topologicalOrder, type TradeOffPoint } from '../../src/core/slack-allotment.ts';
+import { createGuardBands } from '../../src/core/guard-band.ts';
+import type { WorkflowId } from '../../src/core/job.ts';
+import { createLengthPredictor } from '../../src/core/length-predictor.ts';
+import { createSlackAllotment, lowerHull, topologicalOrder, type TradeOffPoint, WORKFLOW_EDGES_MAX, WORKFLOW_NODES_MAX } from '../../src/core/slack-allotment.ts';
 import { longestMs } from '../../src/core/workflow-frontier.ts';
 import { createPerformanceModel } from '../../src/frontier/performance-model.ts';
 import { loadProfile } from '../../src/profile-file.ts';
 import { createRandom, type Random } from '../../src/random/random.ts';
+import { createWorkflows } from '../../src/scheduler/workflows.ts';
+import { readWorkflow } from '../../src/workflow-document.ts';
 import { type Graph, SHAPES } from './shapes.ts';
 
-const { values } = parseArgs({ options: { nodes: { type: 'string', default: '100,1000' }, seeds: { type: 'string', default: '5' }, shape: { type: 'string' }, updates: { type: 'string', default: '50' }, json: { type: 'boolean', default: false } } });
+const { values } = parseArgs({ options: { nodes: { type: 'string', default: '100,1000' }, seeds: { type: 'string', default: '5' }, shape: { type: 'string' }, updates: { type: 'string', default: '50' }, declare: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } } });
 const SIZES = values.nodes.split(',').map(Number);
 const SEEDS = Number(values.seeds);
 const UPDATES = Number(values.updates);
@@ -30,8 +36,16 @@ interface Row {
   readonly updateMs: readonly number[];
 }
 
+/** What is served is unlike only by what it has learnt, so each has all its points. */
+const REPLICAS = [1, 4];
+const DECLARED = 20;
+
 const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, Node ${process.version}`;
 const shown: object[] = [];
+if (values.declare) {
+  for (const replicas of REPLICAS) declare(replicas);
+  process.exit(0);
+}
 if (!values.json) process.stdout.write('shape                  nodes  edges  frontiers      deadline  first solution ms    after an end ms\n');
 for (const [shape, make] of Object.entries(SHAPES)) {
   if (values.shape !== undefined && !shape.startsWith(values.shape)) continue;
@@ -116,4 +130,34 @@ function convexPoints(random: Random): TradeOffPoint[] {
 
 function quantile(samples: readonly number[], share: number): number {
   return samples.toSorted((a, b) => a - b)[Math.floor(share * (samples.length - 1))] ?? Number.NaN;
+}
+
+/** From the text of a declaration to its answer: one after another, each of its own workflows, as a gateway takes them. */
+function declare(replicas: number): void {
+  const random = createRandom(1, 'declarations');
+  const stage = (node: number): string => `stage-${node}`;
+  const nodes = Array.from({ length: WORKFLOW_NODES_MAX }, (_, node) => ({ stage: stage(node), model: 'm', promptTokens: 100 + Math.floor(4_000 * random() ** 2), outputTokens: 20 + Math.floor(800 * random() ** 2) }));
+  const edges = Array.from({ length: WORKFLOW_EDGES_MAX }, () => {
+    const before = Math.floor(random() * (nodes.length - 1));
+    return [stage(before), stage(before + 1 + Math.floor(random() * (nodes.length - 1 - before)))];
+  });
+  const text = JSON.stringify({ name: 'large', deadlineMs: 7_200_000, nodes, edges });
+  const took: Record<'parse' | 'read' | 'take in' | 'of that allot', number[]> = { parse: [], read: [], 'take in': [], 'of that allot': [] };
+  const timed = <Value>(what: keyof typeof took, work: () => Value): Value => {
+    const startMs = performance.now();
+    const value = work();
+    took[what].push(performance.now() - startMs);
+    return value;
+  };
+  for (let turn = 0; turn < DECLARED; turn++) {
+    const workflows = createWorkflows({ lengths: createLengthPredictor(), guards: createGuardBands(0.99), promptTokensOf: () => null, replicasOf: () => Array.from({ length: replicas }, () => models[0] as (typeof models)[number]), companyOf: () => ({ company: 8, interference: 0.1 }), leftOf: () => null });
+    const content = timed('parse', (): unknown => JSON.parse(text));
+    const reading = timed('read', () => readWorkflow(content));
+    if (reading.kind === 'refused') throw new Error(reading.problems[0]);
+    const { nodes: read, edges: pairs } = reading.workflow;
+    timed('take in', () => workflows.declare({ workflowId: `w${turn}` as WorkflowId, tenant: 't', sloClass: 'c', deadlineMs: 7_200_000, nodes: read, edges: pairs }, 0));
+    const frontiers = read.map((node) => (node.kind === 'tool' ? [] : lowerHull(callFrontier(models[0] as (typeof models)[number], { promptTokens: node.promptTokens ?? 0, outputTokens: node.outputTokens ?? 0, company: 8, interference: 0.1 }))));
+    timed('of that allot', () => createSlackAllotment({ frontiers, edges: pairs, deadlineMs: 7_200_000 }).solve());
+  }
+  process.stdout.write(`declared: ${WORKFLOW_NODES_MAX} nodes, ${WORKFLOW_EDGES_MAX} edges, ${(text.length / 1_024).toFixed(0)} KiB, ${replicas} replica${replicas === 1 ? '' : 's'}; ms, first / least / median of ${DECLARED}: ${Object.entries(took).map(([what, ms]) => `${what} ${(ms[0] as number).toFixed(1)} / ${Math.min(...ms).toFixed(1)} / ${quantile(ms, 0.5).toFixed(1)}`).join(', ')}\n`);
 }

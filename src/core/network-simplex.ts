@@ -22,25 +22,32 @@ export interface NetworkSimplex {
   setCosts(arc: number, costOf: (piece: number) => number): void;
   /**
    * `optimal`: no circulation costs less. `unbounded`: one can cost as little as it likes, for a cycle without a bound costs less than nothing; the
-   * potentials then mean nothing. After it costs may be set and solved for again all the same.
+   * potentials then mean nothing. `given-up`: `pivotsMax` did not do. After either costs may be set and solved for again all the same.
+   * Exact but for rounding: an arc is worth a pivot where a unit more or less of it saves more than `tolerance`. That must be more than what rounding makes of the
+   * costs round a cycle, or it may turn in circles: some 1e-12 of the sum of all costs.
    */
-  solve(): 'optimal' | 'unbounded' | 'given-up';
+  solve(tolerance: number): 'optimal' | 'unbounded' | 'given-up';
   /** Dual value of a node: no arc with room left has `cost + potential(from) - potential(to) < 0`. Only differences mean something. */
   potential(node: number): number;
+  /**
+   * What the last of an arc's flow costs: at an optimum `potential(to) - potential(from)`, without what rounding makes of potentials many times as large. Within
+   * a piece exactly its cost, at a bend between both; where nothing flows anything up to the first piece's, where the arc is full anything from the last one's.
+   */
+  marginalCost(arc: number): number;
   /** What goes through an arc at the last solution. */
   flow(arc: number): number;
   /** Since it was made; for benches. */
   pivots(): number;
 }
 
-/** It takes a few in all; where rounding has it turn in circles, it must come to an end. */
+/** It takes less than one in all; whatever rounding does, it must come to an end. */
 const PIVOTS_PER_ARC_MAX = 20;
 
 /**
  * `tree`: one arc for each node but `root`, that goes down to it from one nearer to the root: where the search begins, all flows 0. A good one is that of
- * the solution one would guess. Exact but for rounding: an arc is worth a pivot where a unit more or less of it saves more than `tolerance`.
+ * the solution one would guess. `pivotsMax`: of one solution.
  */
-export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root, tree, tolerance }: { readonly root: number; readonly tree: readonly { readonly node: number; readonly arc: number }[]; readonly tolerance: number }): NetworkSimplex {
+export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root, tree, pivotsMax = PIVOTS_PER_ARC_MAX * (nodes + arcs.length) }: { readonly root: number; readonly tree: readonly { readonly node: number; readonly arc: number }[]; readonly pivotsMax?: number }): NetworkSimplex {
   const count = arcs.length;
   const from = new Int32Array(count);
   const to = new Int32Array(count);
@@ -89,6 +96,7 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
   const bendsAt = new Float64Array(nodes + 1);
   const heap = new Int32Array(nodes + 1);
   let stale = true;
+  let tolerance = 0;
   let nextArc = 0;
   let pivots = 0;
 
@@ -313,20 +321,26 @@ export function createNetworkSimplex(nodes: number, arcs: readonly Arc[], { root
       offer(arc);
       stale = true;
     },
-    solve() {
+    solve(within) {
+      tolerance = within;
       if (stale) {
         for (const { node } of tree) drop[node] = dropOf(node);
         renew(root);
         stale = false;
       }
-      let left = PIVOTS_PER_ARC_MAX * (nodes + arcs.length);
+      let left = pivotsMax;
       for (let arc = entering(); arc >= 0; arc = entering()) {
+        if (left-- === 0) return 'given-up';
         if (!pivot(arc)) return 'unbounded';
-        if (--left === 0) return 'given-up';
       }
       return 'optimal';
     },
     potential: (node) => potentials[node] as number,
+    marginalCost(arc) {
+      if (inTree[arc] === 1) return cost[at[arc] as number] as number;
+      const saves = (potentials[to[arc] as number] as number) - (potentials[from[arc] as number] as number);
+      return Math.min(more[arc] as number, Math.max(less[arc] as number, saves));
+    },
     flow: (arc) => flows[arc] as number,
     pivots: () => pivots,
   };

@@ -21,8 +21,8 @@ export interface AllottedNode {
 }
 
 export type Allotment =
-  /** No other times that keep the deadline take less energy, on the convex hulls of the frontiers. */
-  | { readonly kind: 'meets'; readonly nodes: readonly AllottedNode[]; readonly energyJ: number }
+  /** No other times that keep the deadline take less energy, on the convex hulls of the frontiers; where the search had to be given up (`exact: false`), all at their fastest. */
+  | { readonly kind: 'meets'; readonly nodes: readonly AllottedNode[]; readonly energyJ: number; readonly exact: boolean }
   /** All at their fastest it would take so long. */
   | { readonly kind: 'infeasible'; readonly fastestMs: number };
 
@@ -48,23 +48,28 @@ export interface SlackAllotment {
 /** More are refused by whoever takes workflows in: what is solved here is bounded by them. */
 export const WORKFLOW_NODES_MAX = 1_000;
 export const WORKFLOW_EDGES_MAX = 20_000;
-/** Of a millisecond: what two instants may differ by for rounding. */
+/** Of a millisecond: what two instants may differ by for rounding; and of all the times that they may be the sum of, some thousand roundings of 1e-16 each. */
 const TOLERANCE_MS = 1e-7;
 const TOLERANCE_SHARE = 1e-12;
+/** Of the deadline; what cannot be met is found without it, so that it need not be beyond by much. */
+const HORIZON_SHARE = 2;
 const SAME_TIME_MS = 1e-6;
 
 /**
  * `frontiers`: of each node, in any order, at least one point; one of 0 ms and 0 J is a node that only joins. `edges`: from a node to one that needs its
  * end. Throws `RangeError` where the graph has a cycle, an edge names no node, or a node has no point. Exact on the lower convex hulls (times between two points are
  * had by spending a part of the work at each); integer times of points and deadline give integer allotments. Solving again after a change goes on from the
- * last solution: `npm run bench:workflow-solver` says how long either takes.
+ * last solution: `npm run bench:workflow-solver` says how long either takes. `pivotsMax`: of the search, default as `createNetworkSimplex` has it.
  */
-export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonly frontiers: readonly (readonly TradeOffPoint[])[]; readonly edges: readonly (readonly [before: number, after: number])[]; readonly deadlineMs: number }): SlackAllotment {
+export function createSlackAllotment({ frontiers, edges, deadlineMs, pivotsMax }: { readonly frontiers: readonly (readonly TradeOffPoint[])[]; readonly edges: readonly (readonly [before: number, after: number])[]; readonly deadlineMs: number; readonly pivotsMax?: number }): SlackAllotment {
   const count = frontiers.length;
   const hulls = frontiers.map((points, node) => {
     if (points.length === 0) throw new RangeError(`node ${node}: has no point in its frontier`);
     return lowerHull(points);
   });
+  /** At its fastest and its slowest, whole. */
+  const leastMs = Float64Array.from(hulls, (hull) => (hull[0] as TradeOffPoint).timeMs);
+  const mostMs = Float64Array.from(hulls, (hull) => (hull.at(-1) as TradeOffPoint).timeMs);
   const order = topologicalOrder(count, edges);
   const before = neededBefore(order, edges);
   const neededBy = new Int32Array(count);
@@ -84,11 +89,14 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   /** Of each node, the arcs by which the ends of those that it needs come to it. */
   const into = before.map((nodes, after) => nodes.map((node) => (ends[node] === after ? node : add(ends[node] as number, after))));
   const back = add(sink, source, deadlineMs);
-  /** What instants may come to: rounding grows with it. */
-  const scaleMs = Math.abs(deadlineMs) + hulls.reduce((sum, hull) => sum + (hull.at(-1)?.timeMs ?? 0), 0);
-  const simplex: NetworkSimplex = createNetworkSimplex(instants, arcs, { root: source, tree: slowestTree(), tolerance: Math.max(TOLERANCE_MS, TOLERANCE_SHARE * scaleMs) });
+  const simplex: NetworkSimplex = createNetworkSimplex(instants, arcs, { root: source, tree: slowestTree(), ...(pivotsMax === undefined ? {} : { pivotsMax }) });
   const releasedAtMs = new Float64Array(count);
+  const endsAtMs = new Float64Array(count);
   const shares = new Float64Array(count).fill(1);
+  let dueMs = deadlineMs;
+  /** Nothing can take longer. Times beyond it are as long as it, so that what nobody could ever wait for does not drown in its rounding what counts. */
+  let horizonMs = Number.POSITIVE_INFINITY;
+  setHorizon();
 
   /** Where all take as long as they like: each node hangs on what it would wait for longest. */
   function slowestTree(): { node: number; arc: number }[] {
@@ -102,7 +110,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
         const endMs = endsAtMs[nodes[index] as number] as number;
         if (endMs > startMs) [startMs, arc] = [endMs, (into[node] as number[])[index] as number];
       }
-      const endMs = startMs + ((hulls[node] as TradeOffPoint[]).at(-1) as TradeOffPoint).timeMs;
+      const endMs = startMs + (mostMs[node] as number);
       endsAtMs[node] = endMs;
       tree.push({ node, arc });
       if ((neededBy[node] as number) > 1) tree.push({ node: ends[node] as number, arc: node });
@@ -114,15 +122,54 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
 
   /** Of what is left, as it is known now. */
   function fastestMs(): number {
-    const endsAtMs = new Float64Array(count);
     let most = 0;
     for (const node of order) {
       let startMs = releasedAtMs[node] as number;
-      for (const other of before[node] as number[]) startMs = Math.max(startMs, endsAtMs[other] as number);
-      endsAtMs[node] = startMs + (shares[node] as number) * ((hulls[node] as TradeOffPoint[])[0] as TradeOffPoint).timeMs;
-      most = Math.max(most, endsAtMs[node] as number);
+      const nodes = before[node] as number[];
+      for (let index = 0; index < nodes.length; index++) startMs = Math.max(startMs, endsAtMs[nodes[index] as number] as number);
+      const endMs = startMs + (shares[node] as number) * (leastMs[node] as number);
+      endsAtMs[node] = endMs;
+      if (endMs > most) most = endMs;
     }
     return most;
+  }
+
+  /** By powers of two: a deadline that moves a little changes nothing of the nodes. */
+  function setHorizon(): void {
+    const beforeMs = horizonMs;
+    horizonMs = 2 ** Math.ceil(Math.log2(HORIZON_SHARE * Math.max(1, dueMs)));
+    if (horizonMs === beforeMs) return;
+    for (let node = 0; node < count; node++) {
+      if ((shares[node] as number) * (mostMs[node] as number) > Math.min(beforeMs, horizonMs)) setTimes(node);
+    }
+  }
+
+  function setTimes(node: number): void {
+    const hull = hulls[node] as TradeOffPoint[];
+    const share = shares[node] as number;
+    simplex.setCosts(node, (piece) => -Math.min(horizonMs, share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs));
+  }
+
+  /** No instant of any tree is the sum of more. */
+  function toleranceMs(): number {
+    let sumMs = Math.abs(dueMs);
+    let latestMs = 0;
+    for (let node = 0; node < count; node++) {
+      sumMs += Math.min(horizonMs, (shares[node] as number) * (mostMs[node] as number));
+      latestMs = Math.max(latestMs, releasedAtMs[node] as number);
+    }
+    return Math.max(TOLERANCE_MS, TOLERANCE_SHARE * (sumMs + latestMs));
+  }
+
+  /** Each as soon as it can: in time wherever anything is. */
+  function allAtFastest(): Allotment {
+    const nodes: AllottedNode[] = hulls.map(([fastest], node) => {
+      const share = shares[node] as number;
+      const [timeMs, energyJ] = [share * (leastMs[node] as number), share * (fastest as TradeOffPoint).energyJ];
+      const deadlineAtMs = endsAtMs[node] as number;
+      return { startAtMs: deadlineAtMs - timeMs, timeMs, deadlineAtMs, energyJ };
+    });
+    return { kind: 'meets', nodes, energyJ: nodes.reduce((sum, { energyJ }) => sum + energyJ, 0), exact: false };
   }
 
   const instantOf = (place: number): number => simplex.potential(source) - simplex.potential(place);
@@ -135,30 +182,36 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
   function remains(node: number, fromMs: number, share: number): void {
     if (!(share >= 0 && share < Number.POSITIVE_INFINITY)) throw new RangeError(`node ${node}: got a share of ${share} that is left, want 0 or more`);
     shares[node] = share;
-    const hull = hulls[node] as TradeOffPoint[];
-    simplex.setCosts(node, (piece) => -share * (hull[hull.length - 1 - piece] as TradeOffPoint).timeMs);
+    setTimes(node);
     startsAt(node, fromMs);
   }
 
   return {
     solve() {
-      if (count === 0) return { kind: 'meets', nodes: [], energyJ: 0 };
-      if (simplex.solve() !== 'optimal') return { kind: 'infeasible', fastestMs: fastestMs() };
+      if (count === 0) return { kind: 'meets', nodes: [], energyJ: 0, exact: true };
+      const tolerance = toleranceMs();
+      const wholeMs = fastestMs();
+      if (wholeMs > dueMs + tolerance) return { kind: 'infeasible', fastestMs: wholeMs };
+      if (simplex.solve(tolerance) !== 'optimal') return allAtFastest();
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(node);
         const share = shares[node] as number;
-        const timeMs = Math.min(instantOf(ends[node] as number) - startAtMs, share * (hull.at(-1) as TradeOffPoint).timeMs);
+        const timeMs = Math.min(-simplex.marginalCost(node), share * (mostMs[node] as number));
         const nodeJ = share === 0 ? 0 : share * energyAt(hull, timeMs / share);
         energyJ += nodeJ;
         return { startAtMs, timeMs, deadlineAtMs: startAtMs + timeMs, energyJ: nodeJ };
       });
-      return { kind: 'meets', nodes, energyJ };
+      return { kind: 'meets', nodes, energyJ, exact: true };
     },
     startsAt,
     remains,
     endedAt: (node, atMs) => remains(node, atMs, 0),
-    setDeadline: (laterMs) => simplex.setCosts(back, () => laterMs),
+    setDeadline(laterMs) {
+      dueMs = laterMs;
+      simplex.setCosts(back, () => laterMs);
+      setHorizon();
+    },
     marginalJPerMs: () => simplex.flow(back),
   };
 }
@@ -170,14 +223,16 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs }: { readonl
 function neededBefore(order: readonly number[], edges: readonly (readonly [before: number, after: number])[]): number[][] {
   const words = (order.length + 31) >> 5;
   const ancestors = new Int32Array(order.length * words);
-  const position = new Int32Array(order.length);
-  for (let index = 0; index < order.length; index++) position[order[index] as number] = index;
+  const neededBy: number[][] = order.map(() => []);
+  for (const [before, after] of edges) (neededBy[before] as number[]).push(after);
   const needs: number[][] = order.map(() => []);
-  for (const [before, after] of edges) (needs[after] as number[]).push(before);
   for (const node of order) {
+    // All that it needs has been here, in order, and has said so.
+    const given = needs[node] as number[];
     const kept: number[] = [];
     // The last in order first: nothing that comes before it can need it.
-    for (const before of (needs[node] as number[]).sort((a, b) => (position[b] as number) - (position[a] as number))) {
+    for (let index = given.length - 1; index >= 0; index--) {
+      const before = given[index] as number;
       const [mine, bit] = [node * words + (before >> 5), 1 << (before & 31)];
       if (((ancestors[mine] as number) & bit) !== 0) continue;
       kept.push(before);
@@ -185,6 +240,7 @@ function neededBefore(order: readonly number[], edges: readonly (readonly [befor
       ancestors[mine] = (ancestors[mine] as number) | bit;
     }
     needs[node] = kept;
+    for (const after of neededBy[node] as number[]) (needs[after] as number[]).push(node);
   }
   return needs;
 }
@@ -208,9 +264,10 @@ export function lowerHull(points: readonly TradeOffPoint[]): TradeOffPoint[] {
 
 /** Along the hull; at its ends what they take. */
 export function energyAt(hull: readonly TradeOffPoint[], timeMs: number): number {
-  const upper = hull.findIndex((point) => point.timeMs >= timeMs);
+  let upper = 0;
+  while (upper < hull.length && (hull[upper] as TradeOffPoint).timeMs < timeMs) upper++;
   if (upper === 0) return (hull[0] as TradeOffPoint).energyJ;
-  if (upper < 0) return (hull.at(-1) as TradeOffPoint).energyJ;
+  if (upper === hull.length) return (hull.at(-1) as TradeOffPoint).energyJ;
   const [fast, slow] = [hull[upper - 1] as TradeOffPoint, hull[upper] as TradeOffPoint];
   return fast.energyJ + ((slow.energyJ - fast.energyJ) * (timeMs - fast.timeMs)) / (slow.timeMs - fast.timeMs);
 }

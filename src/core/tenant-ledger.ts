@@ -5,6 +5,7 @@ import { createSlidingWindow, emptyAfterMs, leftAfterMs } from './sliding-window
 
 export interface TenantLedger {
   /** Takes nothing yet. */
+  /** What wants no tokens is not worked on: it needs no place either, and is counted as a request only. */
   check(allowance: Allowance, tokens: number, nowMs: number): LedgerCheck;
   take(tokens: number, nowMs: number): void;
   /** Frees the place; `atS` is when its tokens were taken. Tokens that were too many are given back there, too few are charged now. */
@@ -30,10 +31,10 @@ export function createTenantLedger(): TenantLedger {
   return {
     check: (allowance, wantedTokens, nowMs) => {
       const nowS = Math.floor(nowMs / 1_000);
-      if (allowance.concurrency !== null && held >= allowance.concurrency) return { kind: 'over', limit: 'concurrency', retryAfterMs: UNKNOWN_RETRY_MS };
+      if (wantedTokens > 0 && allowance.concurrency !== null && held >= allowance.concurrency) return { kind: 'over', limit: 'concurrency', retryAfterMs: UNKNOWN_RETRY_MS };
       const requestsOver = allowance.requests === null ? 0 : requests.sum(nowS) + 1 - allowance.requests;
       if (requestsOver > 0) return { kind: 'over', limit: 'requests', retryAfterMs: leftAfterMs(requests.slots(nowS), requestsOver, nowMs) ?? UNKNOWN_RETRY_MS };
-      const tokensOver = allowance.tokens === null ? 0 : tokens.sum(nowS) + wantedTokens - allowance.tokens;
+      const tokensOver = wantedTokens === 0 || allowance.tokens === null ? 0 : tokens.sum(nowS) + wantedTokens - allowance.tokens;
       if (tokensOver > 0) return { kind: 'over', limit: 'tokens', retryAfterMs: leftAfterMs(tokens.slots(nowS), tokensOver, nowMs) ?? UNKNOWN_RETRY_MS };
       return { kind: 'fits' };
     },

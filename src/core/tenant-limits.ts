@@ -37,7 +37,8 @@ export interface LimitRequest {
   readonly promptBytes: number;
   readonly promptTokens: number | null;
   readonly maxOutputTokens: number | null;
-  readonly work: 'generate' | 'embed';
+  /** `declare`: it is counted as a request and takes nothing else. */
+  readonly work: 'generate' | 'embed' | 'declare';
 }
 
 /** Of one limit of a minute; `resetMs`: until all of it is there again, were nothing sent. */

@@ -48,9 +48,9 @@ export function chargedWorkJ(withJob: ReplicaView, before: PointIndex, after: Po
   return prefillJ + stepsChargeJ(priced, { sequences, contextTokens }, job.outputTokensMiddle, after) + raiseChargeJ(priced, { sequences, contextTokens }, before, after, raisedMs);
 }
 
-/** The equal part of one of `all` in as many steps. */
-export function stepsChargeJ(priced: Pricing, all: DecodeWork, steps: number, point: PointIndex): number {
-  return (steps * excessStepJ(priced, parkedPowerW(priced), all.sequences, all.contextTokens, point)) / all.sequences;
+/** The equal part of one of `all` in as many steps. `parkedW`: for whoever asks of many points. */
+export function stepsChargeJ(priced: Pricing, all: DecodeWork, steps: number, point: PointIndex, parkedW = parkedPowerW(priced)): number {
+  return (steps * excessStepJ(priced, parkedW, all.sequences, all.contextTokens, point)) / all.sequences;
 }
 
 /** What it takes more to run so much longer faster; nothing where the newcomer is alone. */
@@ -60,10 +60,10 @@ export function raiseChargeJ(priced: Pricing, { sequences, contextTokens }: Deco
 }
 
 /** Energy above parked idling of what a prompt still has to be prefilled. */
-export function prefillChargeJ(priced: Pricing, prompt: Pick<WaitingPrompt, 'promptTokens' | 'prefilledTokens'>, point: PointIndex): number {
+export function prefillChargeJ(priced: Pricing, prompt: Pick<WaitingPrompt, 'promptTokens' | 'prefilledTokens'>, point: PointIndex, parkedW = parkedPowerW(priced)): number {
   PREFILL.tokens = Math.max(1, prompt.promptTokens - prompt.prefilledTokens);
   PREFILL.contextTokens = prompt.prefilledTokens;
-  return priced.prefillEnergyJ(PREFILL, point) - (parkedPowerW(priced) * priced.prefillTimeMs(PREFILL, point)) / 1000;
+  return priced.prefillEnergyJ(PREFILL, point) - (parkedW * priced.prefillTimeMs(PREFILL, point)) / 1000;
 }
 
 function busyPowerW(priced: Pricing, sequences: number, contextTokens: number, point: PointIndex): number {

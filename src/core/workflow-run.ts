@@ -49,8 +49,13 @@ export interface WorkflowRun {
   failed(stage: string): void;
   /** All that is expected has ended; tools that nothing waits for have had their time. */
   isOver(nowMs: number): boolean;
-  /** `caution`: standard deviations of the path's time that are kept in reserve. Until the next change. */
+  /**
+   * `caution`: standard deviations of the path's time that are kept in reserve. Until the next change. Where what needs what has changed since the last time, all
+   * of it is solved from the beginning; else from the last solution.
+   */
   allot(nowMs: number, caution: number): void;
+  /** The next `allot` begins from the beginning: until then calls that begin are hurried. */
+  isStale(): boolean;
   /** By when a call that runs or may come now is due, by the last `allot`. */
   due(stage: string): PartDue;
   /** As of the last `allot`. */
@@ -70,6 +75,8 @@ export interface WorkflowRunOptions {
 
 interface Node {
   readonly part: RunPart;
+  /** All of it, at whichever point is the fastest. */
+  readonly fastestMs: number;
   state: 'waiting' | 'running' | 'ended';
   beganAtMs: number;
   endedAtMs: number;
@@ -84,12 +91,12 @@ export const HURRIED = 1.5;
 const LUCKY_SHARE = 0.5;
 
 /** Throws `RangeError` as `createSlackAllotment` does: for a cycle, or an edge that names no part. */
-export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs }: WorkflowRunOptions): WorkflowRun {
+export function createWorkflowRun({ parts, edges, beganAtMs, deadlineAtMs }: WorkflowRunOptions): WorkflowRun {
   const nodes = parts.map(nodeOf);
-  let edges = given;
   const places = new Map(parts.map(({ stage }, place) => [stage, place]));
-  let graph = graphOf(nodes.length, edges);
-  let slack = allotmentOf();
+  const graph = graphOf(nodes.length, edges);
+  let slack = allotmentOf(edges);
+  let stale = false;
   let allotted: readonly { readonly startAtMs: number; readonly timeMs: number; readonly energyJ: number }[] = nodes.map(() => ({ startAtMs: 0, timeMs: 0, energyJ: 0 }));
   let latestAtMs: Float64Array = new Float64Array(nodes.length);
   let verdict: RunVerdict = 'meets';
@@ -97,19 +104,25 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
   /** There is not half of the reserve that is wanted. */
   let isShort = false;
   let allottedAtMs = beganAtMs;
+  /** When `allotted` was: its instants count from then. */
+  let solvedAtMs = beganAtMs;
   let energyJ = 0;
 
-  /** Its instants count from the workflow's beginning. */
-  function allotmentOf(): SlackAllotment {
-    const anew = createSlackAllotment({ frontiers: nodes.map(({ part }) => part.frontier), edges, deadlineMs: deadlineAtMs - beganAtMs });
-    for (const [place, { state, endedAtMs }] of nodes.entries()) if (state === 'ended') anew.endedAt(place, endedAtMs - beganAtMs);
+  /** Its instants count from the `allot` that asks: so they stay as small as what is left, however long it has run. What has ended has ended before that. */
+  function allotmentOf(needed: readonly WorkflowEdge[]): SlackAllotment {
+    const anew = createSlackAllotment({ frontiers: nodes.map(({ part }) => part.frontier), edges: needed, deadlineMs: deadlineAtMs - beganAtMs });
+    for (const [place, { state }] of nodes.entries()) if (state === 'ended') anew.endedAt(place, 0);
     return anew;
   }
 
-  function restructure(kept: readonly WorkflowEdge[]): void {
-    edges = kept;
-    graph = graphOf(nodes.length, edges);
-    slack = allotmentOf();
+  /** What has begun does not wait for these any more. The order of what is left is still one. */
+  function unneed(place: number, isNeeded: (before: Node) => boolean): void {
+    const needs = graph.needs[place] as number[];
+    const dropped = new Set(needs.filter((before) => !isNeeded(nodes[before] as Node)));
+    if (dropped.size === 0) return;
+    for (const before of dropped) graph.neededBy[before] = (graph.neededBy[before] as number[]).filter((after) => after !== place);
+    graph.needs[place] = needs.filter((before) => !dropped.has(before));
+    stale = true;
   }
 
   function nodeAt(stage: string): { readonly node: Node; readonly place: number } | null {
@@ -123,7 +136,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     node.state = 'ended';
     node.endedAtMs = atMs;
     node.leftShare = 0;
-    slack.endedAt(place, atMs - beganAtMs);
+    // One that is made anew is told of all that has ended.
+    if (!stale) slack.endedAt(place, 0);
   }
 
   /** Who calls has what it needs: all before it has ended that is not a call we see running, and that nobody who had to wait for it needs. */
@@ -143,8 +157,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       end(next, nowMs);
       open.push(...(graph.needs[next] as number[]));
     }
-    const hasBegun = (node: number): boolean => node === place || (nodes[node] as Node).state === 'ended';
-    if (runs) restructure(edges.filter(([before, after]) => (nodes[before] as Node).state === 'ended' || !hasBegun(after)));
+    if (!runs) return;
+    for (const node of [place, ...seen]) if (node === place || (nodes[node] as Node).state === 'ended') unneed(node, ({ state }) => state === 'ended');
   }
 
   /** A tool begins by itself. */
@@ -176,7 +190,7 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     let ms = 0;
     let end = AT_ONCE;
     for (const place of graph.order) {
-      const { part, state, leftShare, spreadMs } = nodes[place] as Node;
+      const { part, fastestMs, state, leftShare, spreadMs } = nodes[place] as Node;
       ends[place] = AT_ONCE;
       if (state === 'ended') continue;
       let startMs = 0;
@@ -185,7 +199,7 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
         startMs = Math.max(startMs, endsMs[need] as number);
         start = largerOf(start, ends[need] as RandomTime);
       }
-      const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestOf(part);
+      const ownMs = state === 'running' && part.kind === 'tool' ? toolLeftMs(nodes[place] as Node, nowMs) : leftShare * fastestMs;
       endsMs[place] = startMs + ownMs;
       const own = { meanMs: start.meanMs + ownMs, variance: start.variance + spreadMs ** 2 };
       ends[place] = own;
@@ -202,7 +216,12 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     add(part, needs) {
       const place = nodes.push(nodeOf(part)) - 1;
       places.set(part.stage, place);
-      restructure([...edges, ...needs.flatMap((stage) => nodeAt(stage)?.place ?? []).map((before): WorkflowEdge => [before, place])]);
+      const needed = needs.flatMap((stage) => nodeAt(stage)?.place ?? []);
+      for (const before of needed) (graph.neededBy[before] as number[]).push(place);
+      graph.order.push(place);
+      graph.needs.push(needed);
+      graph.neededBy.push([]);
+      stale = true;
     },
     began(stage, nowMs) {
       const at = nodeAt(stage);
@@ -213,13 +232,14 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       at.node.beganAtMs = nowMs;
       at.node.leftShare = 1;
       // What has begun already had what it needs of it, and does not wait for it a second time.
-      if (again) restructure(edges.filter(([before, after]) => before !== at.place || (nodes[after] as Node).state === 'waiting'));
+      if (again) for (const after of graph.neededBy[at.place] as number[]) if ((nodes[after] as Node).state !== 'waiting') unneed(after, (before) => before !== at.node);
     },
+    isStale: () => stale,
     progressed(stage, leftMs, spreadMs) {
       const at = nodeAt(stage);
       if (at?.node.state !== 'running') return;
       at.node.spreadMs = spreadMs;
-      at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, fastestOf(at.node.part));
+      at.node.leftShare = Math.max(0, leftMs) / Math.max(TINY_MS, at.node.fastestMs);
     },
     ended(stage, nowMs) {
       const at = nodeAt(stage);
@@ -238,11 +258,12 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
     },
     allot(nowMs, caution) {
       beginTools();
-      const fromMs = nowMs - beganAtMs;
+      if (stale) slack = allotmentOf(graph.needs.flatMap((needs, after) => needs.map((before): WorkflowEdge => [before, after])));
+      stale = false;
       for (const [place, node] of nodes.entries()) {
         if (node.state === 'ended' || (node.state === 'waiting' && !isReady(place))) continue;
         const isTool = node.state === 'running' && node.part.kind === 'tool';
-        slack.remains(place, fromMs, isTool ? toolLeftMs(node, nowMs) / Math.max(TINY_MS, fastestOf(node.part)) : node.leftShare);
+        slack.remains(place, 0, isTool ? toolLeftMs(node, nowMs) / Math.max(TINY_MS, node.fastestMs) : node.leftShare);
       }
       const left = longestLeft(nowMs);
       fastestLeftMs = left.ms;
@@ -253,21 +274,23 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
       const plannedMs = Math.max(left.ms * (1 + ROUNDING_SHARE) + ROUNDING_MS, inTimeMs - reserveMs);
       isShort = inTimeMs - reserveMs / 2 < left.ms;
       allottedAtMs = nowMs;
-      slack.setDeadline(fromMs + plannedMs);
+      slack.setDeadline(plannedMs);
       const solved = slack.solve();
       // The longest path at its fastest can be met, but for what rounding does to times without end: what was allotted before stands then.
       if (solved.kind === 'infeasible') return;
       allotted = solved.nodes;
       energyJ = solved.energyJ;
-      latestAtMs = latestEnds(graph, allotted, fromMs + plannedMs);
+      solvedAtMs = nowMs;
+      latestAtMs = latestEnds(graph, allotted, plannedMs);
     },
     due(stage) {
       const at = nodeAt(stage);
       if (at === null || verdict === 'lost') return { atMs: verdict === 'lost' ? Number.POSITIVE_INFINITY : deadlineAtMs, moves: false };
+      if (stale) return { atMs: Math.max(allottedAtMs, at.node.beganAtMs) + HURRIED * at.node.leftShare * at.node.fastestMs, moves: false };
       const isLast = (graph.neededBy[at.place] as number[]).length === 0;
       // What nothing waits for has until the deadline itself: its reserve is the planner's own caution.
-      const dueAtMs = isLast && verdict === 'meets' ? deadlineAtMs : beganAtMs + (latestAtMs[at.place] as number);
-      const hurriedAtMs = allottedAtMs + HURRIED * at.node.leftShare * fastestOf(at.node.part);
+      const dueAtMs = isLast && verdict === 'meets' ? deadlineAtMs : solvedAtMs + (latestAtMs[at.place] as number);
+      const hurriedAtMs = allottedAtMs + HURRIED * at.node.leftShare * at.node.fastestMs;
       return isShort && dueAtMs < hurriedAtMs ? { atMs: hurriedAtMs, moves: false } : { atMs: dueAtMs, moves: !isLast };
     },
     parts: () =>
@@ -275,8 +298,8 @@ export function createWorkflowRun({ parts, edges: given, beganAtMs, deadlineAtMs
         stage,
         kind,
         state,
-        startAtMs: state === 'waiting' ? beganAtMs + (allotted[place]?.startAtMs ?? 0) : fromMs,
-        dueAtMs: state === 'ended' ? endedAtMs : beganAtMs + (latestAtMs[place] ?? 0),
+        startAtMs: state === 'waiting' ? solvedAtMs + (allotted[place]?.startAtMs ?? 0) : fromMs,
+        dueAtMs: state === 'ended' ? endedAtMs : solvedAtMs + (latestAtMs[place] ?? 0),
         energyJ: state === 'ended' ? 0 : (allotted[place]?.energyJ ?? 0),
       })),
     fastestLeftMs: () => fastestLeftMs,
@@ -320,7 +343,7 @@ const ROUNDING_MS = 1e-3;
 const ROUNDING_SHARE = 1e-9;
 
 function nodeOf(part: RunPart): Node {
-  return { part, state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
+  return { part, fastestMs: fastestOf(part), state: 'waiting', beganAtMs: 0, endedAtMs: 0, leftShare: 1, spreadMs: part.spreadMs };
 }
 
 function fastestOf({ frontier }: RunPart): number {
@@ -328,9 +351,9 @@ function fastestOf({ frontier }: RunPart): number {
 }
 
 interface Graph {
-  readonly order: readonly number[];
-  readonly needs: readonly number[][];
-  readonly neededBy: readonly number[][];
+  readonly order: number[];
+  readonly needs: number[][];
+  readonly neededBy: number[][];
 }
 
 function graphOf(count: number, edges: readonly WorkflowEdge[]): Graph {

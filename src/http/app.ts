@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { Hono } from 'hono';
+import type { Limiter } from '../core/tenant-limits.ts';
 import type { Access } from './access.ts';
 import { tenantOf } from './access.ts';
 import type { BatchRoutesService } from './batch-routes.ts';
@@ -27,6 +28,7 @@ export interface AppOptions {
   /** `null`: there are no batches here, and their routes are unknown. */
   readonly batches: BatchRoutesService | null;
   readonly workflows: WorkflowRoutesService;
+  readonly limiter: Limiter;
   readonly slo: SloConfig;
   readonly draining: () => boolean;
 }
@@ -91,7 +93,7 @@ export function createApp(options: AppOptions): App {
     return options.models.listed(identity.tenant).includes(model) ? context.json(modelCard(model)) : refuse(context.env, { kind: 'unknown-model', model });
   });
   if (options.batches !== null) addBatchRoutes(app, { service: options.batches, access: () => options.access, refuse });
-  addWorkflowRoutes(app, { service: options.workflows, access: () => options.access, models: () => options.models, slo: () => options.slo, draining: options.draining, refuse });
+  addWorkflowRoutes(app, { service: options.workflows, access: () => options.access, models: () => options.models, slo: () => options.slo, draining: options.draining, limiter: options.limiter, refuse });
   app.notFound((context) => {
     const { method, path } = context.req;
     const allowed = ENDPOINTS.has(path) ? 'POST, OPTIONS' : isModels(path) ? 'GET, HEAD, OPTIONS' : (workflowMethods(path) ?? (options.batches === null ? null : batchMethods(path)));

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { TenantConfig } from '../config.ts';
 import type { WorkflowCall, WorkflowId } from '../core/job.ts';
 import type { OpenWorkflow } from '../scheduler/workflows.ts';
-import { WORKFLOW_MS_MAX } from '../workflow-document.ts';
+import { isDots, WORKFLOW_MS_MAX } from '../workflow-document.ts';
 
 /** What is known of the workflows here. */
 export interface KnownWorkflows {
@@ -28,13 +28,13 @@ const NAME = 'x-paceline-workflow-name';
 
 /** What an id, and what a header says of stages and names, may look like: they end in logs and in answers. */
 const NAME_PATTERN = /^[A-Za-z0-9._:/#+=@-]{1,128}$/;
-export const NAME_WANTED = 'want 1 to 128 letters, digits or . _ : / # + = @ -';
+export const NAME_WANTED = 'want 1 to 128 letters, digits or . _ : / # + = @ -, and not . or .. alone';
 /** Of calls that say none. */
 const STAGE_DEFAULT = 'call';
 
-/** It can stand in a header. */
+/** It can stand in a header, and at the end of an address. */
 export function isWorkflowName(text: string): boolean {
-  return NAME_PATTERN.test(text);
+  return NAME_PATTERN.test(text) && !isDots(text);
 }
 
 /**

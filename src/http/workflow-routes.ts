@@ -3,14 +3,16 @@ import { randomUUID } from 'node:crypto';
 import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
 import type { SloConfig, TenantConfig } from '../config.ts';
-import type { WorkflowId } from '../core/job.ts';
+import type { JobId, WorkflowId } from '../core/job.ts';
+import { isLimited, type LimitDecision, type Limiter } from '../core/tenant-limits.ts';
 import type { WorkflowNode, WorkflowSpec } from '../core/workflow.ts';
 import type { WorkflowAnswer, WorkflowReport, WorkflowStatus } from '../scheduler/workflows.ts';
-import { readWorkflow, WORKFLOW_MS_MAX } from '../workflow-document.ts';
+import { readWorkflow, shown, WORKFLOW_MS_MAX } from '../workflow-document.ts';
 import { type Access, tenantOf } from './access.ts';
 import type { App } from './app.ts';
 import type { Refusal } from './error-response.ts';
 import type { ModelNames } from './model-names.ts';
+import { setRateLimitHeaders } from './rate-limit-headers.ts';
 import { readBody } from './request-body.ts';
 import { isWorkflowName, type KnownWorkflows, NAME_WANTED, tooTight } from './workflow-call.ts';
 
@@ -29,6 +31,7 @@ export interface WorkflowRoutesOptions {
   readonly models: () => ModelNames;
   readonly slo: () => SloConfig;
   readonly draining: () => boolean;
+  readonly limiter: Limiter;
   readonly refuse: (env: HttpBindings, refusal: Refusal) => Response;
 }
 
@@ -65,7 +68,10 @@ export function addWorkflowRoutes(app: App, options: WorkflowRoutesOptions): voi
     if (reading.kind === 'encoded') return refuse(env, { kind: 'body-encoded', encoding: reading.encoding });
     const read = declarationOf(reading.body.toString('utf8'), tenant, options.models(), options.slo());
     if (read.kind !== 'read') return refuse(env, read);
-    const { spec } = read;
+    const limit = await counted(tenant, options.limiter);
+    if (limit !== null) setRateLimitHeaders(env.outgoing, limit.standings);
+    if (limit?.kind === 'refused') return refuse(env, { ...limit, kind: 'limit', tenant: tenant.name });
+    const { spec } = limit?.sloClass ? { spec: { ...read.spec, sloClass: limit.sloClass } } : read;
     if (service.openCount(tenant.name) >= tenant.workflowsMax && service.find(tenant.name, spec.workflowId) === null) return refuse(env, { kind: 'workflows-full', tenant: tenant.name, max: tenant.workflowsMax });
     const answer = await service.declare(spec);
     if (answer.kind === 'refused') return refuse(env, refusalOf(answer, spec));
@@ -79,6 +85,19 @@ export function addWorkflowRoutes(app: App, options: WorkflowRoutesOptions): voi
     service.end(tenant.name, (context.req.param('id') ?? '') as WorkflowId);
     return ended(tenant, context);
   }));
+}
+
+/** As a request of its tenant: whoever may send so many a minute may not have the gateway allot as many more. `null`: its tenant has no limits. */
+function counted(tenant: TenantConfig, limiter: Limiter): Promise<LimitDecision | null> {
+  if (!isLimited(tenant)) return Promise.resolve(null);
+  const jobId = `declaration-${randomUUID()}` as JobId;
+  return new Promise((resolve) =>
+    limiter.admit({ jobId, tenant, model: '', promptBytes: 0, promptTokens: 0, maxOutputTokens: null, work: 'declare' }, (decision) => {
+      // Nothing of it is worked on.
+      limiter.settle(jobId, null);
+      resolve(decision);
+    }),
+  );
 }
 
 function refusalOf(answer: Extract<WorkflowAnswer, { kind: 'refused' }>, { workflowId, deadlineMs, tenant }: WorkflowSpec): Refusal {
@@ -110,6 +129,7 @@ function declarationOf(text: string, tenant: TenantConfig, models: ModelNames, s
   const deadlineMs = deadlineOf(reading.workflow.deadlineMs, deadlineAt, tenant);
   if (typeof deadlineMs !== 'number') return deadlineMs;
   const resolved: WorkflowNode[] = [];
+  const listed = new Set(models.listed(tenant));
   for (const [place, node] of nodes.entries()) {
     if (node.kind === 'tool') {
       resolved.push(node);
@@ -117,7 +137,7 @@ function declarationOf(text: string, tenant: TenantConfig, models: ModelNames, s
     }
     if (!isWorkflowName(node.stage)) return wrong(`nodes[${place}].stage`, `nodes[${place}].stage: got ${shown(node.stage)}, and its call names it in a header; ${NAME_WANTED}`);
     const model = models.resolve(tenant, node.model);
-    if (model === null || !models.listed(tenant).includes(node.model)) return { kind: 'unknown-model', model: node.model, param: `nodes[${place}].model` };
+    if (model === null || !listed.has(node.model)) return { kind: 'unknown-model', model: node.model, param: `nodes[${place}].model` };
     resolved.push({ ...node, model });
   }
   return {
@@ -156,11 +176,6 @@ function placeOf(problem: string): string | null {
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? typeof value;
-  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 function openBody({ workflowId, name, verdict, deadlineInMs, fastestLeftMs, expectedJ, spentJ, stages }: WorkflowStatus): object {

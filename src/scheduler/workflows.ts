@@ -1,12 +1,12 @@
 // The workflows that are open: which call is a part of which, by when each is due as the slack of the whole is allotted, and what became of
 // them. Shapes that were not declared are learnt from earlier runs of the same name.
-import { callFrontiers } from '../core/call-frontier.ts';
+import { callFrontiers, fastestCallMs } from '../core/call-frontier.ts';
 import type { Pricing } from '../core/corrections.ts';
 import type { GuardBands } from '../core/guard-band.ts';
 import type { JobId, JobSpec, WorkflowId } from '../core/job.ts';
 import { HIGH, HIGH_DEVIATIONS, type LengthPredictor } from '../core/length-predictor.ts';
 import { LEARNT_KEYS_MAX } from '../core/limits.ts';
-import type { TradeOffPoint } from '../core/slack-allotment.ts';
+import { lowerHull, WORKFLOW_NODES_MAX } from '../core/slack-allotment.ts';
 import { DISCOVERED_CALLS_MAX, OPEN_NODES_MAX, TENANT_NODES_MAX, type WorkflowNode, type WorkflowSpec, WORKFLOWS_MAX } from '../core/workflow.ts';
 import { createWorkflowRun, HURRIED, type PartDue, type PartStatus, type RunPart, type RunVerdict, type WorkflowRun } from '../core/workflow-run.ts';
 import { createWorkflowShapes, type SeenCall } from '../core/workflow-shapes.ts';
@@ -32,6 +32,8 @@ export interface Workflows {
   find(tenant: string, workflowId: WorkflowId): OpenWorkflow | null;
   openCount(): number;
   openCountOf(tenant: string): number;
+  /** Nodes of workflows that had to be solved from the beginning though they were open, since it was made; for benches and tests. */
+  nodesRebuilt(): number;
 }
 
 export interface OpenWorkflow {
@@ -115,6 +117,12 @@ export interface CallSize {
   readonly outputTokensHigh: number;
 }
 
+interface Serving {
+  readonly replicas: readonly Pricing[];
+  readonly company: number;
+  readonly interference: number;
+}
+
 type Call = Extract<WorkflowNode, { kind: 'call' }>;
 
 interface Open {
@@ -128,7 +136,7 @@ interface Open {
   /** Of each stage that is a call. */
   readonly calledAs: Map<string, { readonly model: string; readonly lengthKey: string }>;
   /** Calls under way: their stages, and when they were last said to be due. */
-  readonly calls: Map<JobId, { readonly stage: string; readonly beganAtMs: number; dueAtMs: number; moves: boolean }>;
+  readonly calls: Map<JobId, CallUnderWay>;
   readonly seen: SeenCall[];
   nodes: number;
   callsEnded: number;
@@ -140,6 +148,14 @@ interface Open {
   feasible: boolean;
 }
 
+interface CallUnderWay {
+  readonly stage: string;
+  readonly beganAtMs: number;
+  /** `NaN`: nothing has been said yet. */
+  dueAtMs: number;
+  moves: boolean;
+}
+
 /** How often what has been done of a running call is looked at; between, nothing ends and nothing comes. */
 const LOOK_EVERY_MS = 500;
 /** Half of all that are told apart. */
@@ -148,6 +164,11 @@ const STAGE_KEYS_MAX = LEARNT_KEYS_MAX / 2;
 const RESERVE_DEVIATIONS = 2;
 /** Looked over in one control period; the others have their turn in the next. */
 const LOOKED_MAX = 32;
+/**
+ * Nodes of workflows that are solved from the beginning in one control period, because calls came again or in another order than was declared: one workflow
+ * of the largest, or some dozens of usual ones. The others wait for the next, and their calls are hurried until then.
+ */
+export const REBUILT_NODES_MAX = WORKFLOW_NODES_MAX;
 /** After its deadline, one of which nothing is heard for so long is given up. */
 const ABANDONED_AFTER_MS = 60_000;
 /** One that was not declared is over when all that was expected of it has ended and nothing came for so long. */
@@ -169,25 +190,31 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   let ended: WorkflowReport[] = [];
   /** Where the next look begins. */
   let turn = 0;
+  /** Of this control period, and those that wait for the next, in the order in which they came. */
+  let rebuiltNodes = 0;
+  let rebuiltBefore = 0;
+  const waiting = new Set<Open>();
 
-  function partOf(node: WorkflowNode, tenant: string, name: string | undefined, nowMs: number): RunPart {
-    if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
-    const key = lengthKeyOf(node, tenant, name);
+  /** `key`: what is known of a call's length, by `lengthKeyOf`. */
+  function callPart(node: Call, key: string, tenant: string, serving: Serving): RunPart {
     if (node.outputTokens !== undefined && key !== keyOf(node.model, tenant)) lengths.expect(key, node.outputTokens);
-    const promptTokens = node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN;
-    const outputTokens = node.outputTokens ?? lengths.mean(key);
+    // None of either is no call, and what takes no time could not be seen to take longer.
+    const promptTokens = Math.max(1, node.promptTokens ?? options.promptTokensOf(keyOf(node.model, tenant)) ?? PROMPT_TOKENS_UNKNOWN);
+    const outputTokens = Math.max(1, node.outputTokens ?? lengths.mean(key));
     const outputTokensHigh = Math.max(outputTokens, lengths.remaining(key, 0, HIGH, Number.POSITIVE_INFINITY));
-    const { frontier, spreadMs } = expected(node.model, { promptTokens, outputTokens, outputTokensHigh }, nowMs);
-    return { stage: node.stage, kind: 'call', frontier, spreadMs };
+    // As much of it as anything is allotted by: of many replicas there are many more points, and they stay as long as it is open.
+    const frontier = lowerHull(callFrontiers(serving.replicas, { ...serving, promptTokens, outputTokens }));
+    return { stage: node.stage, kind: 'call', frontier, spreadMs: spreadOf(serving, { promptTokens, outputTokens, outputTokensHigh }, frontier[0]?.timeMs ?? Number.POSITIVE_INFINITY) };
   }
 
-  /** On the replicas as they are; at the fastest it takes longer by `spreadMs` with every standard deviation of its length. */
-  function expected(model: string, { promptTokens, outputTokens, outputTokensHigh }: CallSize, nowMs: number): { readonly frontier: readonly TradeOffPoint[]; readonly fastestMs: number; readonly spreadMs: number } {
-    const replicas = options.replicasOf(model);
-    const company = options.companyOf(model, nowMs);
-    const frontier = callFrontiers(replicas, { promptTokens, outputTokens, ...company });
-    const fastestMs = leastMs(frontier);
-    return { frontier, fastestMs, spreadMs: (leastMs(callFrontiers(replicas, { promptTokens, outputTokens: outputTokensHigh, ...company })) - fastestMs) / HIGH_DEVIATIONS };
+  /** What serves a model now, and what its calls share their steps with: asked once for all calls of a workflow. */
+  function servingNow(nowMs: number): (model: string) => Serving {
+    const known = new Map<string, Serving>();
+    return (model) => {
+      const serving = known.get(model) ?? { replicas: options.replicasOf(model), ...options.companyOf(model, nowMs) };
+      known.set(model, serving);
+      return serving;
+    };
   }
 
   /**
@@ -208,8 +235,15 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   function begin(spec: WorkflowSpec, shape: Open['shape'], nowMs: number): Open {
     const { nodes, edges, ...rest } = spec;
     const deadlineAtMs = nowMs + spec.deadlineMs;
-    const run = createWorkflowRun({ parts: nodes.map((node) => partOf(node, spec.tenant, spec.name, nowMs)), edges, beganAtMs: nowMs, deadlineAtMs });
-    const calledAs = new Map(nodes.flatMap((node) => (node.kind === 'call' ? [[node.stage, { model: node.model, lengthKey: lengthKeyOf(node, spec.tenant, spec.name) }] as const] : [])));
+    const calledAs: Open['calledAs'] = new Map();
+    const servingOf = servingNow(nowMs);
+    const parts = nodes.map((node): RunPart => {
+      if (node.kind === 'tool') return { stage: node.stage, kind: 'tool', frontier: [{ timeMs: node.timeMs, energyJ: 0 }], spreadMs: 0 };
+      const lengthKey = lengthKeyOf(node, spec.tenant, spec.name);
+      calledAs.set(node.stage, { model: node.model, lengthKey });
+      return callPart(node, lengthKey, spec.tenant, servingOf(node.model));
+    });
+    const run = createWorkflowRun({ parts, edges, beganAtMs: nowMs, deadlineAtMs });
     return { spec: rest, key: openKey(spec.tenant, spec.workflowId), beganAtMs: nowMs, deadlineAtMs, run, shape, calledAs, calls: new Map(), seen: [], nodes: nodes.length, callsEnded: 0, outputTokens: 0, spentJ: 0, lastEndAtMs: nowMs, allottedAtMs: Number.NEGATIVE_INFINITY, feasible: false };
   }
 
@@ -234,17 +268,34 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
   /** Everything that can run now, by what is known now. */
   function allot(workflow: Open, nowMs: number): void {
     const { run, calls } = workflow;
+    const servingOf = servingNow(nowMs);
     for (const [jobId, { stage }] of calls) {
       const left = options.leftOf(jobId);
       const model = workflow.calledAs.get(stage)?.model;
       if (left === null || model === undefined) continue;
-      const { fastestMs, spreadMs } = expected(model, left, nowMs);
-      run.progressed(stage, fastestMs, spreadMs);
+      const serving = servingOf(model);
+      const fastestMs = fastestCallMs(serving.replicas, { ...serving, ...left });
+      run.progressed(stage, fastestMs, spreadOf(serving, left, fastestMs));
     }
+    if (run.isStale()) rebuiltNodes += workflow.nodes;
     run.allot(nowMs, RESERVE_DEVIATIONS * guards.of(workflow.spec.sloClass));
     if (workflow.allottedAtMs === Number.NEGATIVE_INFINITY) workflow.feasible = workflow.shape !== 'unseen' && run.verdict() === 'meets';
     workflow.allottedAtMs = nowMs;
-    for (const [jobId, call] of calls) {
+    waiting.delete(workflow);
+    tellMoved(workflow, nowMs);
+  }
+
+  /** The same, unless it would have to be from the beginning and there has been enough of that in this control period: then it waits for the next. */
+  function allotSoon(workflow: Open, nowMs: number): void {
+    if (!workflow.run.isStale() || rebuiltNodes === 0 || rebuiltNodes + workflow.nodes <= REBUILT_NODES_MAX) return allot(workflow, nowMs);
+    waiting.add(workflow);
+    // All others are due as they were.
+    tellMoved(workflow, nowMs, (call) => Number.isNaN(call.dueAtMs));
+  }
+
+  function tellMoved(workflow: Open, nowMs: number, isAsked: (call: CallUnderWay) => boolean = () => true): void {
+    for (const [jobId, call] of workflow.calls) {
+      if (!isAsked(call)) continue;
       const { atMs: dueAtMs, moves } = dueOf(workflow, call.stage, nowMs);
       if (moves === call.moves && (dueAtMs === call.dueAtMs || Math.abs(dueAtMs - call.dueAtMs) < MOVED_MS_MIN)) continue;
       call.dueAtMs = dueAtMs;
@@ -255,7 +306,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
   /** Of one of which nobody knows what follows, every call is hurried, but for what it is uncertain by. */
   function dueOf({ run, shape, deadlineAtMs }: Open, stage: string, nowMs: number): PartDue {
-    if (shape !== 'unseen' || run.verdict() === 'lost') return run.due(stage);
+    if (shape !== 'unseen' || run.isStale() || run.verdict() === 'lost') return run.due(stage);
     return { atMs: Math.min(deadlineAtMs, nowMs + HURRIED * run.fastestLeftMs()), moves: false };
   }
 
@@ -271,6 +322,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
 
   function finish(workflow: Open, outcome: WorkflowReport['outcome'], met: boolean | null, nowMs: number): WorkflowReport {
     open.delete(workflow.key);
+    waiting.delete(workflow);
     count(workflow.spec.tenant, -1, -workflow.nodes);
     for (const jobId of workflow.calls.keys()) {
       ofJob.delete(jobId);
@@ -340,21 +392,22 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
       const stage = stageOf(workflow, spec.workflow.stage);
       if (stage === null) return null;
       const { tenant, name } = workflow.spec;
+      const node: Call = { kind: 'call', stage, model: spec.model };
+      const lengthKey = workflow.calledAs.get(stage)?.lengthKey ?? lengthKeyOf(node, tenant, name);
       if (!workflow.run.has(stage)) {
         if (!hasRoomFor(tenant, 1)) return null;
         // Nobody knew of it: it needs what has ended last.
         const before = workflow.run.parts().filter(({ state }) => state === 'ended').toSorted((a, b) => b.dueAtMs - a.dueAtMs);
-        workflow.run.add(partOf({ kind: 'call', stage, model: spec.model }, tenant, name, nowMs), before.slice(0, 1).map((part) => part.stage));
+        workflow.run.add(callPart(node, lengthKey, tenant, servingNow(nowMs)(node.model)), before.slice(0, 1).map((part) => part.stage));
         workflow.nodes += 1;
         count(tenant, 0, 1);
       }
-      const lengthKey = workflow.calledAs.get(stage)?.lengthKey ?? lengthKeyOf({ kind: 'call', stage, model: spec.model }, tenant, name);
       workflow.calledAs.set(stage, { model: spec.model, lengthKey });
       workflow.run.began(stage, nowMs);
       ofJob.set(spec.jobId, workflow);
       const call = { stage, beganAtMs: nowMs, dueAtMs: Number.NaN, moves: false };
       workflow.calls.set(spec.jobId, call);
-      allot(workflow, nowMs);
+      allotSoon(workflow, nowMs);
       // What has moved of this one is told here.
       moved = moved.filter(({ jobId }) => jobId !== spec.jobId);
       return { dueAtMs: call.dueAtMs, moves: call.moves, lengthKey };
@@ -378,10 +431,17 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
         if (workflow.seen.length < DISCOVERED_CALLS_MAX) workflow.seen.push({ stage: call.stage, model: report.model, promptTokens: report.promptTokens, outputTokens: report.outputTokens, beganAtMs: call.beganAtMs, endedAtMs: nowMs });
         if (!others) workflow.run.ended(call.stage, nowMs);
       }
-      if (!closeIfOver(workflow, nowMs)) allot(workflow, nowMs);
+      if (!closeIfOver(workflow, nowMs)) allotSoon(workflow, nowMs);
     },
     tick(nowMs) {
+      rebuiltBefore += rebuiltNodes;
+      rebuiltNodes = 0;
       if (open.size === 0) return;
+      // Those that go on waiting keep their turn.
+      for (const workflow of waiting) {
+        if (rebuiltNodes > 0 && rebuiltNodes + workflow.nodes > REBUILT_NODES_MAX) break;
+        allot(workflow, nowMs);
+      }
       const all = [...open.values()];
       let looked = 0;
       for (let step = 0; step < all.length && looked < LOOKED_MAX; step++) {
@@ -389,7 +449,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
         const workflow = all[turn] as Open;
         if (nowMs - workflow.allottedAtMs < LOOK_EVERY_MS) continue;
         looked += 1;
-        if (!closeIfOver(workflow, nowMs) && workflow.calls.size > 0) allot(workflow, nowMs);
+        if (!closeIfOver(workflow, nowMs) && workflow.calls.size > 0) allotSoon(workflow, nowMs);
         else workflow.allottedAtMs = nowMs;
       }
     },
@@ -415,6 +475,7 @@ export function createWorkflows(options: WorkflowsOptions): Workflows {
     },
     openCount: () => open.size,
     openCountOf: (tenant) => ofTenant.get(tenant)?.workflows ?? 0,
+    nodesRebuilt: () => rebuiltBefore + rebuiltNodes,
   };
 }
 
@@ -434,8 +495,9 @@ function statusOf({ spec, run, deadlineAtMs, spentJ }: Open, nowMs: number): Wor
   };
 }
 
-function leastMs(frontier: readonly TradeOffPoint[]): number {
-  return frontier.reduce((least, { timeMs }) => Math.min(least, timeMs), Number.POSITIVE_INFINITY);
+/** At the fastest a call takes longer by so much with every standard deviation of its length. */
+function spreadOf(serving: Serving, { promptTokens, outputTokensHigh }: CallSize, fastestMs: number): number {
+  return (fastestCallMs(serving.replicas, { ...serving, promptTokens, outputTokens: outputTokensHigh }) - fastestMs) / HIGH_DEVIATIONS;
 }
 
 function keyOf(model: string, tenant: string): string {

@@ -26,7 +26,7 @@ export interface TenantCall {
   readonly energyJ: number;
   /** By second of Redis' clock: what was taken without asking, or is given back. */
   readonly deltas: readonly { readonly atS: number; readonly requests: number; readonly tokens: number }[];
-  /** Tokens that each request wants, in the order of their coming. */
+  /** Tokens that each request wants, in the order of their coming; 0: it is counted, and wants neither tokens nor a place. */
   readonly wanted: readonly number[];
 }
 
@@ -107,9 +107,9 @@ for j = at + 2, at + 1 + tonumber(ARGV[at + 1]) do
   local want = tonumber(ARGV[j])
   local verdict = 'a'
   if maxJ >= 0 and refuse and J >= maxJ then verdict = 'e'
-  elseif maxC >= 0 and others + own >= maxC then verdict = 'c'
+  elseif want > 0 and maxC >= 0 and others + own >= maxC then verdict = 'c'
   elseif maxR >= 0 and R + 1 > maxR then verdict = 'r'
-  elseif maxT >= 0 and K + want > maxT then verdict = 't'
+  elseif want > 0 and maxT >= 0 and K + want > maxT then verdict = 't'
   else
     R = R + 1; K = K + want; own = own + 1
     r[slot] = r[slot] + 1; k[slot] = k[slot] + want

@@ -205,6 +205,40 @@ describe('what was not foreseen', () => {
   });
 });
 
+test('what needs what changes by calls that come again or too soon, and only then all is begun anew: until it is, they are hurried', () => {
+  const run = runOf([call('a', 100), call('b', 100), call('c', 100), call('d', 100)], [[0, 1], [1, 2], [2, 3]], 8_000);
+  run.began('a', 1_000);
+  run.allot(1_000, 0);
+  run.ended('a', 1_100);
+  run.began('b', 1_100);
+  expect(run.isStale()).toBe(false);
+  run.began('a', 1_200);
+  expect(run.isStale()).toBe(true);
+  expect(run.due('a')).toEqual({ atMs: 1_200 + HURRIED * 100, moves: false });
+  run.allot(1_200, 0);
+  expect(run.isStale()).toBe(false);
+  expect(run.due('a').atMs).toBeGreaterThan(1_400);
+  // A second time there is nothing left of it that could change.
+  run.ended('a', 1_300);
+  run.began('a', 1_400);
+  expect(run.isStale()).toBe(false);
+  run.began('c', 1_500);
+  expect(run.isStale()).toBe(true);
+});
+
+test('one that has run for a month is allotted as on its first day', () => {
+  const monthMs = 30 * 24 * 3_600_000;
+  const parts = [call('a', 1), tool('none', 0), call('b', 3.3), tool('one', 1), call('c', 0.7)];
+  const run = runOf(parts, [[0, 1], [1, 2], [2, 3], [0, 4]], monthMs + 20);
+  run.began('a', 1_000);
+  run.allot(1_000, 0);
+  run.ended('a', 1_000 + monthMs);
+  run.began('b', 1_000 + monthMs);
+  run.allot(1_000 + monthMs, 0);
+  expect(run.verdict()).toBe('meets');
+  expect(run.due('b').atMs - 1_000 - monthMs).toBeCloseTo(19, 3);
+});
+
 test('of parts side by side more is kept in reserve than of one: the latest of many is later than any is expected to be', () => {
   const dueOf = (branches: number): number => {
     const sides = Array.from({ length: branches }, (_, branch) => call(`side-${branch}`, 100, { spreadMs: 30 }));

@@ -148,6 +148,11 @@ describe('a declaration is refused, and told why:', () => {
     ['no JSON', '{', 400, null, /could not parse the JSON body/],
     ['no object', [1], 400, null, /^the workflow: got a list of 1/],
     ['an unknown key', { ...CHAIN, deadline: 5 }, 400, null, /^unknown key 'deadline'; known: id, deadlineAt, name, deadlineMs, nodes, edges$/],
+    ['an id that is the folder it is in', { ...CHAIN, id: '.' }, 400, 'id', /^id: got "\."; want 1 to 128 letters, digits or .* not \. or \.\. alone/],
+    ['an id that is the folder above', { ...CHAIN, id: '..' }, 400, 'id', /^id: got "\.\."; want 1 to 128/],
+    ['an id that is an object', `{"id":${'{"a":'.repeat(50_000)}1${'}'.repeat(50_000)},"deadlineMs":1000,"nodes":[{"stage":"a","toolMs":1}]}`, 400, 'id', /^id: got an object of a; want 1 to 128/],
+    ['a stage that is the folder above', { ...CHAIN, nodes: [{ stage: '..', model: 'm' }], edges: [] }, 400, 'nodes[0].stage', /want a name other than \. and \.\./],
+    ['a name that is a folder', { ...CHAIN, name: '.' }, 400, 'name', /want a name other than \. and \.\./],
     ['no deadline', { ...CHAIN, deadlineMs: undefined }, 400, 'deadlineMs', /missing; want milliseconds from now, or deadlineAt/],
     ['a deadline of nothing', { ...CHAIN, deadlineMs: 0 }, 400, 'deadlineMs', /got 0/],
     ['a deadline beyond a month', { ...CHAIN, deadlineMs: 2_592_000_001 }, 400, 'deadlineMs', /^deadlineMs: got 2592000001; want a number of milliseconds above 0, at most 2592000000 \(30 days\)$/],
@@ -205,11 +210,33 @@ describe('a declaration is refused, and told why:', () => {
 });
 
 describe('a call’s headers are refused, and told why:', () => {
+  test('counts as a request of its tenant, and takes none of its tokens and places', async () => {
+    const { gateway } = await start(`tenants: [{ name: cat, apiKeySha256: ['${hashOf('sk-cat')}'], limits: { requestsPerMinute: 2, tokensPerMinute: 1000, concurrencyMax: 1 } }]`);
+    const key = { authorization: 'Bearer sk-cat' };
+    const wrong = await declare(gateway.url, { ...CHAIN, nodes: [] }, key);
+    const first = await declare(gateway.url, { ...CHAIN, id: 'c1' }, key);
+    expect([wrong.status, first.status]).toEqual([400, 201]);
+    expect(Object.fromEntries(first.headers)).toMatchObject({ 'x-ratelimit-limit-requests': '2', 'x-ratelimit-remaining-requests': '1', 'x-ratelimit-remaining-tokens': '1000' });
+    expect((await call(gateway.url, of('c1', 'plan', key))).status).toBe(200);
+    const refused = await declare(gateway.url, { ...CHAIN, id: 'c2' }, key);
+    expect(refused.status).toBe(429);
+    expect(refused.body).toEqual({ error: { message: expect.stringMatching(/^Rate limit reached for 'cat': 2 requests per minute; try again in \d+(\.\d+)? s$/), type: 'requests', param: null, code: 'rate_limit_exceeded' } });
+    expect(Object.fromEntries(refused.headers)).toMatchObject({ 'x-should-retry': 'true', 'x-llm-d-request-dropped-reason': 'rejected-saturated', 'x-ratelimit-remaining-requests': '0' });
+    expect(Number(refused.headers.get('retry-after-ms'))).toBeGreaterThan(50_000);
+    expect((await ask(gateway.url, '/v1/workflows/c2', { headers: key })).status).toBe(404);
+    const page = await (await fetch(`${gateway.adminUrl}/metrics`)).text();
+    expect(page).toContain('paceline_limit_decisions_total{limit="none",decision="admitted",scope="gateway"} 2');
+    expect(page).toContain('paceline_limit_decisions_total{limit="requests",decision="refused",scope="gateway"} 1');
+  });
+
   test.each<[string, Headers, string, RegExp]>([
     ['a stage without an id', { 'x-paceline-workflow-stage': 'a' }, 'x-paceline-workflow-stage', /there is no x-paceline-workflow-id/],
     ['a deadline without an id', { 'x-paceline-workflow-deadline-ms': '5' }, 'x-paceline-workflow-deadline-ms', /there is no x-paceline-workflow-id/],
     ['a name without an id', { 'x-paceline-workflow-name': 'a' }, 'x-paceline-workflow-name', /there is no x-paceline-workflow-id/],
     ['a bad id', of('a b', 'x'), 'x-paceline-workflow-id', /got 'a b'; want 1 to 128/],
+    ['an id that is a folder', of('..', 'x'), 'x-paceline-workflow-id', /got '\.\.'; want 1 to 128 .* not \. or \.\. alone/],
+    ['a stage that is a folder', of('a', '.'), 'x-paceline-workflow-stage', /got '\.'; want 1 to 128 .* not \. or \.\. alone/],
+    ['a name that is a folder', within('a', 'x', 5_000, '..'), 'x-paceline-workflow-name', /got '\.\.'; want 1 to 128 .* not \. or \.\. alone/],
     ['a long stage', of('a', 'x'.repeat(129)), 'x-paceline-workflow-stage', /want 1 to 128/],
     ['a deadline of nothing', within('a', 'x', 0), 'x-paceline-workflow-deadline-ms', /above 0, at most 2592000000/],
     ['a deadline that is no number', of('a', 'x', { 'x-paceline-workflow-deadline-ms': 'soon' }), 'x-paceline-workflow-deadline-ms', /got 'soon'/],

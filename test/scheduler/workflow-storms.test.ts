@@ -12,13 +12,12 @@ import { CLOCK_PROFILE } from '../fixtures/profiles.ts';
 
 const belief = createPerformanceModel(CLOCK_PROFILE);
 const EVENTS = 15_000;
-const NODES_MAX = 8;
 const REPLICAS: readonly ReplicaSpec[] = [
   { replicaId: 'r0' as ReplicaId, models: ['m'], belief, concurrencyMax: 3 },
   { replicaId: 'r1' as ReplicaId, models: ['n', 'm'], belief, concurrencyMax: 3 },
 ];
 
-test.each([1, 2, 3, 4])('a storm of seed %i', (seed) => {
+test.each([[1, 8], [2, 8], [3, 8], [4, 8], [5, 24]])('a storm of seed %i, of up to %i nodes each', (seed, nodesMax) => {
   const random = createRandom(seed, 'workflow-storm');
   const pick = <Value>(among: readonly Value[]): Value => among[Math.floor(random() * among.length)] as Value;
   const scheduler = createScheduler({ replicas: REPLICAS, policy: { kind: 'paceline' }, attainmentTarget: 0.99, controlPeriodMs: 100, queuedMax: 10 });
@@ -46,7 +45,7 @@ test.each([1, 2, 3, 4])('a storm of seed %i', (seed) => {
     return { kind: 'call', stage, model: pick(['m', 'm', 'n']), ...(random() < 0.5 ? { promptTokens: size() } : {}), ...(random() < 0.5 ? { outputTokens: size() } : {}) };
   }
   function declare(): void {
-    const nodes = Array.from({ length: 1 + Math.floor(random() * NODES_MAX) }, (_, place) => node(place));
+    const nodes = Array.from({ length: 1 + Math.floor(random() * nodesMax) }, (_, place) => node(place));
     const edges = nodes.flatMap((_, before) => nodes.flatMap((__, after) => (after > before && random() < 0.3 ? [[before, after] as const] : [])));
     tell({ kind: 'workflow-declared', workflow: { workflowId: workflowId(), tenant: 't', sloClass: 'c', ...(random() < 0.5 ? { name: pick(['x', 'y']) } : {}), deadlineMs: deadlineMs(), nodes, edges: [...edges, ...edges.slice(0, 1)], infeasible: pick(['refuse', 'best-effort']) } });
   }
@@ -56,7 +55,7 @@ test.each([1, 2, 3, 4])('a storm of seed %i', (seed) => {
     const discovered = random() < 0.6 ? { discovered: { deadlineMs: deadlineMs(), name: pick(['x', 'y', 'z']) } } : {};
     tell({
       kind: 'arrived',
-      job: { jobId, model: pick(['m', 'n']), tenant: 't', sloClass: 'c', slo: random() < 0.2 ? { e2eMs: 3_000 } : {}, promptBytes: pick([0, 400, 40_000_000]), work: pick(['generate', 'generate', 'embed']), streaming: random() < 0.5, workflow: { workflowId: workflowId(), stage: `s${Math.floor(random() * NODES_MAX)}`, ...discovered } },
+      job: { jobId, model: pick(['m', 'n']), tenant: 't', sloClass: 'c', slo: random() < 0.2 ? { e2eMs: 3_000 } : {}, promptBytes: pick([0, 400, 40_000_000]), work: pick(['generate', 'generate', 'embed']), streaming: random() < 0.5, workflow: { workflowId: workflowId(), stage: `s${Math.floor(random() * nodesMax)}`, ...discovered } },
     });
   }
   function goOn(): void {

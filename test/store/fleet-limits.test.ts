@@ -175,6 +175,22 @@ describe('three gateways and one Redis', () => {
     });
   });
 
+  test('count what is only counted as a request, though all places and tokens are taken, and free no place by it', async () => {
+    const gateways = await fleetOf(3, (await redis()).url);
+    const tenant = limitedTenant({ requestsPerMinute: 20, tokensPerMinute: 100, concurrencyMax: 1 });
+    const [first] = gateways as [Gateway];
+    expect((await first.take(tenant, { promptTokens: 50, maxOutputTokens: 50 })).decision.kind).toBe('admitted');
+    const asked = await Promise.all(Array.from({ length: 30 }, async (_, index) => {
+      const limiter = gateways[index % 3] as Gateway;
+      const taken = await limiter.take(tenant, { promptTokens: 0, maxOutputTokens: null, work: 'declare' });
+      limiter.settle(taken.jobId, null);
+      return taken;
+    }));
+    expect(admitted(asked)).toHaveLength(19);
+    expect(asked.find(({ decision }) => decision.kind === 'refused')?.decision).toMatchObject({ limit: 'requests' });
+    expect((await first.take(limitedTenant({ concurrencyMax: 1 }))).decision).toMatchObject({ kind: 'refused', limit: 'concurrency' });
+  });
+
   test('spend one energy budget', async () => {
     const [a, b] = await fleetOf(2, (await redis()).url) as [Gateway, Gateway];
     const tenant = limitedTenant({}, { energyBudget: { joulesPerDay: 100, atEnd: 'refuse' } });
