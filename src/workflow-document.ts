@@ -20,7 +20,8 @@ export type WorkflowReading = { readonly kind: 'read'; readonly workflow: Declar
 
 /** Of a stage, a model or the workflow. */
 const NAME_CHARACTERS_MAX = 256;
-const TOKENS_MAX = 10_000_000;
+/** Of a prompt or an answer: no model reads or writes as many. */
+export const TOKENS_MAX = 10_000_000;
 /** Thirty days: whoever gives more has given another unit. */
 export const WORKFLOW_MS_MAX = 30 * 24 * 3_600_000;
 /** More are counted only: they are mostly the same mistake. */

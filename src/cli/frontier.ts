@@ -14,6 +14,7 @@ import { chart } from '../plot/chart.ts';
 import { page, type Part } from '../plot/page.ts';
 import { loadProfile, ProfileFileError } from '../profile-file.ts';
 import { tableOf } from '../simulator/format-table.ts';
+import { WORKFLOW_MS_MAX } from '../workflow-document.ts';
 import { defineCommand, UsageError } from './command.ts';
 import { composePipeline, composePools, composeReplicas } from './frontier-compositions.ts';
 import { fleet } from './frontier-fleet.ts';
@@ -47,7 +48,7 @@ export const command = defineCommand({
     profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
     company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
     like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
-    'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
+    'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001, max: WORKFLOW_MS_MAX },
     devices: { type: 'number', value: 'N', help: 'fleet: devices that there are', default: 8, min: 1, max: 4096, integer: true },
     peak: { type: 'number', value: 'X', help: 'fleet: has room for so many times the rate', default: 1.3, min: 1, max: 100 },
     'batch-tokens': { type: 'text', value: 'LIST', help: "fleet: chunk sizes to look at beside the profiles' own, separated by commas" },
