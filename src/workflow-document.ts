@@ -20,7 +20,10 @@ export type WorkflowReading = { readonly kind: 'read'; readonly workflow: Declar
 
 /** Of a stage, a model or the workflow. */
 const NAME_CHARACTERS_MAX = 256;
-const TOKENS_MAX = 10_000_000;
+/** Of a prompt or an answer: no model reads or writes as many. */
+export const TOKENS_MAX = 10_000_000;
+/** Nothing is served in less. */
+export const WORKFLOW_MS_MIN = 1;
 /** Thirty days: whoever gives more has given another unit. */
 export const WORKFLOW_MS_MAX = 30 * 24 * 3_600_000;
 /** More are counted only: they are mostly the same mistake. */
@@ -36,7 +39,7 @@ const toolSchema = z.strictObject({ stage: name, toolMs: z.number().min(0).max(W
 const edgeSchema = z.tuple([text, text]);
 const documentSchema = z.strictObject({
   name: z.exactOptional(name),
-  deadlineMs: z.exactOptional(z.number().positive().max(WORKFLOW_MS_MAX)),
+  deadlineMs: z.exactOptional(z.number().min(WORKFLOW_MS_MIN).max(WORKFLOW_MS_MAX)),
   nodes: z.array(z.unknown()).min(1).max(WORKFLOW_NODES_MAX),
   edges: z.array(z.unknown()).max(WORKFLOW_EDGES_MAX).default([]),
 });
@@ -125,7 +128,7 @@ const TOKENS_WANTED = `want a whole number of tokens, 0 to ${TOKENS_MAX}`;
 const WANTED: Readonly<Record<string, string>> = {
   '': 'want an object with nodes and, where there are any, name, deadlineMs and edges',
   name: `want ${NAME_TEXT}`,
-  deadlineMs: `want a number of milliseconds above 0, at most ${WORKFLOW_MS_MAX} (30 days)`,
+  deadlineMs: `want a number of milliseconds, ${WORKFLOW_MS_MIN} to ${WORKFLOW_MS_MAX} (30 days)`,
   nodes: `want a list of 1 to ${WORKFLOW_NODES_MAX} nodes`,
   'nodes.*': `want an object: ${NODE_WANTED}`,
   'nodes.*.stage': `want ${NAME_TEXT}`,

@@ -1,5 +1,6 @@
 // The options of `paceline frontier`, and which of its actions takes which: one that an action would not look at is refused, and not ignored.
 import { SOURCE_FORMATS } from '../frontier-view/convert.ts';
+import { WORKFLOW_MS_MAX } from '../workflow-document.ts';
 import { UsageError } from './command.ts';
 
 export const FRONTIER_ACTIONS = ['show', 'compare', 'compose', 'workflow', 'scale', 'fleet', 'validate', 'convert'] as const;
@@ -27,7 +28,7 @@ export const FRONTIER_OPTIONS = {
   profile: { type: 'texts', value: 'MODEL=PATH', help: 'workflow: what calls of that model cost; PATH alone: of every model' },
   company: { type: 'number', value: 'N', help: 'workflow: streams in the batches that a call shares, itself included', default: 8, min: 1, max: 100_000, integer: true },
   like: { type: 'text', value: 'PROMPT:OUTPUT', help: 'workflow: tokens of calls that say none' },
-  'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001 },
+  'deadline-ms': { type: 'number', value: 'MS', help: "workflow: allots each stage's time for the least energy within it; default: the file's", min: 0.001, max: WORKFLOW_MS_MAX },
   devices: { type: 'number', value: 'N', help: 'fleet: devices that there are', default: 8, min: 1, max: 4096, integer: true },
   peak: { type: 'number', value: 'X', help: 'fleet: has room for so many times the rate', default: 1.3, min: 1, max: 100 },
   'batch-tokens': { type: 'text', value: 'LIST', help: "fleet: chunk sizes to look at beside the profiles' own, separated by commas" },

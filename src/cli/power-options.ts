@@ -10,6 +10,8 @@ import type { FleetMember, SimulatedPower } from '../simulator/simulate.ts';
 import { type OptionValues, UsageError } from './command.ts';
 
 const STEPS_MAX = 100_000;
+/** Thirty days. */
+const AT_MS_MAX = 30 * 24 * 3_600_000;
 
 export const POWER_OPTIONS = {
   'power-budget': { type: 'text', value: 'W|PCT%', help: "what all devices may draw together: watts, or a part of the fleet's peak (every device at its fastest under full load, as believed) such as 75%" },
@@ -17,7 +19,7 @@ export const POWER_OPTIONS = {
   'power-policy': { type: 'text', value: 'HOW', help: 'how a power budget is kept: watts allotted to where they are needed, or every device held to the same part of its peak; default: allotted by paceline, uniform by the others, which know nothing of budgets', oneOf: ['allotted', 'uniform'] },
 } as const;
 
-const Schedule = z.array(z.strictObject({ atMs: z.number().min(0), watts: z.number().positive() })).min(1).max(STEPS_MAX);
+const Schedule = z.array(z.strictObject({ atMs: z.number().min(0).max(AT_MS_MAX), watts: z.number().positive() })).min(1).max(STEPS_MAX);
 
 /** `null` without a budget. Throws `UsageError`, also for a budget below what the fleet draws with nothing to do, or one that is in the end too low to serve anything. `sleeps`: replicas may be asleep. */
 export function readPower(options: OptionValues<typeof POWER_OPTIONS>, members: readonly FleetMember[], sleeps = false): ((policy: string) => SimulatedPower) | null {

@@ -1,6 +1,6 @@
 // A workflow's declaration in a file, as the command line reads it: YAML or JSON, with the sizes of all calls.
 import { LineCounter, parseDocument } from 'yaml';
-import { type DeclaredWorkflow, type DeclaredNode, readWorkflow } from '../workflow-document.ts';
+import { type DeclaredNode, type DeclaredWorkflow, readWorkflow, TOKENS_MAX } from '../workflow-document.ts';
 import { UsageError } from './command.ts';
 import { read } from './frontier-files.ts';
 
@@ -9,8 +9,10 @@ export type SizedNode = Extract<DeclaredNode, { kind: 'tool' }> | (Extract<Decla
 export function loadWorkflow(file: string): DeclaredWorkflow {
   const lines = new LineCounter();
   // JSON is YAML. No aliases: a few of them can stand for a gigabyte.
-  const document = parseDocument(read(file), { lineCounter: lines, prettyErrors: true, uniqueKeys: true });
+  const document = parseDocument(read(file), { lineCounter: lines, prettyErrors: true, uniqueKeys: true, logLevel: 'error' });
   const [error] = document.errors;
+  // The parser goes as deep as its stack; a workflow is four levels deep.
+  if (error?.message.startsWith('Maximum call stack') === true) throw new UsageError(`${file}: is nested too deeply to be a workflow`);
   if (error !== undefined) throw new UsageError(`${file}: is neither YAML nor JSON: ${error.message.split('\n')[0]}`);
   let value: unknown;
   try {
@@ -37,5 +39,6 @@ export function sizedNodes(nodes: readonly DeclaredNode[], like: string | undefi
 function sizesOf(like: string): { readonly promptTokens: number; readonly outputTokens: number } {
   const [, promptTokens, outputTokens] = /^(\d{1,8}):(\d{1,8})$/.exec(like) ?? [];
   if (promptTokens === undefined) throw new UsageError(`--like: got '${like}', want PROMPT:OUTPUT in tokens, such as 1200:300`);
+  if (Math.max(Number(promptTokens), Number(outputTokens)) > TOKENS_MAX) throw new UsageError(`--like: got '${like}', want at most ${TOKENS_MAX} tokens of either, as in a file`);
   return { promptTokens: Number(promptTokens), outputTokens: Number(outputTokens) };
 }

@@ -34,7 +34,7 @@ export function configurationWith(profile: Profile, settings: Settings): { reado
   const configurations = configurationsOf(profile);
   const given = Object.entries(settings);
   const [first] = configurations as [Configuration, ...Configuration[]];
-  const unknown = given.find(([name]) => first.settings[name] === undefined);
+  const unknown = given.find(([name]) => !Object.hasOwn(first.settings, name));
   if (unknown !== undefined) {
     const names = Object.keys(first.settings);
     return { kind: 'none', problem: `has no '${unknown[0]}' that only a restart changes; ${names.length === 0 ? 'it has one configuration, which needs no settings' : `there is ${names.join(', ')}`}` };

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { TenantConfig } from '../config.ts';
 import type { WorkflowCall, WorkflowId } from '../core/job.ts';
 import type { OpenWorkflow } from '../scheduler/workflows.ts';
-import { isDots, WORKFLOW_MS_MAX } from '../workflow-document.ts';
+import { isDots, WORKFLOW_MS_MAX, WORKFLOW_MS_MIN } from '../workflow-document.ts';
 
 /** What is known of the workflows here. */
 export interface KnownWorkflows {
@@ -77,7 +77,7 @@ function textOf(headers: IncomingHttpHeaders, name: string): string | null {
 
 function deadlineOf(raw: string, tenant: TenantConfig): number | Extract<WorkflowCallReading, { kind: 'bad' }> {
   const ms = /^\d{1,12}(\.\d{1,20})?$/.test(raw) ? Number(raw) : Number.NaN;
-  if (!(ms > 0 && ms <= WORKFLOW_MS_MAX)) return bad(DEADLINE, raw, `want a number of milliseconds above 0, at most ${WORKFLOW_MS_MAX}`);
+  if (!(ms >= WORKFLOW_MS_MIN && ms <= WORKFLOW_MS_MAX)) return bad(DEADLINE, raw, `want a number of milliseconds, ${WORKFLOW_MS_MIN} to ${WORKFLOW_MS_MAX}`);
   const why = tooTight(ms, tenant);
   return why === null ? ms : bad(DEADLINE, raw, why);
 }

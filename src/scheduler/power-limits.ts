@@ -160,12 +160,12 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     return margins.get(spec.replicaId) ?? FLOOR_MARGIN;
   }
 
-  /** By what is believed, with nothing set aside for its being wrong. */
-  function bareClaimOf(replica: Replica): Pick<PowerClaim, 'idleW' | 'floorW'> {
+  /** By what is believed, with nothing set aside for its being wrong. `mayFallAsleep`: as if all that can sleep did. */
+  function bareClaimOf(replica: Replica, mayFallAsleep: boolean): Pick<PowerClaim, 'idleW' | 'floorW'> {
     const groups = replica.groups.length;
     const { idleW, peakW } = rangeOf(replica);
     if (!isAllControlled(replica)) return { idleW: groups * peakW, floorW: groups * peakW };
-    return { idleW: replica.rest?.kind === 'asleep' ? (replica.spec.sleep?.powerW ?? 0) : groups * idleW, floorW: groups * groupFloorW(replica, 1) };
+    return { idleW: replica.rest?.kind === 'asleep' || (mayFallAsleep && replica.rest !== null) ? (replica.spec.sleep?.powerW ?? 0) : groups * idleW, floorW: groups * groupFloorW(replica, 1) };
   }
 
   /** What is set aside for beliefs that are wrong, budget by budget. */
@@ -174,9 +174,9 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     const none: string[] = [];
     for (const { name, watts, replicaIds } of budgets) {
       const members = replicas.filter(({ spec }) => replicaIds.includes(spec.replicaId));
-      const leastW = leastToServeW(members.map(bareClaimOf));
+      const leastW = leastToServeW(members.map((replica) => bareClaimOf(replica, false)));
       // Who cannot be limited is not closed either.
-      if (watts < leastW && members.every(isAllControlled)) none.push(name);
+      if (watts < leastToServeW(members.map((replica) => bareClaimOf(replica, true))) && members.every(isAllControlled)) none.push(name);
       if (watts >= FLOOR_MARGIN * leastW) continue;
       for (const replicaId of replicaIds) next.set(replicaId, Math.min(next.get(replicaId) ?? FLOOR_MARGIN, Math.max(1, watts / leastW)));
     }

@@ -152,6 +152,7 @@ const ANONYMOUS: SimulatedTenant = { name: 'anonymous' };
 const PROGRESS_EVERY_STEPS = 512;
 /** No job is kept back for longer than this beyond its deadline. */
 const STALLED_AFTER_MS = 600_000;
+const DAY_MS = 86_400_000;
 /** As often as a gateway reads them. */
 const METER_EVERY_MS = 500;
 
@@ -159,7 +160,7 @@ const METER_EVERY_MS = 500;
 export class SimulationStalled extends Error {
   override name = 'SimulationStalled';
   constructor(jobs: number, sinceMs: number) {
-    super(`${jobs} ${jobs === 1 ? 'request waits' : 'requests wait'} and nothing has happened since ${(sinceMs / 1_000).toFixed(1)} s of virtual time; under a power budget there is too little for what serves their model: raise it, or give replicas of that model one of their own`);
+    super(`${jobs} ${jobs === 1 ? 'request waits' : 'requests wait'} and nothing has happened since ${(sinceMs / 1_000).toFixed(1)} s of virtual time; under a power budget there is too little for what serves their model: raise it`);
   }
 }
 
@@ -382,7 +383,7 @@ export function simulate(options: SimulationOptions): SimulatedRun {
     if (++steps % PROGRESS_EVERY_STEPS === 0) {
       options.onProgress?.(nowMs);
       const waiting = sizes.length - reports.length - rejected;
-      const mayChange = arriving < requests.length || waiting === 0 || clients.nextAtMs() < Number.POSITIVE_INFINITY || (power?.schedule.length ?? 0) > nextBudgets;
+      const mayChange = arriving < requests.length || waiting === 0 || clients.nextAtMs() < Number.POSITIVE_INFINITY || (power?.schedule[nextBudgets]?.atMs ?? Number.POSITIVE_INFINITY) < nowMs + DAY_MS;
       const stands = `${waiting} ${fleet.nextAtMs()}`;
       if (mayChange || stands !== stood) [stood, stoodSinceMs] = [stands, nowMs];
       else if (nowMs - stoodSinceMs > STALLED_AFTER_MS + longestMs) throw new SimulationStalled(waiting, stoodSinceMs);

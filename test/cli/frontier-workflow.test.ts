@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/command.ts';
 import { command } from '../../src/cli/frontier.ts';
+import { createRandom } from '../../src/random/random.ts';
 import { printed } from '../fixtures/printed.ts';
 
 const H200 = 'config/profiles/llama-3.1-8b.h200.json';
@@ -99,3 +100,65 @@ test.each<[string, unknown, readonly string[], RegExp]>([
   await expect(async () => run(fileOf(value), ...options)).rejects.toThrow(UsageError);
   await expect(async () => run(fileOf(value), ...options)).rejects.toThrow(message);
 });
+
+test.each<[string, string, RegExp]>([
+  ['lists without end', '['.repeat(200_000), /is nested too deeply to be a workflow$/],
+  ['lists in lists', `{"nodes":${'['.repeat(50_000)}${']'.repeat(50_000)}}`, /is nested too deeply to be a workflow$/],
+  ['objects in objects', `{"nodes":[{"stage":${'{"a":'.repeat(9_000)}1${'}'.repeat(9_000)},"toolMs":1}]}`, /is nested too deeply to be a workflow$/],
+  ['half of it', JSON.stringify({ nodes: [CALL] }).slice(0, -5), /is neither YAML nor JSON: /],
+  ['nothing', '', /the workflow: got null; /],
+  ['a key that is a list', '? [a, b]\n: c\nnodes: [{ stage: a, toolMs: 1 }]', /unknown key '\[ a, b \]'/],
+  ['an alias of itself', 'nodes: &a [*a]', /Alias resolution is disabled/],
+  ['no number', '{"nodes":[{"stage":"a","toolMs":.nan}]}', /nodes\[0\]\.toolMs: got NaN; /],
+  ['a time without end', '{"nodes":[{"stage":"a","toolMs":.inf}]}', /nodes\[0\]\.toolMs: got Infinity; /],
+  ['a number too many', JSON.stringify({ nodes: Array.from({ length: 1_001 }, (_, index) => ({ stage: `${index}`, toolMs: 1 })) }), /nodes: got 1001 of them; .*<=1000/],
+  ['an edge too many', JSON.stringify({ nodes: [CALL, { stage: 'b', toolMs: 1 }], edges: Array.from({ length: 20_001 }, () => ['a', 'b']) }), /edges: got 20001 of them; .*<=20000/],
+  ['a token too many', JSON.stringify({ nodes: [{ ...CALL, outputTokens: 10_000_001 }] }), /nodes\[0\]\.outputTokens: got 10000001; .*<=10000000/],
+])('a file of %s is told so', async (_, text, message) => {
+  await expect(run(fileOf(text), '--profile', H200)).rejects.toThrow(UsageError);
+  await expect(run(fileOf(text), '--profile', H200)).rejects.toThrow(message);
+});
+
+test('options say no more than a file may', async () => {
+  const file = fileOf({ nodes: [{ stage: 'a', model: 'm' }] });
+  await expect(run(file, '--profile', H200, '--like', '10000001:1')).rejects.toThrow(/--like: got '10000001:1', want at most 10000000 tokens of either/);
+  await expect(run(file, '--profile', H200, '--like', '1:1', '--deadline-ms', '2592000001')).rejects.toThrow(/--deadline-ms: got '2592000001'/);
+});
+
+test('whatever a file says, there is a frontier of finite numbers or one line for each thing that is wrong with it', async () => {
+  const random = createRandom(7, 'files of workflows');
+  const pick = <Value>(among: readonly Value[]): Value => among[Math.floor(random() * among.length)] as Value;
+  const odd = (): unknown => pick([null, true, -1, 0, 1e308, -0, 1.5, '', 'x'.repeat(300), '.', '..', [], {}, [[]], { a: 1 }, '__proto__', 'constructor', 2 ** 60, 5e-324, 'NaN']);
+  const tokens = (): number => pick([0, 1, 900, 1e5, 1e7, Math.floor(1e7 * random())]);
+  let [shown, refused] = [0, 0];
+  for (let turn = 0; turn < 250; turn++) {
+    const count = pick([1, 2, 5, 20, 40]);
+    const nodes: unknown[] = Array.from({ length: count }, (_, place) => (random() < 0.35 ? { stage: `s${place}`, toolMs: pick([0, 5e-324, 1e-9, 1, 1_000, 2.592e9, 2.592e9 * random()]) } : { stage: `s${place}`, model: 'm', promptTokens: tokens(), outputTokens: tokens() }));
+    const density = pick([0, 0.1, 0.4]);
+    const edges: unknown[] = Array.from({ length: count }, (_, after) => Array.from({ length: after }, (__, before) => [`s${before}`, `s${after}`])).flat().filter(() => random() < density);
+    const document: Record<string, unknown> = { nodes, edges };
+    const wrong = pick(['nothing', 'nothing', 'nothing', 'a node', 'an edge', 'a key', 'a key of a node', 'a cycle', 'a stage twice']);
+    if (wrong === 'a node') nodes[Math.floor(random() * count)] = odd();
+    if (wrong === 'an edge') edges.push(odd());
+    if (wrong === 'a key') document[pick(['nodes', 'edges', 'name', 'deadlineMs', 'bogus'])] = odd();
+    if (wrong === 'a key of a node') nodes[0] = { ...(nodes[0] as object), [pick(['stage', 'model', 'promptTokens', 'outputTokens', 'toolMs', 'bogus'])]: odd() };
+    if (wrong === 'a cycle') edges.push([`s${count - 1}`, 's0'], ['s0', `s${count - 1}`]);
+    if (wrong === 'a stage twice') nodes.push(nodes[0]);
+    const outcome = await run(fileOf(document), '--profile', H200, '--json', '--deadline-ms', pick(['0.001', '60000', '2592000000']), '--company', pick(['1', '8', '100000'])).catch((error: unknown) => error);
+    if (outcome instanceof Error) {
+      expect(outcome).toBeInstanceOf(UsageError);
+      expect(outcome.message.split('\n').length).toBeLessThanOrEqual(11);
+      refused += 1;
+      continue;
+    }
+    const { code, text } = outcome as Awaited<ReturnType<typeof run>>;
+    const { points, answer } = JSON.parse(text) as Shown;
+    expect([0, 1]).toContain(code);
+    // JSON has null for what is not finite.
+    for (const [index, { timeMs, energyJ, soonerJPerMs }] of points.entries()) expect([typeof timeMs, typeof energyJ, soonerJPerMs === null]).toEqual(['number', 'number', index === 0]);
+    expect(answer?.kind).toBe(code === 0 ? 'meets' : 'infeasible');
+    shown += 1;
+  }
+  expect(shown).toBeGreaterThan(80);
+  expect(refused).toBeGreaterThan(80);
+}, 60_000);
