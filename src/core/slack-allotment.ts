@@ -51,7 +51,7 @@ export const WORKFLOW_EDGES_MAX = 20_000;
 /** Of a millisecond: what two instants may differ by for rounding; and of all the times that they may be the sum of, some thousand roundings of 1e-16 each. */
 const TOLERANCE_MS = 1e-7;
 const TOLERANCE_SHARE = 1e-12;
-/** Of the deadline; what cannot be met is found without it, so that it need not be beyond by much. */
+/** Of the deadline: beyond it by enough that what cannot be met still is not. */
 const HORIZON_SHARE = 2;
 const SAME_TIME_MS = 1e-6;
 
@@ -120,7 +120,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs, pivotsMax }
     return tree;
   }
 
-  /** Of what is left, as it is known now. */
+  /** Of what is left, as it is known now; where each then ends is in `endsAtMs`. */
   function fastestMs(): number {
     let most = 0;
     for (const node of order) {
@@ -161,7 +161,7 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs, pivotsMax }
     return Math.max(TOLERANCE_MS, TOLERANCE_SHARE * (sumMs + latestMs));
   }
 
-  /** Each as soon as it can: in time wherever anything is. */
+  /** Each as soon as it can, as `fastestMs` has it: in time wherever anything is. */
   function allAtFastest(): Allotment {
     const nodes: AllottedNode[] = hulls.map(([fastest], node) => {
       const share = shares[node] as number;
@@ -190,9 +190,10 @@ export function createSlackAllotment({ frontiers, edges, deadlineMs, pivotsMax }
     solve() {
       if (count === 0) return { kind: 'meets', nodes: [], energyJ: 0, exact: true };
       const tolerance = toleranceMs();
-      const wholeMs = fastestMs();
-      if (wholeMs > dueMs + tolerance) return { kind: 'infeasible', fastestMs: wholeMs };
-      if (simplex.solve(tolerance) !== 'optimal') return allAtFastest();
+      if (simplex.solve(tolerance) !== 'optimal') {
+        const wholeMs = fastestMs();
+        return wholeMs > dueMs + tolerance ? { kind: 'infeasible', fastestMs: wholeMs } : allAtFastest();
+      }
       let energyJ = 0;
       const nodes = hulls.map((hull, node): AllottedNode => {
         const startAtMs = instantOf(node);
