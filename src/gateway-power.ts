@@ -257,10 +257,10 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
   }
 
   function warnServesNothing(budgets: readonly PowerBudget[]): void {
-    const uses = budgets.length === 0 ? [] : joined.uses();
-    for (const name of servesNothing) if (!uses.some((use) => use.name === name && use.servesNothing)) servesNothing.delete(name);
+    const tooLow = new Set(budgets.length === 0 ? [] : joined.uses().flatMap((use) => (use.servesNothing ? [use.name] : [])));
+    for (const name of servesNothing) if (!tooLow.has(name)) servesNothing.delete(name);
     for (const { name, watts } of budgets) {
-      if (servesNothing.has(name) || !uses.some((use) => use.name === name && use.servesNothing)) continue;
+      if (servesNothing.has(name) || !tooLow.has(name)) continue;
       servesNothing.add(name);
       telemetry.warning(servesNothingAt(name, watts));
     }
@@ -299,7 +299,7 @@ export function openPower(config: Pick<Config, 'power' | 'replicas' | 'planner'>
 
   /** It serves nothing any more; or more than could ever be drawn is allowed: a slip of the unit, or the end of the limit. */
   function warningOf(budget: BudgetConfig, watts: number): string | null {
-    if (joined.uses().some(({ name, servesNothing: isTooLow }) => name === budget.name && isTooLow)) return servesNothingAt(budget.name, watts);
+    if (servesNothing.has(budget.name)) return servesNothingAt(budget.name, watts);
     const peakW = peakOf(membersOf(budget, joined.replicas()), joined.beliefs());
     if (peakW === null || watts <= FAR_ABOVE_PEAK * peakW) return null;
     return `watts: got ${shownW(watts)}, and what is under power budget ${budget.name} draws ${shownW(peakW)} at its peak, as believed; as long as this stands nothing is limited by it`;

@@ -35,14 +35,15 @@ export function readPower(options: OptionValues<typeof POWER_OPTIONS>, members: 
   const replicaIds = members.map((_, index) => `r${index}` as ReplicaId);
   const steps = file === undefined ? [{ atMs: 0, watts: wattsOf(budget ?? '', peakW) }] : scheduleIn(file);
   const schedule = steps.map(({ atMs, watts }) => ({ atMs, budgets: [{ name: 'fleet', watts, replicaIds } satisfies PowerBudget] }));
+  const option = `--power-${file === undefined ? 'budget' : 'schedule'}`;
   try {
     for (const { budgets } of schedule) assertFeasible(budgets, (replicaId) => rangeOf(members[replicaIds.indexOf(replicaId)] as FleetMember).idleW);
   } catch (error) {
-    throw error instanceof InfeasibleBudget ? new UsageError(`--power-${file === undefined ? 'budget' : 'schedule'}: ${error.message}`, { cause: error }) : error;
+    throw error instanceof InfeasibleBudget ? new UsageError(`${option}: ${error.message}`, { cause: error }) : error;
   }
   const leastW = leastToServeW(members.map((member) => ({ idleW: sleeps ? (member.belief.sleep?.powerW ?? rangeOf(member).idleW) : rangeOf(member).idleW, floorW: rangeOf(member).floorW })));
   const last = steps.at(-1);
-  if (last !== undefined && last.watts < leastW) throw new UsageError(`--power-${file === undefined ? 'budget' : 'schedule'}: got ${Math.round(last.watts)} W${file === undefined ? '' : ` from ${last.atMs} ms on`}, at which not even one replica can work at its slowest clock while the others ${sleeps ? 'sleep' : 'idle'}: nothing would be served, and the simulation would not end; want at least ${Math.ceil(leastW)} W`);
+  if (last !== undefined && last.watts < leastW) throw new UsageError(`${option}: got ${Math.round(last.watts)} W${file === undefined ? '' : ` from ${last.atMs} ms on`}, at which not even one replica can work at its slowest clock while the others ${sleeps ? 'sleep' : 'idle'}: nothing would be served, and the simulation would not end; want at least ${Math.ceil(leastW)} W`);
   return (policy) => ({ schedule, how: how === undefined ? (policy === 'paceline' ? 'allotted' : 'uniform') : how === 'uniform' ? 'uniform' : 'allotted' });
 }
 

@@ -71,7 +71,7 @@ export function addWorkflowRoutes(app: App, options: WorkflowRoutesOptions): voi
     const limit = await counted(tenant, options.limiter);
     if (limit !== null) setRateLimitHeaders(env.outgoing, limit.standings);
     if (limit?.kind === 'refused') return refuse(env, { ...limit, kind: 'limit', tenant: tenant.name });
-    const { spec } = limit?.sloClass ? { spec: { ...read.spec, sloClass: limit.sloClass } } : read;
+    const spec = limit?.sloClass ? { ...read.spec, sloClass: limit.sloClass } : read.spec;
     if (service.openCount(tenant.name) >= tenant.workflowsMax && service.find(tenant.name, spec.workflowId) === null) return refuse(env, { kind: 'workflows-full', tenant: tenant.name, max: tenant.workflowsMax });
     const answer = await service.declare(spec);
     if (answer.kind === 'refused') return refuse(env, refusalOf(answer, spec));

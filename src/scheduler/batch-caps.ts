@@ -96,18 +96,17 @@ export function createBatchCaps({ rule, replicas, fleet, attainmentTarget, place
     const [first] = members;
     const { models } = first.spec;
     const load = fleet.loadOf(models, PEAK_WITHIN_MS, nowMs);
-    if (load.arrivalsPerMs > 0) {
-      const { arrivalsPerMs, promptTokensMean, outputTokensMean, ttftMs } = load;
-      if (learning.believed === null || nowMs - learning.believed.atMs >= PLAN_EVERY_MS) learning.believed = { atMs: nowMs, belief: beliefOf(first, members, load) };
-      const queue: CapQueue = {
-        waiting: models.reduce((sum, model) => sum + placesWanted(model), 0),
-        inFlight: members.reduce((sum, { queue: own }) => sum + own.waitingCount() + own.runningCount(), 0),
-        late: members.reduce((sum, { queue: own }) => sum + own.lateCount(nowMs), 0),
-        ttftMs,
-      };
-      learning.bandit.look({ perMs: arrivalsPerMs, promptTokensMean, outputTokensMean }, queue, learning.believed.belief, nowMs);
-    }
-    for (const replica of members) replica.batchCap = load.arrivalsPerMs > 0 ? learning.bandit.cap() : replica.batchCap;
+    if (load.arrivalsPerMs <= 0) return;
+    const { arrivalsPerMs, promptTokensMean, outputTokensMean, ttftMs } = load;
+    if (learning.believed === null || nowMs - learning.believed.atMs >= PLAN_EVERY_MS) learning.believed = { atMs: nowMs, belief: beliefOf(first, members, load) };
+    const queue: CapQueue = {
+      waiting: models.reduce((sum, model) => sum + placesWanted(model), 0),
+      inFlight: members.reduce((sum, { queue: own }) => sum + own.waitingCount() + own.runningCount(), 0),
+      late: members.reduce((sum, { queue: own }) => sum + own.lateCount(nowMs), 0),
+      ttftMs,
+    };
+    learning.bandit.look({ perMs: arrivalsPerMs, promptTokensMean, outputTokensMean }, queue, learning.believed.belief, nowMs);
+    for (const replica of members) replica.batchCap = learning.bandit.cap();
   }
 
   /** Rooms are of all that serve these models and are there: those alike at the cap asked about, others at their own. */

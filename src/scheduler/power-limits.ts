@@ -173,11 +173,12 @@ export function createPowerLimits({ replicas, demandOf }: PowerLimitsOptions): P
     const next = new Map<ReplicaId, number>();
     const none: string[] = [];
     for (const { name, watts, replicaIds } of budgets) {
-      const members = replicas.filter(({ spec }) => replicaIds.includes(spec.replicaId));
+      const ids = new Set(replicaIds);
+      const members = replicas.filter(({ spec }) => ids.has(spec.replicaId));
       const leastW = leastToServeW(members.map((replica) => bareClaimOf(replica, false)));
-      // Who cannot be limited is not closed either.
-      if (watts < leastToServeW(members.map((replica) => bareClaimOf(replica, true))) && members.every(isAllControlled)) none.push(name);
       if (watts >= FLOOR_MARGIN * leastW) continue;
+      // Who cannot be limited is not closed either.
+      if (watts < leastW && members.every(isAllControlled) && watts < leastToServeW(members.map((replica) => bareClaimOf(replica, true)))) none.push(name);
       for (const replicaId of replicaIds) next.set(replicaId, Math.min(next.get(replicaId) ?? FLOOR_MARGIN, Math.max(1, watts / leastW)));
     }
     margins = next;
